@@ -1,0 +1,91 @@
+//! The Docker Engine HTTP API: the one control surface of the daemon.
+//!
+//! Each endpoint family is a module with `pub fn routes() -> Router<App>`, merged in [`routes`]. Requests arrive with or
+//! without a `/vX.Y` prefix; [`version`] strips it before routing, so handlers only ever see bare paths.
+//!
+//! Infrastructure that handlers share: [`error::ApiError`] (JSON `{"message"}`), [`params::Params`] (query string with
+//! Docker's booleans), [`filters::Filters`] (both JSON forms), [`body::Json`]/[`body::OptionalJson`] (request bodies),
+//! [`stream`] (bodies whose headers leave at once), [`progress`] (one JSON object per line), [`hijack`] (upgrades).
+
+pub mod body;
+pub mod error;
+pub mod filters;
+pub mod hijack;
+pub mod params;
+pub mod progress;
+pub mod state;
+pub mod stream;
+pub mod stubs;
+pub mod version;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+
+pub use error::{ApiError, ApiResult};
+pub use state::{App, AppState};
+
+/// Bodies that are parsed as JSON may not be larger than this (a secret is at most 500 KiB, a config 1000 KiB).
+const JSON_BODY_LIMIT: usize = 4 << 20;
+
+/// The complete service: version handling around every route, JSON errors for everything unknown.
+pub fn router(app: App) -> Router {
+    version::wrap(app.clone(), routes().with_state(app))
+}
+
+fn routes() -> Router<App> {
+    Router::new()
+        .merge(stubs::routes())
+        .fallback(page_not_found)
+        .method_not_allowed_fallback(page_not_found)
+        .layer(DefaultBodyLimit::max(JSON_BODY_LIMIT))
+}
+
+async fn page_not_found() -> ApiError {
+    ApiError::not_found("page not found")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::http::{Request, StatusCode};
+    use http_body_util::BodyExt;
+    use std::sync::Arc;
+    use tower::ServiceExt;
+
+    async fn get(path: &str) -> (StatusCode, String) {
+        let app = Arc::new(AppState {
+            root: "/nonexistent".into(),
+            run_dir: "/nonexistent".into(),
+        });
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router(app).oneshot(request).await.unwrap();
+        let status = response.status();
+        assert!(response.headers().contains_key("Api-Version"));
+        (
+            status,
+            String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap(),
+        )
+    }
+
+    #[tokio::test]
+    async fn versioned_and_bare_paths_reach_the_same_handler() {
+        for path in ["/plugins", "/v1.24/plugins", "/v1.44/plugins?x=y"] {
+            assert_eq!(get(path).await, (StatusCode::OK, "[]".to_owned()), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn unknown_paths_and_versions_are_json_errors() {
+        let unknown = get("/v1.44/nonsense").await;
+        assert_eq!(
+            unknown,
+            (
+                StatusCode::NOT_FOUND,
+                r#"{"message":"page not found"}"#.to_owned()
+            )
+        );
+        assert_eq!(get("/v1.99/plugins").await.0, StatusCode::BAD_REQUEST);
+        assert_eq!(get("/session").await.0, StatusCode::NOT_IMPLEMENTED);
+    }
+}

@@ -1,0 +1,121 @@
+//! `agent run`: wires storage, network, engine, manager, worker and API together and waits for a signal.
+//!
+//! Order of start is order of dependence; stopping the daemon stops no container.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use nix::fcntl::{Flock, FlockArg};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::api::{self, AppState};
+
+/// Flags of `agent run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunOptions {
+    /// Directory of everything durable
+    #[arg(long, default_value = "/var/lib/shoal", value_name = "DIR")]
+    pub root: PathBuf,
+    /// Directory of sockets and other state that ends with the boot
+    #[arg(long, default_value = "/run/shoal", value_name = "DIR")]
+    pub run_dir: PathBuf,
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+pub fn run(options: RunOptions) -> anyhow::Result<()> {
+    set_up_tracing();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let outcome = runtime.block_on(serve(options));
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(options: RunOptions) -> anyhow::Result<()> {
+    let _lock = lock(&options)?;
+    let app = Arc::new(AppState {
+        root: options.root.clone(),
+        run_dir: options.run_dir.clone(),
+    });
+    let socket = options.run_dir.join("agent.sock");
+    let listener = listen(&socket)?;
+    tracing::info!(socket = %socket.display(), "serving the API");
+    tokio::select! {
+        served = axum::serve(listener, api::router(app)) => served.context("serve the API"),
+        () = stop_signal() => Ok(()),
+    }
+}
+
+fn set_up_tracing() {
+    let filter = EnvFilter::try_from_env("AGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // A second subscriber (`agent up` runs the daemon in process) is not an error.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
+}
+
+/// One daemon per run directory and per root: both carry a locked pid file while it runs.
+fn lock(options: &RunOptions) -> anyhow::Result<[Flock<fs::File>; 2]> {
+    Ok([
+        lock_directory(&options.root, "agent.lock")?,
+        lock_directory(&options.run_dir, "agent.pid")?,
+    ])
+}
+
+fn lock_directory(directory: &Path, name: &str) -> anyhow::Result<Flock<fs::File>> {
+    fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+    let path = directory.join(name);
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
+    let file = file.with_context(|| format!("open {}", path.display()))?;
+    let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
+        bail!(
+            "another agent uses {} (its lock is {})",
+            directory.display(),
+            path.display()
+        );
+    };
+    lock.set_len(0)?;
+    use std::io::Write;
+    writeln!(&*lock, "{}", std::process::id()).with_context(|| format!("write {}", path.display()))?;
+    Ok(lock)
+}
+
+fn listen(socket: &Path) -> anyhow::Result<UnixListener> {
+    // We hold the lock of the directory, so a socket found there belongs to nobody.
+    match fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove the stale socket {}", socket.display()));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket).with_context(|| format!("listen on {}", socket.display()))?;
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o660))
+        .with_context(|| format!("set the mode of {}", socket.display()))?;
+    Ok(listener)
+}
+
+async fn stop_signal() {
+    let terminate = signal(SignalKind::terminate());
+    let interrupt = signal(SignalKind::interrupt());
+    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
+        return std::future::pending().await;
+    };
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!("stopping on {name}; containers keep running");
+}
