@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::api::{self, AppState};
+use crate::host::HostFacts;
 
 /// Flags of `agent run`.
 #[derive(Debug, Clone, Args)]
@@ -44,6 +45,7 @@ async fn serve(options: RunOptions) -> anyhow::Result<()> {
     let app = Arc::new(AppState {
         root: options.root.clone(),
         run_dir: options.run_dir.clone(),
+        host: HostFacts::read(),
     });
     let socket = options.run_dir.join("agent.sock");
     let listener = listen(&socket)?;

@@ -5,3 +5,5 @@
 
 pub mod api;
 pub mod daemon;
+pub mod host;
+pub mod worker;

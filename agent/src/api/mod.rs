@@ -16,6 +16,7 @@ pub mod progress;
 pub mod state;
 pub mod stream;
 pub mod stubs;
+pub mod system;
 pub mod version;
 
 use axum::Router;
@@ -35,6 +36,7 @@ pub fn router(app: App) -> Router {
 fn routes() -> Router<App> {
     Router::new()
         .merge(stubs::routes())
+        .merge(system::routes())
         .fallback(page_not_found)
         .method_not_allowed_fallback(page_not_found)
         .layer(DefaultBodyLimit::max(JSON_BODY_LIMIT))
@@ -57,6 +59,7 @@ mod tests {
         let app = Arc::new(AppState {
             root: "/nonexistent".into(),
             run_dir: "/nonexistent".into(),
+            host: crate::host::HostFacts::read(),
         });
         let request = Request::get(path).body(Body::empty()).unwrap();
         let response = router(app).oneshot(request).await.unwrap();

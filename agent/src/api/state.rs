@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::host::HostFacts;
+
 /// Shared state of the API, extracted by handlers with `State<App>`.
 pub type App = Arc<AppState>;
 
@@ -13,4 +15,13 @@ pub struct AppState {
     pub root: PathBuf,
     /// Where everything that ends with the boot lives.
     pub run_dir: PathBuf,
+    /// Facts about the machine.
+    pub host: HostFacts,
+}
+
+impl AppState {
+    /// State of the swarm as the `Swarm` header of `/_ping` words it.
+    pub fn swarm_header(&self) -> &'static str {
+        "inactive"
+    }
 }
