@@ -1,0 +1,62 @@
+//! The cluster itself.
+
+use super::TlsInfo;
+use crate::json::api_struct;
+use crate::spec::ClusterSpec;
+use crate::{ClusterId, Meta};
+
+/// The cluster itself; there is one in a store.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Cluster {
+    /// Its identifier.
+    #[serde(rename = "ID")]
+    pub id: ClusterId,
+    /// Version and times.
+    #[serde(flatten)]
+    pub meta: Meta,
+    /// Its settings.
+    #[serde(default)]
+    pub spec: ClusterSpec,
+    /// The authority, for the API.
+    #[serde(rename = "TLSInfo", default)]
+    pub tls_info: TlsInfo,
+    /// Whether the root is being exchanged.
+    #[serde(default)]
+    pub root_rotation_in_progress: bool,
+    /// Pools from which networks get their subnets.
+    #[serde(default)]
+    pub default_addr_pool: Vec<String>,
+    /// Prefix length of those subnets.
+    #[serde(default)]
+    pub subnet_size: u32,
+    /// UDP port of VXLAN; 0 is the default.
+    #[serde(default)]
+    pub data_path_port: u32,
+    /// What a node shows to join. The API gives it out in `GET /swarm` only.
+    #[serde(default)]
+    pub join_tokens: JoinTokens,
+    /// The authority with its key. Never leaves the managers: the API clears it.
+    #[serde(rename = "RootCA", default, skip_serializing_if = "Option::is_none")]
+    pub root_ca: Option<RootCa>,
+}
+
+api_struct! {
+    /// `SWMTKN-1-<digest of the root certificate>-<secret>` for each role.
+    pub struct JoinTokens {
+        /// For workers.
+        pub worker: String,
+        /// For managers.
+        pub manager: String,
+    }
+}
+
+api_struct! {
+    /// The cluster's certificate authority.
+    pub struct RootCa {
+        /// The root certificate in PEM.
+        pub cert: String,
+        /// Its private key in PEM.
+        pub key: String,
+    }
+}

@@ -1,0 +1,49 @@
+//! What the manager keeps: a spec, and what was observed of it.
+
+mod cluster;
+mod endpoint;
+mod network;
+mod node;
+mod service;
+mod task;
+
+use crate::spec::{ConfigSpec, SecretSpec};
+use crate::{ConfigId, Meta, SecretId};
+
+pub use cluster::{Cluster, JoinTokens, RootCa};
+pub use endpoint::{Backend, BackendAddress, ServiceEndpoint, ServiceNetwork};
+pub use network::{Ipam, Network};
+pub use node::{
+    EnginePlugin, ManagerStatus, Node, NodeDescription, NodeEngine, NodeState, NodeStatus, Reachability,
+    TlsInfo,
+};
+pub use service::{Endpoint, EndpointVip, JobStatus, Service, ServiceStatus, UpdateState, UpdateStatus};
+pub use task::{ContainerStatus, NetworkAttachment, PortStatus, Task, TaskStatus};
+
+/// A secret.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Secret {
+    /// Its identifier.
+    #[serde(rename = "ID")]
+    pub id: SecretId,
+    /// Version and times.
+    #[serde(flatten)]
+    pub meta: Meta,
+    /// Name, labels and, inside the cluster only, content.
+    #[serde(rename = "Spec", default)]
+    pub spec: SecretSpec,
+}
+
+/// A config.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Config {
+    /// Its identifier.
+    #[serde(rename = "ID")]
+    pub id: ConfigId,
+    /// Version and times.
+    #[serde(flatten)]
+    pub meta: Meta,
+    /// Name, labels and content.
+    #[serde(rename = "Spec", default)]
+    pub spec: ConfigSpec,
+}

@@ -1,0 +1,139 @@
+//! Nodes as the manager keeps them.
+
+use crate::json::{api_struct, api_word};
+use crate::spec::{Labels, NodeSpec, Platform, Reservations};
+use crate::{Meta, NodeId};
+
+/// A node.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Node {
+    /// Its identifier.
+    #[serde(rename = "ID")]
+    pub id: NodeId,
+    /// Version and times.
+    #[serde(flatten)]
+    pub meta: Meta,
+    /// What the user says about it.
+    #[serde(default)]
+    pub spec: NodeSpec,
+    /// What it says about itself.
+    #[serde(default)]
+    pub description: NodeDescription,
+    /// Whether it is there.
+    #[serde(default)]
+    pub status: NodeStatus,
+    /// Of managers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manager_status: Option<ManagerStatus>,
+}
+
+api_struct! {
+    /// What a node says about itself.
+    pub struct NodeDescription {
+        /// Its hostname.
+        pub hostname: String,
+        /// Its processor and system.
+        pub platform: Platform,
+        /// What it has.
+        pub resources: Reservations,
+        /// The agent that it runs.
+        pub engine: NodeEngine,
+        /// The authority that it trusts.
+        #[serde(rename = "TLSInfo")]
+        pub tls_info: TlsInfo,
+    }
+}
+
+api_struct! {
+    /// The agent of a node.
+    pub struct NodeEngine {
+        /// Its version.
+        pub engine_version: String,
+        /// Labels of the agent, for constraints `engine.labels.…`.
+        pub labels: Labels,
+        /// Drivers that it has.
+        pub plugins: Vec<EnginePlugin>,
+    }
+}
+
+api_struct! {
+    /// A driver of an agent.
+    pub struct EnginePlugin {
+        /// `Volume`, `Network` or `Log`.
+        #[serde(rename = "Type")]
+        pub kind: String,
+        /// Its name.
+        pub name: String,
+    }
+}
+
+api_struct! {
+    /// An authority.
+    pub struct TlsInfo {
+        /// The root certificate in PEM.
+        pub trust_root: String,
+        /// The issuer's subject, DER in base64.
+        pub cert_issuer_subject: String,
+        /// The issuer's public key, DER in base64.
+        pub cert_issuer_public_key: String,
+    }
+}
+
+api_word! {
+    /// Whether a node is there.
+    pub enum NodeState {
+        /// Nobody knows yet.
+        #[default]
+        Unknown = "unknown",
+        /// It has missed its heartbeats.
+        Down = "down",
+        /// It takes tasks.
+        Ready = "ready",
+        /// It has said good-bye.
+        Disconnected = "disconnected",
+    }
+}
+
+/// Whether a node is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeStatus {
+    /// Whether it is there.
+    #[serde(default)]
+    pub state: NodeState,
+    /// Why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The address that it comes from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub addr: String,
+}
+
+api_word! {
+    /// Whether a manager can be reached by the others.
+    pub enum Reachability {
+        /// Nobody knows.
+        #[default]
+        Unknown = "unknown",
+        /// No.
+        Unreachable = "unreachable",
+        /// Yes.
+        Reachable = "reachable",
+    }
+}
+
+/// A manager's part in consensus.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ManagerStatus {
+    /// Whether it leads.
+    #[serde(default, skip_serializing_if = "crate::json::is_default")]
+    pub leader: bool,
+    /// Whether the others reach it.
+    #[serde(default)]
+    pub reachability: Reachability,
+    /// `host:port` of the cluster's services.
+    #[serde(default)]
+    pub addr: String,
+}
