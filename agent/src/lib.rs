@@ -5,5 +5,6 @@
 
 pub mod api;
 pub mod daemon;
+pub mod engine;
 pub mod host;
 pub mod worker;

@@ -6,6 +6,7 @@ use axum::http::header::CONTENT_TYPE;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
+use super::types::lenient;
 
 /// A required JSON body; a missing or foreign Content-Type is refused as Docker does.
 #[derive(Debug, Clone)]
@@ -64,5 +65,5 @@ async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiE
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(bytes).map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))
+    lenient::from_slice(bytes).map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))
 }

@@ -17,6 +17,7 @@ pub mod state;
 pub mod stream;
 pub mod stubs;
 pub mod system;
+pub mod types;
 pub mod version;
 
 use axum::Router;
