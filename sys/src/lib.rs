@@ -1,1 +1,3 @@
-//! Skeleton.
+//! Thin safe wrappers over system calls that no crate offers safely; the only crate where `unsafe` is allowed.
+
+pub mod netns;

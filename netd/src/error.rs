@@ -1,0 +1,158 @@
+//! What can go wrong, each variant naming the failed operation and its object.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use ipnet::Ipv4Net;
+
+use crate::types::Protocol;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// For the edge: which class of answer an error deserves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The named thing does not exist (404).
+    NotFound,
+    /// The request can never be right (400).
+    Invalid,
+    /// In the way of something that exists or is in use (409; Docker says 403 for some).
+    Conflict,
+    /// Nothing free is left (503).
+    Exhausted,
+    /// The kernel or the disk refused (500).
+    Internal,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("network {0} not found")]
+    NetworkNotFound(String),
+    #[error("network {network}: invalid subnet {subnet}: {reason}")]
+    InvalidSubnet {
+        network: String,
+        subnet: Ipv4Net,
+        reason: &'static str,
+    },
+    #[error("network {network}: gateway {gateway} is not a host address of {subnet}")]
+    InvalidGateway {
+        network: String,
+        gateway: Ipv4Addr,
+        subnet: Ipv4Net,
+    },
+    #[error("network {network}: subnet {subnet} overlaps with {with}; choose another --subnet")]
+    SubnetOverlap {
+        network: String,
+        subnet: Ipv4Net,
+        with: String,
+    },
+    #[error("network {network}: no free subnet left in the address pools; give one with --subnet")]
+    NoFreeSubnet { network: String },
+    #[error("network {network} already exists with other settings ({what}); remove it first")]
+    NetworkDiffers { network: String, what: &'static str },
+    #[error("network {network} has active endpoints: {}", endpoints.join(", "))]
+    NetworkInUse { network: String, endpoints: Vec<String> },
+
+    #[error("network {network}: no free address left in {subnet}")]
+    NoFreeAddress { network: String, subnet: Ipv4Net },
+    #[error("network {network}: address {address} is not a host address of {subnet}")]
+    AddressOutside {
+        network: String,
+        address: Ipv4Addr,
+        subnet: Ipv4Net,
+    },
+    #[error("network {network}: address {address} is already in use by {holder}")]
+    AddressInUse {
+        network: String,
+        address: Ipv4Addr,
+        holder: String,
+    },
+
+    #[error("sandbox {0} not found")]
+    SandboxNotFound(String),
+    #[error("sandbox {0} already exists")]
+    SandboxExists(String),
+    #[error("invalid id {0:?}: only letters, digits, '_', '-' and '.' are allowed")]
+    InvalidId(String),
+    #[error("sandbox {sandbox} is already connected to network {network}")]
+    AlreadyConnected { sandbox: String, network: String },
+    #[error("sandbox {sandbox} is not connected to network {network}")]
+    NotConnected { sandbox: String, network: String },
+
+    #[error("bind for {address}:{port}/{protocol} failed: port is already allocated (held by {holder})")]
+    PortInUse {
+        address: IpAddr,
+        port: u16,
+        protocol: Protocol,
+        holder: String,
+    },
+    #[error("bind for {address}:{port}/{protocol} failed")]
+    PortBind {
+        address: IpAddr,
+        port: u16,
+        protocol: Protocol,
+        source: io::Error,
+    },
+    #[error("no free host port left for {0}")]
+    NoFreePort(Protocol),
+    #[error("publishing on {0} is not supported yet: only IPv4 host addresses are")]
+    PublishIpv6(IpAddr),
+    #[error("cannot publish ports of {0}: it is on no network with a way out")]
+    PublishNowhere(String),
+
+    #[error("the namespace file {path} is in use by something else")]
+    ForeignNamespace { path: PathBuf },
+    #[error("network namespace {path}: {operation} failed")]
+    Namespace {
+        path: PathBuf,
+        operation: &'static str,
+        source: io::Error,
+    },
+    #[error("{operation} {object}")]
+    Kernel {
+        operation: &'static str,
+        object: String,
+        source: io::Error,
+    },
+    #[error("network state {path}: {operation} failed")]
+    State {
+        path: PathBuf,
+        operation: &'static str,
+        source: io::Error,
+    },
+    #[error("networking task was cancelled")]
+    Cancelled,
+}
+
+impl Error {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NetworkNotFound(_) | Self::SandboxNotFound(_) | Self::NotConnected { .. } => {
+                ErrorKind::NotFound
+            }
+            Self::InvalidSubnet { .. }
+            | Self::InvalidGateway { .. }
+            | Self::AddressOutside { .. }
+            | Self::InvalidId(_)
+            | Self::PublishIpv6(_)
+            | Self::PublishNowhere(_) => ErrorKind::Invalid,
+            Self::SubnetOverlap { .. }
+            | Self::NetworkDiffers { .. }
+            | Self::NetworkInUse { .. }
+            | Self::AddressInUse { .. }
+            | Self::SandboxExists(_)
+            | Self::AlreadyConnected { .. }
+            | Self::PortInUse { .. } => ErrorKind::Conflict,
+            Self::NoFreeSubnet { .. } | Self::NoFreeAddress { .. } | Self::NoFreePort(_) => {
+                ErrorKind::Exhausted
+            }
+            Self::PortBind { .. }
+            | Self::ForeignNamespace { .. }
+            | Self::Namespace { .. }
+            | Self::Kernel { .. }
+            | Self::State { .. }
+            | Self::Cancelled => ErrorKind::Internal,
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! What callers hand to `netd` and get back. Plain data; addresses are IPv4 for now.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+/// Where one node's networking lives.
+#[derive(Debug, Clone, Default)]
+pub struct NetdConfig {
+    /// Desired state that survives a reboot (networks, services): `<root>/netd`.
+    pub state_dir: PathBuf,
+    /// State that dies with the kernel: namespaces (`netns/`) and sandboxes (`netd/`) below `<run-dir>`.
+    pub run_dir: PathBuf,
+    /// Ownership tag: written to every link's alias, and the names of the host's veth and nftables table come from it.
+    /// Two agents in one network namespace must differ.
+    pub instance: String,
+    /// DNS servers for external names; `None` follows the host's `/etc/resolv.conf`.
+    pub upstreams: Option<Vec<SocketAddr>>,
+}
+
+/// A network as wanted. `ensure_network` makes it so.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkConfig {
+    pub id: String,
+    pub name: String,
+    /// `None`: a free one is picked.
+    pub subnet: Option<Ipv4Net>,
+    /// `None`: the first address of the subnet.
+    pub gateway: Option<Ipv4Addr>,
+    /// No way out: neither uplink nor external DNS.
+    #[serde(default)]
+    pub internal: bool,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Bytes; `None`: that of the host's default route.
+    pub mtu: Option<u32>,
+}
+
+/// A network as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkState {
+    pub subnet: Ipv4Net,
+    pub gateway: Ipv4Addr,
+    /// Name of the bridge inside the fabric namespace.
+    pub bridge: String,
+    pub mtu: u32,
+}
+
+/// A hardware address, written `02:42:0a:00:00:05`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Mac(pub [u8; 6]);
+
+/// One interface wanted for a sandbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRequest {
+    /// Network id.
+    pub network: String,
+    /// `None`: a free address is picked.
+    pub ipv4: Option<Ipv4Addr>,
+    /// `None`: derived from the address.
+    pub mac: Option<Mac>,
+    /// DNS names on that network: container name, short id, task name, aliases. The first is the answer to PTR.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+}
+
+/// Transport protocol of a published port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+/// A container's port made reachable on the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publish {
+    /// `None` or 0.0.0.0: every address of the host.
+    pub host_ip: Option<IpAddr>,
+    /// `None` or 0: a free port from 32768 on.
+    pub host_port: Option<u16>,
+    pub container_port: u16,
+    pub protocol: Protocol,
+}
+
+/// A sandbox (the network namespace of one container) as wanted. No endpoints: loopback only.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachRequest {
+    /// Container id.
+    pub sandbox: String,
+    pub hostname: String,
+    /// In order: eth0, eth1 …; the first whose network is not internal carries the default route.
+    pub endpoints: Vec<EndpointRequest>,
+    pub publish: Vec<Publish>,
+}
+
+/// One interface as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Network id.
+    pub network: String,
+    /// Name inside the sandbox: eth0 …
+    pub interface: String,
+    pub mac: Mac,
+    pub ipv4: Ipv4Addr,
+    pub prefix_len: u8,
+    pub gateway: Ipv4Addr,
+    pub aliases: Vec<String>,
+}
+
+/// A sandbox as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// Bind-mounted namespace file.
+    pub netns: PathBuf,
+    pub endpoints: Vec<Endpoint>,
+    /// With real host ports.
+    pub published: Vec<Publish>,
+    /// For the container's resolv.conf. Meaningless without endpoints.
+    pub nameserver: IpAddr,
+    /// `search` of the container's resolv.conf.
+    pub search: Vec<String>,
+    /// `options` of the container's resolv.conf.
+    pub options: Vec<String>,
+}
+
+/// Who is on a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointInfo {
+    pub sandbox: String,
+    /// First DNS name, or the sandbox id.
+    pub name: String,
+    pub ipv4: Ipv4Addr,
+    pub prefix_len: u8,
+    pub mac: Mac,
+}
+
+/// The full state of one service; each call to `set_service` replaces the one before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceEndpoint {
+    pub id: String,
+    pub name: String,
+    pub networks: Vec<ServiceNetwork>,
+    pub ports: Vec<IngressPort>,
+    /// Only those that are ready for traffic.
+    pub backends: Vec<Backend>,
+}
+
+/// A service on one network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceNetwork {
+    /// Network id.
+    pub network: String,
+    /// `None`: the name resolves to the tasks (`endpoint_mode: dnsrr`).
+    pub vip: Option<Ipv4Addr>,
+    #[serde(default)]
+    pub aliases: Vec<String>,
+}
+
+/// A service's port published on every address of the node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct IngressPort {
+    pub published: u16,
+    pub target: u16,
+    pub protocol: Protocol,
+}
+
+/// One ready task of a service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Task id.
+    pub task: String,
+    /// `web.1.<task id>`.
+    pub name: String,
+    /// Network id and the task's address on it.
+    pub addresses: Vec<(String, Ipv4Addr)>,
+    /// Container id, if the task runs on this node.
+    pub sandbox: Option<String>,
+}
+
+impl Protocol {
+    /// IANA number, as in the IP header.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+impl Mac {
+    /// Locally administered address derived from the IPv4 address, as Docker does: the same address always has the same
+    /// MAC, so a neighbour's ARP cache cannot go stale when an address moves to another container.
+    pub fn from_ipv4(ip: Ipv4Addr) -> Self {
+        let [a, b, c, d] = ip.octets();
+        Self([0x02, 0x42, a, b, c, d])
+    }
+}
+
+impl std::fmt::Display for Mac {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> Self {
+        mac.to_string()
+    }
+}
+
+/// A hardware address was not six hexadecimal octets, or is a group address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid MAC address {0:?}: expected six octets such as 02:42:0a:00:00:05, unicast")]
+pub struct InvalidMac(pub String);
+
+impl std::str::FromStr for Mac {
+    type Err = InvalidMac;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMac> {
+        let bad = || InvalidMac(text.to_owned());
+        let octets: Vec<u8> = text
+            .split([':', '-'])
+            .map(|part| {
+                if part.len() == 2 {
+                    u8::from_str_radix(part, 16).ok()
+                } else {
+                    None
+                }
+            })
+            .collect::<Option<_>>()
+            .ok_or_else(bad)?;
+        let octets: [u8; 6] = octets.try_into().map_err(|_| bad())?;
+        if octets[0] & 1 == 1 || octets == [0; 6] {
+            Err(bad())
+        } else {
+            Ok(Self(octets))
+        }
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = InvalidMac;
+
+    fn try_from(text: String) -> Result<Self, InvalidMac> {
+        text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mac_reads_as_it_is_written() {
+        let mac = Mac::from_ipv4(Ipv4Addr::new(172, 18, 0, 5));
+        assert_eq!(mac.to_string(), "02:42:ac:12:00:05");
+        assert_eq!(mac.to_string().parse(), Ok(mac));
+        for bad in [
+            "",
+            "02:42",
+            "01:00:5e:00:00:01",
+            "00:00:00:00:00:00",
+            "02:42:ac:12:00:0g",
+            "2:42:ac:12:0:5",
+        ] {
+            assert!(bad.parse::<Mac>().is_err(), "{bad}");
+        }
+    }
+}
