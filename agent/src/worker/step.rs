@@ -54,8 +54,8 @@ mod tests {
     use TaskState::*;
 
     const ALL: [TaskState; 14] = [
-        New, Pending, Assigned, Accepted, Preparing, Ready, Starting, Running, Complete, Shutdown, Failed, Rejected,
-        Remove, Orphaned,
+        New, Pending, Assigned, Accepted, Preparing, Ready, Starting, Running, Complete, Shutdown, Failed,
+        Rejected, Remove, Orphaned,
     ];
 
     #[test]

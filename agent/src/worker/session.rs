@@ -1,0 +1,233 @@
+//! The node's session with a manager: register, keep alive, receive assignments, report statuses.
+//!
+//! ```text
+//! dispatcher ═Session═>      session id            ┐
+//!            <═Heartbeat═    every period           ├ one session; when any part ends, all end and a new one begins
+//!            ═Assignments═>  changes → Sink         │
+//!            <═UpdateTaskStatus═  Reporter's batches┘
+//! ```
+//! The same client speaks to a dispatcher in this process and to a remote one: only the channel differs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::object::NodeDescription;
+use proto::wire::dispatcher_client::DispatcherClient;
+use proto::wire::{
+    AssignmentsRequest, HeartbeatRequest, SessionMessage, SessionRequest, TaskStatusUpdate,
+    UpdateTaskStatusRequest,
+};
+use proto::{NodeId, TaskId, object::TaskStatus};
+use rand::Rng;
+use thiserror::Error;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+use super::assignments::{Assignments, AssignmentsError, Chain};
+use super::reporter::Reporter;
+
+/// Wait after the first failure; doubles up to [`BACKOFF_MAX`].
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// SwarmKit's longest wait between two attempts to register.
+const BACKOFF_MAX: Duration = Duration::from_secs(8);
+/// Until the dispatcher says otherwise.
+const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(1);
+
+/// Whoever acts on assignments.
+pub trait Sink: Send + Sync {
+    /// Acts on one message; returns when its effects are under way, so that messages are never reordered.
+    fn apply(&self, assignments: Assignments) -> impl Future<Output = ()> + Send;
+}
+
+/// Why a session ended.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// A call failed.
+    #[error("{call} of the dispatcher failed: {}", status.message())]
+    Call {
+        /// Which call.
+        call: &'static str,
+        /// What came back.
+        status: Status,
+    },
+    /// The manager ended a stream.
+    #[error("the dispatcher ended the stream of {0}")]
+    Ended(&'static str),
+    /// Assignments that cannot be followed.
+    #[error("follow the assignments")]
+    Assignments(#[from] AssignmentsError),
+}
+
+/// A node's side of the sessions, one after the other.
+#[derive(Debug)]
+pub struct Sessions<S> {
+    /// Who speaks.
+    pub node_id: NodeId,
+    /// What it is.
+    pub description: NodeDescription,
+    /// The dispatcher.
+    pub client: DispatcherClient<Channel>,
+    /// Statuses to report.
+    pub reporter: Arc<Reporter>,
+    /// Who acts on assignments.
+    pub sink: Arc<S>,
+}
+
+impl<S: Sink> Sessions<S> {
+    /// Holds sessions until the future is dropped.
+    pub async fn run(self) {
+        let mut session_id = String::new();
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            let mut registered = false;
+            let Err(error) = self.once(&mut session_id, &mut registered).await;
+            if registered {
+                backoff = BACKOFF_MIN;
+            }
+            tracing::info!(node.id = %self.node_id, "session ended: {}", crate::api::error::chain(&error));
+            tokio::time::sleep(jitter(backoff)).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    async fn once(&self, session_id: &mut String, registered: &mut bool) -> Result<Never, SessionError> {
+        let mut stream = self.register(session_id).await?;
+        let first = next(&mut stream).await?;
+        *session_id = first.session_id;
+        *registered = true;
+        tracing::debug!(session.id = %session_id, "registered");
+        tokio::select! {
+            ended = drain(stream) => ended,
+            ended = self.heartbeats(session_id) => ended,
+            ended = self.assignments(session_id) => ended,
+            ended = self.report(session_id) => ended,
+        }
+    }
+
+    async fn register(&self, previous: &str) -> Result<Streaming<SessionMessage>, SessionError> {
+        let request = SessionRequest {
+            // A description of plain strings and numbers always serialises.
+            description: serde_json::to_vec(&self.description).unwrap_or_default(),
+            session_id: previous.to_owned(),
+            node_id: self.node_id.to_string(),
+        };
+        let answer = self.client.clone().session(request).await;
+        Ok(answer
+            .map_err(|status| SessionError::Call {
+                call: "Session",
+                status,
+            })?
+            .into_inner())
+    }
+
+    async fn heartbeats(&self, session_id: &str) -> Result<Never, SessionError> {
+        loop {
+            let request = HeartbeatRequest {
+                session_id: session_id.to_owned(),
+            };
+            let answer = self.client.clone().heartbeat(request).await;
+            let answer = answer
+                .map_err(|status| SessionError::Call {
+                    call: "Heartbeat",
+                    status,
+                })?
+                .into_inner();
+            let period = match answer.period_ms {
+                0 => HEARTBEAT_DEFAULT,
+                period => Duration::from_millis(period),
+            };
+            tokio::time::sleep(period).await;
+        }
+    }
+
+    async fn assignments(&self, session_id: &str) -> Result<Never, SessionError> {
+        let call = |status| SessionError::Call {
+            call: "Assignments",
+            status,
+        };
+        let request = AssignmentsRequest {
+            session_id: session_id.to_owned(),
+        };
+        let mut stream = self
+            .client
+            .clone()
+            .assignments(request)
+            .await
+            .map_err(call)?
+            .into_inner();
+        let mut chain = Chain::default();
+        loop {
+            let message = stream
+                .message()
+                .await
+                .map_err(call)?
+                .ok_or(SessionError::Ended("assignments"))?;
+            self.sink.apply(chain.follow(message)?).await;
+        }
+    }
+
+    async fn report(&self, session_id: &str) -> Result<Never, SessionError> {
+        loop {
+            let mut batch = Unacknowledged {
+                reporter: &self.reporter,
+                batch: self.reporter.take().await,
+            };
+            let updates = batch.batch.iter().map(update).collect();
+            let request = UpdateTaskStatusRequest {
+                session_id: session_id.to_owned(),
+                updates,
+            };
+            let answer = self.client.clone().update_task_status(request).await;
+            answer.map_err(|status| SessionError::Call {
+                call: "UpdateTaskStatus",
+                status,
+            })?;
+            batch.batch.clear();
+        }
+    }
+}
+
+/// A batch that goes back to the reporter unless it was acknowledged, also when the session is cancelled under it.
+struct Unacknowledged<'a> {
+    reporter: &'a Reporter,
+    batch: Vec<(TaskId, TaskStatus)>,
+}
+
+impl Drop for Unacknowledged<'_> {
+    fn drop(&mut self) {
+        if !self.batch.is_empty() {
+            self.reporter.give_back(std::mem::take(&mut self.batch));
+        }
+    }
+}
+
+/// No value: the parts of a session only end by failing.
+enum Never {}
+
+fn update((task, status): &(TaskId, TaskStatus)) -> TaskStatusUpdate {
+    // A status of plain strings and numbers always serialises.
+    TaskStatusUpdate {
+        task_id: task.to_string(),
+        status: serde_json::to_vec(status).unwrap_or_default(),
+    }
+}
+
+async fn next(stream: &mut Streaming<SessionMessage>) -> Result<SessionMessage, SessionError> {
+    let message = stream.message().await.map_err(|status| SessionError::Call {
+        call: "Session",
+        status,
+    })?;
+    message.ok_or(SessionError::Ended("session messages"))
+}
+
+/// Later messages tell of the node itself; nothing depends on them yet, but their end is the session's end.
+async fn drain(mut stream: Streaming<SessionMessage>) -> Result<Never, SessionError> {
+    loop {
+        next(&mut stream).await?;
+    }
+}
+
+/// Between half and the whole of `wait`, so that nodes do not return in step.
+fn jitter(wait: Duration) -> Duration {
+    wait.mul_f64(rand::rng().random_range(0.5..=1.0))
+}
