@@ -1,1 +1,7 @@
-fn main() {}
+//! The `runtime` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    runtime::cli::main()
+}
