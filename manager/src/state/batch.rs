@@ -1,0 +1,102 @@
+//! Many small changes in few transactions.
+
+use tokio::sync::OwnedMutexGuard;
+
+use super::error::StoreError;
+use super::object::Object;
+use super::store::Store;
+use super::tx::{Layer, WriteTx};
+
+/// Objects that one transaction of a batch changes at most.
+pub const MAX_CHANGES: usize = 200;
+
+/// Bytes of JSON that one transaction of a batch gathers before it is committed; below the limit of a proposal.
+const MAX_BYTES: usize = 1 << 20;
+
+/// A batch holds the writer's turn from its making until it is committed or dropped.
+/// What was not committed when it is dropped is lost.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    store: &'a Store,
+    /// `None` only after a failed commit.
+    writer: Option<OwnedMutexGuard<()>>,
+    layer: Layer,
+    bytes: usize,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(store: &'a Store, writer: OwnedMutexGuard<()>) -> Self {
+        Self {
+            store,
+            writer: Some(writer),
+            layer: Layer::default(),
+            bytes: 0,
+        }
+    }
+
+    /// Makes one change, whole or not at all: if the closure fails, what it did is taken back and the batch goes on.
+    ///
+    /// # Errors
+    /// The closure's; or [`StoreError::Propose`] when the batch was full and could not be committed.
+    pub async fn update<R, E, F>(&mut self, change: F) -> Result<R, E>
+    where
+        E: From<StoreError>,
+        F: FnOnce(&mut WriteTx<'_>) -> Result<R, E>,
+    {
+        if self.layer.len() >= MAX_CHANGES || self.bytes >= MAX_BYTES {
+            self.flush().await?;
+        }
+        let mark = self.layer.mark();
+        let layer = &mut self.layer;
+        let result = self
+            .store
+            .replica()
+            .read(|base| change(&mut WriteTx::new(base, layer)));
+        match &result {
+            Ok(_) => self.bytes += self.layer.written_since(mark).map(size_of_json).sum::<usize>(),
+            Err(_) => self.layer.rollback(mark),
+        }
+        result
+    }
+
+    /// Commits what is left.
+    ///
+    /// # Errors
+    /// [`StoreError::Propose`].
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        self.flush().await
+    }
+
+    async fn flush(&mut self) -> Result<(), StoreError> {
+        let layer = std::mem::take(&mut self.layer);
+        self.bytes = 0;
+        let writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => self.store.turn().await,
+        };
+        self.writer = Some(self.store.commit(writer, layer).await?);
+        Ok(())
+    }
+}
+
+/// Bytes of the object's JSON.
+fn size_of_json(object: &Object) -> usize {
+    let mut counter = Counter(0);
+    match serde_json::to_writer(&mut counter, object) {
+        Ok(()) => counter.0,
+        Err(_) => 0,
+    }
+}
+
+struct Counter(usize);
+
+impl std::io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
