@@ -1,0 +1,255 @@
+//! Images: load, save, import, find, tag, remove.
+//!
+//! An image is its configuration document (whose digest is the ID), a stack of layers and the references that name
+//! it. Semantics and answers are those of Docker's image service.
+
+mod config;
+
+use std::io::{Read, Write};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::config::{DockerConfig, Healthcheck, History, ImageConfiguration, RootFs, host_architecture};
+use crate::digest::{DiffId, Digest, ImageId};
+use crate::error::{Error, Kind, Result};
+use crate::lease::Lease;
+use crate::reference::Reference;
+use crate::store::Storage;
+
+/// An image as the store knows it.
+#[derive(Debug, Clone)]
+pub struct Image {
+    pub id: ImageId,
+    pub config: ImageConfiguration,
+    /// Names with a tag, sorted.
+    pub refs: Vec<Reference>,
+    /// Names with a digest (`RepoDigests`), sorted.
+    pub digests: Vec<Reference>,
+    /// Digest of the manifest the image came with, if one is stored.
+    pub manifest: Option<Digest>,
+    /// RFC 3339, from the configuration; empty when it has none.
+    pub created: String,
+    /// When a name was last put on it, RFC 3339 (`Metadata.LastTagTime`).
+    pub last_tagged: Option<String>,
+    /// Sum of the sizes of the files in all layers, in bytes.
+    pub size: u64,
+    /// Bottom first.
+    pub layers: Vec<DiffId>,
+}
+
+/// One image out of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadedImage {
+    pub id: ImageId,
+    /// The names it got; empty when the archive has none.
+    pub refs: Vec<Reference>,
+}
+
+/// What happens while an archive is loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoadEvent {
+    /// A layer is being unpacked: which, and how many bytes of how many of it were read.
+    Layer {
+        diff_id: DiffId,
+        current: u64,
+        total: u64,
+    },
+    /// The name was on another image, which has lost it.
+    Renamed { reference: Reference, old: ImageId },
+    /// One image is complete.
+    Loaded(LoadedImage),
+}
+
+/// One entry of the answer to a removal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Removed {
+    Untagged(String),
+    Deleted(String),
+}
+
+/// A container that uses an image; removal asks the caller for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageUse {
+    /// Container ID.
+    pub container: String,
+    pub running: bool,
+}
+
+/// What a removal may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RemoveOptions {
+    pub force: bool,
+    /// Docker's `noprune`; without parents to prune it changes nothing but is accepted.
+    pub no_prune: bool,
+}
+
+/// One line of `image history`, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryEntry {
+    /// The image ID for the newest line, `<missing>` for the others.
+    pub id: String,
+    /// Unix seconds.
+    pub created: i64,
+    pub created_by: String,
+    pub tags: Vec<String>,
+    /// Bytes of files in the step's layer, 0 for a step without one.
+    pub size: u64,
+    pub comment: String,
+}
+
+/// What `import` puts beside the files.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    pub reference: Option<Reference>,
+    /// Dockerfile instructions (`--change`): CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR…
+    pub changes: Vec<String>,
+    pub message: String,
+}
+
+/// Why an image operation failed. Texts are Docker's where Docker has one.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    #[error("No such image: {0}")]
+    NotFound(String),
+    #[error(
+        "conflict: unable to remove repository reference {reference:?} (must force) - container {container} is using its referenced image {image}"
+    )]
+    ReferenceInUse {
+        reference: String,
+        container: String,
+        image: String,
+    },
+    #[error("conflict: unable to delete {image} (must be forced) - {reason}")]
+    Conflict { image: String, reason: String },
+    #[error("conflict: unable to delete {image} (cannot be forced) - {reason}")]
+    HardConflict { image: String, reason: String },
+    #[error("image {image}: layer {layer} is not in the store: load or build the image again")]
+    MissingLayer { image: String, layer: DiffId },
+    #[error("image {image}: read configuration document")]
+    Document {
+        image: String,
+        source: serde_json::Error,
+    },
+    #[error("refusing to create a tag with a digest reference: {0}")]
+    DigestTag(String),
+}
+
+impl ImageError {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::NotFound(_) => Kind::NotFound,
+            Self::ReferenceInUse { .. } | Self::Conflict { .. } | Self::HardConflict { .. } => Kind::Conflict,
+            Self::DigestTag(_) => Kind::Invalid,
+            Self::MissingLayer { .. } | Self::Document { .. } => Kind::Internal,
+        }
+    }
+}
+
+/// Why an archive could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    #[error("{0} is not built yet")]
+    NotBuilt(&'static str),
+}
+
+impl ArchiveError {
+    pub(crate) fn kind(&self) -> Kind {
+        Kind::Invalid
+    }
+}
+
+/// Why a `--change` instruction was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    #[error("{instruction} is not a valid change command")]
+    Unknown { instruction: String },
+    #[error("change {line:?}: {reason}")]
+    Invalid { line: String, reason: String },
+}
+
+/// The images of a store.
+#[derive(Debug, Clone)]
+pub struct Images(Storage);
+
+impl Images {
+    pub(crate) fn new(storage: Storage) -> Self {
+        Self(storage)
+    }
+
+    /// Reads a docker archive or an OCI layout, plain or compressed with gzip or zstd, and keeps its images.
+    ///
+    /// All or nothing: on an error no image, name or layer of the archive is left.
+    pub fn load(
+        &self,
+        archive: &mut dyn Read,
+        progress: &mut dyn FnMut(LoadEvent),
+    ) -> Result<Vec<LoadedImage>> {
+        let _ = (&self.0, archive, progress);
+        Err(ArchiveError::NotBuilt("image load").into())
+    }
+
+    /// Writes an archive that is both a docker archive and an OCI layout, as Docker does since version 25.
+    pub fn save(&self, names: &[String], archive: &mut dyn Write) -> Result<()> {
+        let _ = (names, archive);
+        Err(ArchiveError::NotBuilt("image save").into())
+    }
+
+    /// Makes an image of one layer from the tar of a root file system, plain or compressed.
+    pub fn import(&self, tar: &mut dyn Read, options: &ImportOptions) -> Result<ImageId> {
+        let _ = (tar, options);
+        Err(ArchiveError::NotBuilt("image import").into())
+    }
+
+    /// Finds an image by name, full ID or unambiguous ID prefix.
+    pub fn get(&self, name: &str) -> Result<Image> {
+        Err(ImageError::NotFound(name.to_owned()).into())
+    }
+
+    /// All images, newest first.
+    pub fn list(&self) -> Result<Vec<Image>> {
+        Ok(Vec::new())
+    }
+
+    /// The history of an image, newest step first.
+    pub fn history(&self, name: &str) -> Result<Vec<HistoryEntry>> {
+        Err(ImageError::NotFound(name.to_owned()).into())
+    }
+
+    /// Puts a name on an image; the name leaves the image that had it, which is returned.
+    pub fn tag(&self, name: &str, reference: &Reference) -> Result<Option<ImageId>> {
+        let _ = reference;
+        Err(ImageError::NotFound(name.to_owned()).into())
+    }
+
+    /// Removes a name, or the image when it was the last one, with Docker's rules and conflicts.
+    pub fn remove(
+        &self,
+        name: &str,
+        options: RemoveOptions,
+        in_use: &dyn Fn(&ImageId) -> Option<ImageUse>,
+    ) -> Result<Vec<Removed>> {
+        let _ = (options, in_use);
+        Err(ImageError::NotFound(name.to_owned()).into())
+    }
+
+    /// Removes all images that `selected` accepts and no container uses. Returns also the bytes freed.
+    pub fn prune(
+        &self,
+        selected: &dyn Fn(&Image) -> bool,
+        in_use: &dyn Fn(&ImageId) -> Option<ImageUse>,
+    ) -> Result<(Vec<Removed>, u64)> {
+        let _ = (selected, in_use);
+        Ok((Vec::new(), 0))
+    }
+
+    /// Registers an image whose layers are in the store, and puts `reference` on it. The lease holds the layers until then.
+    pub fn create(
+        &self,
+        config: &ImageConfiguration,
+        reference: Option<&Reference>,
+        lease: &Lease,
+    ) -> Result<Image> {
+        let _ = (config, reference, lease);
+        Err(Error::from(ArchiveError::NotBuilt("image create")))
+    }
+}
