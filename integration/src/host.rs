@@ -1,0 +1,104 @@
+//! A machine of its own as far as the network is concerned: a network namespace with a loopback.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use tempfile::TempDir;
+
+/// A network namespace, alive while this value is.
+#[derive(Debug)]
+pub struct Host {
+    directory: TempDir,
+}
+
+impl Host {
+    /// A new namespace with its loopback up and, inside it alone, IP forwarding on, as a host for containers needs it.
+    pub fn new() -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("shoal-test-").tempdir()?;
+        let host = Self { directory };
+        File::create(host.namespace())?;
+        let file = host.namespace();
+        thread::spawn(move || -> Result<()> {
+            unshare(CloneFlags::CLONE_NEWNET).context("unshare the network: the tests need root")?;
+            mount(
+                Some("/proc/thread-self/ns/net"),
+                &file,
+                None::<&str>,
+                MsFlags::MS_BIND,
+                None::<&str>,
+            )?;
+            // The namespace is ours: this is not the machine's setting.
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+            let up = Command::new("ip")
+                .args(["link", "set", "lo", "up"])
+                .status()
+                .context("ip (package iproute2)")?;
+            if !up.success() {
+                bail!("ip link set lo up: {up}");
+            }
+            Ok(())
+        })
+        .join()
+        .map_err(|_| anyhow!("the thread that makes the namespace panicked"))??;
+        Ok(host)
+    }
+
+    /// A folder that lives as long as the host.
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    fn namespace(&self) -> PathBuf {
+        self.directory.path().join("netns")
+    }
+
+    /// Runs a closure on a thread in this namespace. Processes that it starts and sockets that it opens stay there.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let namespace = File::open(self.namespace())?;
+        thread::scope(|scope| {
+            scope
+                .spawn(move || -> Result<T> {
+                    setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+                    Ok(work())
+                })
+                .join()
+                .map_err(|_| anyhow!("a thread in the namespace panicked"))?
+        })
+    }
+
+    /// Fetches a path over HTTP from an address in this namespace; the body of an answer 200.
+    pub fn get(&self, address: &str, path: &str) -> Result<String> {
+        let address: SocketAddr = address.parse()?;
+        let text = self.enter(|| -> Result<String> {
+            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n")?;
+            stream.shutdown(Shutdown::Write)?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        })??;
+        let (head, body) = text
+            .split_once("\r\n\r\n")
+            .with_context(|| format!("not HTTP: {text:?}"))?;
+        if !head.starts_with("HTTP/1.1 200") && !head.starts_with("HTTP/1.0 200") {
+            bail!("{address}{path}: {head}: {body}");
+        }
+        Ok(body.to_owned())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Nothing can be done about an error here; the census reports what stays.
+        let _ = umount2(&self.namespace(), MntFlags::MNT_DETACH);
+    }
+}
