@@ -1,11 +1,111 @@
 //! The worker: takes assignments from a manager's dispatcher and makes containers of them.
 //!
+//! ```text
+//! dispatcher ═Assignments═> session → Worker::apply ─┬ files, networks, directory (what tasks need)
+//!                                                    └ one controller per task → engine, netd
+//! controllers → reporter → session ═UpdateTaskStatus═> dispatcher
+//! ```
 //! - [`session`]: the conversation with the dispatcher, [`assignments`] what comes, [`reporter`] what goes
-//! - [`step`]: the pure decision of a task's life
-//! - [`template`]: placeholders in specs
+//! - [`controller`]: a task's life, decided by [`step`](step::step); [`plan`] and [`template`] turn its spec into a container
+//! - [`directory`]: which tasks receive traffic; [`networks`], [`files`]: what containers need
+//!
+//! Dropping a [`Worker`] stops no container: the next one finds them by their tasks.
 
 pub mod assignments;
+pub mod controller;
+pub mod directory;
+pub mod files;
+pub mod networks;
+pub mod plan;
 pub mod reporter;
 pub mod session;
+pub mod shared;
 pub mod step;
+mod tasks;
 pub mod template;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use netd::Netd;
+use proto::NodeId;
+use proto::object::NodeDescription;
+use proto::wire::dispatcher_client::DispatcherClient;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+
+use crate::engine::Engine;
+use assignments::Assignments;
+use shared::Shared;
+use tasks::Tasks;
+
+/// What a worker is and works with.
+#[derive(Debug)]
+pub struct WorkerConfig {
+    /// Who this node is.
+    pub node_id: NodeId,
+    /// What it says about itself.
+    pub description: NodeDescription,
+    /// Makes and runs containers.
+    pub engine: Arc<Engine>,
+    /// The node's network.
+    pub netd: Arc<Netd>,
+    /// The manager's dispatcher.
+    pub dispatcher: DispatcherClient<Channel>,
+    /// How long a withdrawn task may finish what had been sent to it before its stop signal.
+    pub drain: Duration,
+}
+
+/// A node at work.
+#[derive(Debug)]
+pub struct Worker {
+    tasks: Arc<Tasks>,
+    session: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Begins to hold sessions and to act on assignments.
+    pub fn start(config: WorkerConfig) -> Self {
+        let reporter = Arc::new(reporter::Reporter::default());
+        let shared = Arc::new(Shared {
+            engine: config.engine,
+            directory: directory::Directory::new(config.netd.clone(), config.node_id.clone()),
+            files: files::Files::default(),
+            networks: networks::Networks::new(config.netd),
+            reporter: reporter.clone(),
+            hostname: config.description.hostname.clone(),
+            drain: config.drain,
+        });
+        let tasks = Arc::new(Tasks::new(shared));
+        let sessions = session::Sessions {
+            node_id: config.node_id,
+            description: config.description,
+            client: config.dispatcher,
+            reporter,
+            sink: tasks.clone(),
+        };
+        Self {
+            tasks,
+            session: tokio::spawn(sessions.run()),
+        }
+    }
+
+    /// Ends the session and removes every task with its container, service and network: the node leaves its cluster.
+    pub async fn leave(self) {
+        self.session.abort();
+        let nothing = Assignments {
+            complete: true,
+            changes: Vec::new(),
+        };
+        session::Sink::apply(&*self.tasks, nothing).await;
+        self.tasks.finished().await;
+        self.tasks.shared.networks.sweep().await;
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.session.abort();
+        self.tasks.abandon();
+    }
+}

@@ -1,0 +1,29 @@
+//! What all task controllers of a worker share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::directory::Directory;
+use super::files::Files;
+use super::networks::Networks;
+use super::reporter::Reporter;
+use crate::engine::Engine;
+
+/// The rooms that a controller works with.
+#[derive(Debug)]
+pub struct Shared {
+    /// Makes and runs containers.
+    pub engine: Arc<Engine>,
+    /// Who may receive traffic.
+    pub directory: Directory,
+    /// Secrets and configs.
+    pub files: Files,
+    /// The cluster's networks on this node.
+    pub networks: Networks,
+    /// Statuses on their way to the manager.
+    pub reporter: Arc<Reporter>,
+    /// Name of this node in placeholders.
+    pub hostname: String,
+    /// How long a withdrawn task may finish what had been sent to it before its stop signal.
+    pub drain: Duration,
+}

@@ -1,0 +1,246 @@
+//! The controllers of this node's tasks, kept in step with the assignments.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use proto::wire::assignment_change::Kind;
+use proto::{Task, TaskId};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::assignments::{Assignments, Change};
+use super::controller::{Adopted, Controller, Wanted};
+use super::session;
+use super::shared::Shared;
+use crate::api::error::chain;
+use crate::engine::{ContainerId, RemoveOptions};
+
+/// The controllers of this node's tasks.
+#[derive(Debug)]
+pub(super) struct Tasks {
+    pub(super) shared: Arc<Shared>,
+    running: Mutex<HashMap<TaskId, Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    wanted: watch::Sender<Wanted>,
+    actor: JoinHandle<()>,
+}
+
+impl session::Sink for Tasks {
+    async fn apply(&self, assignments: Assignments) {
+        let complete = assignments.complete.then(|| Listed::of(&assignments.changes));
+        // What tasks need comes before the tasks, and services after them: a task that was found running is back in its
+        // service before the service is written anew.
+        let mut later = Vec::new();
+        for change in assignments.changes {
+            match change {
+                Change::Secret(secret) => self.shared.files.put_secret(*secret),
+                Change::Config(config) => self.shared.files.put_config(*config),
+                Change::Network(network) => self.ensure_network(&network).await,
+                other => later.push(other),
+            }
+        }
+        let mut endpoints = Vec::new();
+        for change in later {
+            match change {
+                Change::Task(task) => self.assign(*task).await,
+                other => endpoints.push(other),
+            }
+        }
+        for change in endpoints {
+            match change {
+                Change::Endpoint(endpoint) => self.set_endpoint(*endpoint).await,
+                Change::Remove(kind, id) => self.remove(kind, &id).await,
+                _ => {}
+            }
+        }
+        if let Some(listed) = complete {
+            self.forget_others(&listed).await;
+        }
+    }
+}
+
+impl Tasks {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            running: Mutex::default(),
+        }
+    }
+
+    /// Ends the controllers; containers stay as they are.
+    pub(super) fn abandon(&self) {
+        for (_, running) in self.lock().drain() {
+            running.actor.abort();
+        }
+    }
+
+    async fn assign(&self, task: Task) {
+        let task = Arc::new(task);
+        let wanted = Wanted {
+            task: task.clone(),
+            removed: false,
+        };
+        if let Some(running) = self.lock().get(&task.id) {
+            running
+                .wanted
+                .send_if_modified(|old| replace_if_other(old, wanted));
+            return;
+        }
+        let adopted = self.adopt(&task.id);
+        let (sender, receiver) = watch::channel(wanted);
+        let controller = Controller::new(self.shared.clone(), receiver, adopted);
+        if controller.serves()
+            && let Err(error) = controller.join_service().await
+        {
+            tracing::warn!(task.id = %task.id, "cannot put the task back into its service: {}", chain(&error));
+        }
+        let actor = tokio::spawn(controller.run());
+        self.lock().insert(
+            task.id.clone(),
+            Running {
+                wanted: sender,
+                actor,
+            },
+        );
+    }
+
+    /// The container that an earlier process of this agent made for the task.
+    fn adopt(&self, task: &TaskId) -> Option<Adopted> {
+        let engine = &self.shared.engine;
+        let (id, _) = engine
+            .tasks()
+            .into_iter()
+            .find(|(_, found)| found.task_id == task.as_str())?;
+        let state = engine.watch(id.as_str()).ok()?.borrow().clone();
+        Some(Adopted { id, state })
+    }
+
+    async fn remove(&self, kind: Kind, id: &str) {
+        match kind {
+            Kind::Task => self.remove_task(id),
+            Kind::Secret => self.shared.files.remove_secret(id),
+            Kind::Config => self.shared.files.remove_config(id),
+            Kind::Network => self.shared.networks.release(id).await,
+            Kind::ServiceEndpoint => self.remove_endpoint(id).await,
+        }
+    }
+
+    /// Its controller stops and removes the container, then ends.
+    fn remove_task(&self, id: &str) {
+        let mut tasks = self.lock();
+        if let Some(running) = tasks.get(id) {
+            running.wanted.send_modify(|wanted| wanted.removed = true);
+        }
+        tasks.retain(|_, running| !running.actor.is_finished());
+    }
+
+    async fn forget_others(&self, listed: &Listed) {
+        let gone: Vec<TaskId> = self
+            .lock()
+            .keys()
+            .filter(|id| !listed.has(id.as_str()))
+            .cloned()
+            .collect();
+        for id in gone {
+            self.remove_task(id.as_str());
+        }
+        self.remove_strays(listed).await;
+        for service in self.shared.directory.known() {
+            if !listed.has(service.as_str()) {
+                self.remove_endpoint(service.as_str()).await;
+            }
+        }
+        self.shared.files.retain(|id| listed.has(id));
+        self.shared.networks.retain(|id| listed.has(id)).await;
+    }
+
+    /// Containers of tasks that neither the manager nor any controller knows.
+    async fn remove_strays(&self, listed: &Listed) {
+        let known = |task: &str| listed.has(task) || self.lock().contains_key(task);
+        let strays: Vec<ContainerId> = self
+            .shared
+            .engine
+            .tasks()
+            .into_iter()
+            .filter(|(_, task)| !known(&task.task_id))
+            .map(|(id, _)| id)
+            .collect();
+        for id in strays {
+            tracing::info!(container.id = %id, "removing the container of a task that is no longer known");
+            let options = RemoveOptions {
+                force: true,
+                volumes: true,
+            };
+            if let Err(error) = self.shared.engine.remove(id.as_str(), options).await {
+                tracing::warn!(container.id = %id, "cannot remove the container: {}", chain(&error));
+            }
+        }
+    }
+
+    /// A network that cannot be made is the failure of the tasks that need it; here it is only a head start.
+    async fn ensure_network(&self, network: &proto::Network) {
+        if let Err(error) = self.shared.networks.ensure(network).await {
+            tracing::debug!(network.id = %network.id, "{}", chain(&error));
+        }
+    }
+
+    async fn set_endpoint(&self, endpoint: proto::ServiceEndpoint) {
+        let id = endpoint.id.clone();
+        if let Err(error) = self.shared.directory.set_endpoint(endpoint).await {
+            tracing::warn!(service.id = %id, "cannot set up the service's endpoint: {}", chain(&error));
+        }
+    }
+
+    async fn remove_endpoint(&self, id: &str) {
+        if let Err(error) = self.shared.directory.remove_endpoint(id).await {
+            tracing::warn!(service.id = %id, "cannot remove the service's endpoint: {}", chain(&error));
+        }
+    }
+
+    /// Waits for the controllers of removed tasks.
+    pub(super) async fn finished(&self) {
+        let actors: Vec<_> = self.lock().drain().map(|(_, running)| running.actor).collect();
+        for actor in actors {
+            // A panicked controller has said so already.
+            let _ = actor.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Identifiers of everything in a complete set.
+struct Listed(HashSet<String>);
+
+impl Listed {
+    fn of(changes: &[Change]) -> Self {
+        Self(changes.iter().filter_map(Self::id).collect())
+    }
+
+    fn id(change: &Change) -> Option<String> {
+        Some(match change {
+            Change::Task(task) => task.id.to_string(),
+            Change::Secret(secret) => secret.id.to_string(),
+            Change::Config(config) => config.id.to_string(),
+            Change::Network(network) => network.id.to_string(),
+            Change::Endpoint(endpoint) => endpoint.id.to_string(),
+            Change::Remove(..) => return None,
+        })
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.0.contains(id)
+    }
+}
+
+/// Whether the manager wants something else than before; the observed part is only this node's own word coming back.
+fn replace_if_other(old: &mut Wanted, new: Wanted) -> bool {
+    let same = old.task.desired_state == new.task.desired_state && old.removed == new.removed;
+    *old = new;
+    !same
+}
