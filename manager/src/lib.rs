@@ -1,4 +1,16 @@
 //! The cluster's mind: what is desired, and the loops that bring it about.
 //!
 //! - [`state`]: the replicated store that every loop watches
+//! - [`control`]: what users and tools may do with the objects
+//! - [`allocator`]: subnets, addresses and ports
+//! - [`manager`]: a manager from its birth to its end
+//! - [`ca`]: root certificate, node certificates, join tokens
+
+pub mod allocator;
+pub mod ca;
+pub mod control;
+pub mod manager;
 pub mod state;
+
+pub use control::{Control, ControlError};
+pub use manager::{InitRequest, Manager, ManagerConfig, ManagerError};

@@ -1,0 +1,121 @@
+//! Networks: create, remove.
+
+use std::sync::Arc;
+
+use proto::{Network, NetworkId, NetworkSpec, Service, Task, TaskState};
+
+use super::{Control, ControlError, Result, lookup, validate};
+use crate::allocator::subnets;
+use crate::state::{Key, Kind, Reader};
+
+impl Control {
+    /// Makes a network. The allocator then gives it a subnet, unless the spec names one.
+    ///
+    /// # Errors
+    /// [`ControlError::InvalidArgument`] (also for a subnet that overlaps another network's), [`ControlError::NameConflict`].
+    pub async fn create_network(&self, mut spec: NetworkSpec) -> Result<Arc<Network>> {
+        validate::network(&mut spec)?;
+        let id = NetworkId::random();
+        self.store
+            .update(|tx| {
+                if spec.ingress {
+                    refuse_second_ingress(tx)?;
+                }
+                refuse_overlap(tx, &spec)?;
+                Ok::<_, ControlError>(tx.create(Network {
+                    id: id.clone(),
+                    spec,
+                    ..Network::default()
+                })?)
+            })
+            .await?;
+        self.network(id.as_str())
+    }
+
+    /// The network by identifier, name or unique beginning of the identifier.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`], [`ControlError::Ambiguous`].
+    pub fn network(&self, reference: &str) -> Result<Arc<Network>> {
+        self.store.view(|tx| lookup::object(&tx, reference))
+    }
+
+    /// Every network that the manager keeps.
+    pub fn networks(&self) -> Vec<Arc<Network>> {
+        self.store.view(|tx| tx.all())
+    }
+
+    /// Removes a network that no service and no task uses.
+    ///
+    /// # Errors
+    /// [`ControlError::InUse`] and those of [`Self::network`].
+    pub async fn remove_network(&self, reference: &str) -> Result<()> {
+        self.store
+            .update(|tx| {
+                let network = lookup::object::<Network>(tx, reference)?;
+                refuse_while_in_use(tx, &network)?;
+                Ok::<_, ControlError>(tx.remove::<Network>(network.id.as_str())?)
+            })
+            .await
+    }
+}
+
+fn refuse_second_ingress(tx: &impl Reader) -> Result<()> {
+    match tx.all::<Network>().iter().find(|network| network.spec.ingress) {
+        Some(present) => {
+            let message = format!("ingress network ({}) is already present", present.spec.name);
+            Err(ControlError::FailedPrecondition(message))
+        }
+        None => Ok(()),
+    }
+}
+
+fn refuse_overlap(tx: &impl Reader, spec: &NetworkSpec) -> Result<()> {
+    let wanted = subnets::of_spec(spec).map_err(|error| ControlError::invalid(error.to_string()))?;
+    for network in tx.all::<Network>() {
+        for (ours, theirs) in wanted
+            .iter()
+            .flat_map(|ours| subnets::of(&network).into_iter().map(move |t| (ours, t)))
+        {
+            if subnets::overlap(ours, &theirs) {
+                let message = format!(
+                    "subnet {ours} overlaps with network {} ({theirs})",
+                    network.spec.name
+                );
+                return Err(ControlError::invalid(message));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn refuse_while_in_use(tx: &impl Reader, network: &Network) -> Result<()> {
+    let key = Key::Network(network.id.as_str().to_owned());
+    let in_use = |user_kind, users| ControlError::InUse {
+        kind: Kind::Network,
+        name: network.spec.name.clone(),
+        user_kind,
+        users,
+    };
+    let mut services = tx.by_key::<Service>(key.clone());
+    if network.spec.ingress {
+        services = tx.all::<Service>();
+        services.retain(|service| crate::allocator::uses_ingress(&service.spec));
+    }
+    if !services.is_empty() {
+        return Err(in_use(
+            Kind::Service,
+            services.iter().map(|service| service.spec.name.clone()).collect(),
+        ));
+    }
+    // Tasks that only have to stop do not hold the network: a stack can be removed in one go.
+    let tasks = tx.by_key::<Task>(key).into_iter();
+    let alive =
+        tasks.filter(|t| t.desired_state <= TaskState::Running && t.status.state <= TaskState::Running);
+    let users: Vec<_> = alive.map(|task| task.name()).collect();
+    if users.is_empty() {
+        Ok(())
+    } else {
+        Err(in_use(Kind::Task, users))
+    }
+}

@@ -1,0 +1,95 @@
+//! Nodes: what a user says about them, and their removal.
+
+use std::sync::Arc;
+
+use proto::object::NodeState;
+use proto::spec::NodeRole;
+use proto::{Node, NodeSpec};
+
+use super::{Control, ControlError, Result, lookup};
+use crate::state::Reader;
+
+impl Control {
+    /// The node by identifier, hostname or unique beginning of the identifier.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`], [`ControlError::Ambiguous`].
+    pub fn node(&self, reference: &str) -> Result<Arc<Node>> {
+        self.store.view(|tx| lookup::object(&tx, reference))
+    }
+
+    /// Every node.
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        self.store.view(|tx| tx.all())
+    }
+
+    /// Changes availability, labels or role.
+    ///
+    /// # Errors
+    /// [`ControlError::OutOfSequence`], [`ControlError::FailedPrecondition`] (the last manager stays one),
+    /// [`ControlError::InvalidArgument`] and those of [`Self::node`].
+    pub async fn update_node(&self, reference: &str, version: u64, spec: NodeSpec) -> Result<()> {
+        self.store
+            .update(|tx| {
+                let mut node = lookup::owned::<Node>(tx, reference)?;
+                if node.meta.version.index != version {
+                    return Err(ControlError::OutOfSequence);
+                }
+                refuse_role(tx, &node, spec.role)?;
+                node.spec = spec;
+                Ok(tx.update(node)?)
+            })
+            .await
+    }
+
+    /// Forgets a node that is down; with `force` also one that is not.
+    ///
+    /// # Errors
+    /// [`ControlError::FailedPrecondition`] and those of [`Self::node`].
+    pub async fn remove_node(&self, reference: &str, force: bool) -> Result<()> {
+        self.store
+            .update(|tx| {
+                let node = lookup::object::<Node>(tx, reference)?;
+                refuse_removal(&node, force)?;
+                Ok::<_, ControlError>(tx.remove::<Node>(node.id.as_str())?)
+            })
+            .await
+    }
+}
+
+fn refuse_role(tx: &impl Reader, node: &Node, role: NodeRole) -> Result<()> {
+    if node.spec.role == role {
+        return Ok(());
+    }
+    if role == NodeRole::Manager {
+        return Err(ControlError::invalid("promoting a node is not built yet"));
+    }
+    let managers = tx
+        .all::<Node>()
+        .iter()
+        .filter(|node| node.spec.role == NodeRole::Manager)
+        .count();
+    match managers {
+        ..=1 => Err(ControlError::FailedPrecondition(
+            "attempting to demote the last manager of the swarm".to_owned(),
+        )),
+        _ => Err(ControlError::invalid("demoting a node is not built yet")),
+    }
+}
+
+fn refuse_removal(node: &Node, force: bool) -> Result<()> {
+    if node.manager_status.is_some() {
+        return Err(ControlError::FailedPrecondition(format!(
+            "node {} is a cluster manager and is a member of the raft cluster. \
+             It must be demoted to worker before removal",
+            node.id
+        )));
+    }
+    if node.status.state == NodeState::Ready && !force {
+        return Err(ControlError::FailedPrecondition(format!(
+            "node {} is not down and can't be removed",
+            node.id
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,260 @@
+//! Services: create, update, roll back, remove.
+
+use std::sync::Arc;
+
+use proto::object::{JobStatus, ServiceStatus, UpdateState, UpdateStatus};
+use proto::spec::PublishMode;
+use proto::{Network, Service, ServiceId, ServiceSpec, Task, TaskState, Timestamp};
+
+use super::{Control, ControlError, Result, lookup, validate};
+use crate::state::{Key, Kind, Reader, WriteTx};
+
+impl Control {
+    /// Makes a service. Networks that the spec names are stored by identifier.
+    ///
+    /// # Errors
+    /// [`ControlError::InvalidArgument`], [`ControlError::NameConflict`], [`ControlError::NotFound`] (a network, secret or
+    /// config that the spec names).
+    pub async fn create_service(&self, spec: ServiceSpec) -> Result<Arc<Service>> {
+        validate::service(&spec)?;
+        let id = ServiceId::random();
+        self.store
+            .update(|tx| {
+                let spec = checked(tx, None, spec)?;
+                let job_status = spec.mode.is_job().then(|| JobStatus {
+                    job_iteration: proto::Version::default(),
+                    last_execution: Timestamp::now(),
+                });
+                let service = Service {
+                    id: id.clone(),
+                    spec,
+                    job_status,
+                    spec_version: Some(proto::Version::default()),
+                    ..Service::default()
+                };
+                Ok::<_, ControlError>(tx.create(service)?)
+            })
+            .await?;
+        self.service(id.as_str())
+    }
+
+    /// The service by identifier, name or unique beginning of the identifier.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`], [`ControlError::Ambiguous`].
+    pub fn service(&self, reference: &str) -> Result<Arc<Service>> {
+        self.store.view(|tx| lookup::object(&tx, reference))
+    }
+
+    /// Every service.
+    pub fn services(&self) -> Vec<Arc<Service>> {
+        self.store.view(|tx| tx.all())
+    }
+
+    /// Gives a service a new spec; the old one is kept for a rollback. `version` is the version that the user read.
+    ///
+    /// # Errors
+    /// [`ControlError::OutOfSequence`], [`ControlError::InvalidArgument`] (also for a new name or mode) and those of
+    /// [`Self::service`].
+    pub async fn update_service(
+        &self,
+        reference: &str,
+        version: u64,
+        spec: ServiceSpec,
+    ) -> Result<Arc<Service>> {
+        validate::service(&spec)?;
+        self.change_service(reference, version, |tx, service| {
+            refuse_changes(&service.spec, &spec)?;
+            let spec = checked(tx, Some(&service.id), spec)?;
+            service.previous_spec = Some(Box::new(std::mem::replace(&mut service.spec, spec)));
+            service.previous_spec_version = service.spec_version;
+            // The version before this update: it names the spec, it is not the version of the object.
+            service.spec_version = Some(service.meta.version);
+            service.update_status = None;
+            if let Some(job) = &mut service.job_status {
+                job.job_iteration.index += 1;
+                job.last_execution = Timestamp::now();
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Gives a service the spec that it had before the last update.
+    ///
+    /// # Errors
+    /// [`ControlError::FailedPrecondition`] if there is none, and those of [`Self::update_service`].
+    pub async fn rollback_service(&self, reference: &str, version: u64) -> Result<Arc<Service>> {
+        self.change_service(reference, version, |tx, service| {
+            let Some(previous) = service.previous_spec.take() else {
+                let message = format!("service {} does not have a previous spec", service.spec.name);
+                return Err(ControlError::FailedPrecondition(message));
+            };
+            let previous = checked(tx, Some(&service.id), *previous)?;
+            service.previous_spec = Some(Box::new(std::mem::replace(&mut service.spec, previous)));
+            std::mem::swap(&mut service.spec_version, &mut service.previous_spec_version);
+            service.update_status = Some(UpdateStatus {
+                state: UpdateState::RollbackStarted,
+                started_at: Some(Timestamp::now()),
+                completed_at: None,
+                message: "manually requested rollback".to_owned(),
+            });
+            Ok(())
+        })
+        .await
+    }
+
+    /// Removes a service; the orchestrator then stops its tasks.
+    ///
+    /// # Errors
+    /// Those of [`Self::service`].
+    pub async fn remove_service(&self, reference: &str) -> Result<()> {
+        self.store
+            .update(|tx| {
+                let service = lookup::object::<Service>(tx, reference)?;
+                Ok::<_, ControlError>(tx.remove::<Service>(service.id.as_str())?)
+            })
+            .await
+    }
+
+    /// How many tasks of the service run and how many shall run.
+    pub fn service_status(&self, service: &Service) -> ServiceStatus {
+        self.store.view(|tx| {
+            let tasks = tx.by_key::<Task>(Key::Service(service.id.as_str().to_owned()));
+            let count =
+                |wanted: &dyn Fn(&Task) -> bool| tasks.iter().filter(|task| wanted(task)).count() as u64;
+            let wanted_running = |task: &Task| task.desired_state == TaskState::Running;
+            ServiceStatus {
+                running_tasks: count(&|task| wanted_running(task) && task.status.state == TaskState::Running),
+                // A global service wants what the orchestrator found nodes for.
+                desired_tasks: service
+                    .spec
+                    .mode
+                    .replicas()
+                    .unwrap_or_else(|| count(&wanted_running)),
+                completed_tasks: count(&|task| task.status.state == TaskState::Complete),
+            }
+        })
+    }
+
+    async fn change_service(
+        &self,
+        reference: &str,
+        version: u64,
+        change: impl FnOnce(&WriteTx<'_>, &mut Service) -> Result<()>,
+    ) -> Result<Arc<Service>> {
+        let id = self
+            .store
+            .update(|tx| {
+                let mut service = lookup::owned::<Service>(tx, reference)?;
+                if service.meta.version.index != version {
+                    return Err(ControlError::OutOfSequence);
+                }
+                change(tx, &mut service)?;
+                let id = service.id.clone();
+                tx.update(service)?;
+                Ok(id)
+            })
+            .await?;
+        self.service(id.as_str())
+    }
+}
+
+/// What an update may not change.
+fn refuse_changes(old: &ServiceSpec, new: &ServiceSpec) -> Result<()> {
+    if old.name != new.name {
+        return Err(ControlError::invalid("renaming services is not supported"));
+    }
+    if !old.mode.same_kind(&new.mode) {
+        return Err(ControlError::invalid("service mode change is not allowed"));
+    }
+    Ok(())
+}
+
+/// The spec with its networks named by identifier, after the checks against the other objects.
+fn checked(tx: &impl Reader, id: Option<&ServiceId>, mut spec: ServiceSpec) -> Result<ServiceSpec> {
+    // API versions before 1.25 put the networks beside the task template.
+    let old_place = std::mem::take(&mut spec.networks);
+    if spec.task_template.networks.is_empty() {
+        spec.task_template.networks = old_place;
+    }
+    for attachment in &mut spec.task_template.networks {
+        let network = lookup::object::<Network>(tx, &attachment.target)?;
+        if network.spec.ingress {
+            let message = "Service cannot be explicitly attached to the ingress network";
+            return Err(ControlError::invalid(format!(
+                "{message} {:?}",
+                network.spec.name
+            )));
+        }
+        attachment.target = network.id.as_str().to_owned();
+    }
+    let mut targets: Vec<_> = spec
+        .task_template
+        .networks
+        .iter()
+        .map(|network| &network.target)
+        .collect();
+    targets.sort_unstable();
+    if targets.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(ControlError::invalid("a network is listed twice"));
+    }
+    refuse_taken_ports(tx, id, &spec)?;
+    refuse_missing_material(tx, &spec)?;
+    Ok(spec)
+}
+
+/// A port of the ingress belongs to one service; a port of the nodes may not be one of the ingress.
+fn refuse_taken_ports(tx: &impl Reader, id: Option<&ServiceId>, spec: &ServiceSpec) -> Result<()> {
+    let ours = published(spec);
+    if ours.is_empty() {
+        return Ok(());
+    }
+    for other in tx.all::<Service>().iter().filter(|other| Some(&other.id) != id) {
+        // The numbers that the allocator chose count as well.
+        let chosen = other
+            .endpoint
+            .ports
+            .iter()
+            .map(|port| (port.published_port, port.protocol, port.publish_mode));
+        for (port, protocol, mode) in published(&other.spec).into_iter().chain(chosen) {
+            let clash = ours.iter().any(|&(our_port, our_protocol, our_mode)| {
+                let one_is_ingress = mode == PublishMode::Ingress || our_mode == PublishMode::Ingress;
+                port != 0 && (our_port, our_protocol) == (port, protocol) && one_is_ingress
+            });
+            if clash {
+                let message = format!(
+                    "port '{port}' is already in use by service '{}' ({})",
+                    other.spec.name, other.id
+                );
+                return Err(ControlError::invalid(message));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The ports that a spec asks for by number.
+fn published(spec: &ServiceSpec) -> Vec<(u16, proto::spec::PortProtocol, PublishMode)> {
+    let ports = spec.endpoint_spec.iter().flat_map(|endpoint| &endpoint.ports);
+    let ports = ports.map(|port| (port.published_port, port.protocol, port.publish_mode));
+    ports.filter(|&(port, _, _)| port != 0).collect()
+}
+
+/// Secrets and configs must be there when a service names them.
+fn refuse_missing_material(tx: &impl Reader, spec: &ServiceSpec) -> Result<()> {
+    let Some(container) = &spec.task_template.container_spec else {
+        return Ok(());
+    };
+    for secret in &container.secrets {
+        if tx.get::<proto::Secret>(secret.secret_id.as_str()).is_none() {
+            return Err(ControlError::not_found(Kind::Secret, secret.secret_name.clone()));
+        }
+    }
+    for config in &container.configs {
+        if tx.get::<proto::Config>(config.config_id.as_str()).is_none() {
+            return Err(ControlError::not_found(Kind::Config, config.config_name.clone()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! Checks of a service's spec.
+
+use std::collections::BTreeSet;
+
+use proto::spec::{
+    ContainerSpec, EndpointMode, EndpointSpec, MountType, Placement, PublishMode, ResourceRequirements,
+    ServiceSpec, TaskSpec, UpdateConfig,
+};
+
+use super::{ControlError, Result};
+
+/// The least processor time that can be asked for, in billionths.
+const MIN_NANO_CPUS: i64 = 1_000_000;
+/// The least memory that can be asked for, in bytes.
+const MIN_MEMORY: i64 = 4 << 20;
+
+pub(in crate::control) fn service(spec: &ServiceSpec) -> Result<()> {
+    name(&spec.name)?;
+    task(&spec.task_template)?;
+    if spec.mode.is_job() && (spec.update_config.is_some() || spec.rollback_config.is_some()) {
+        return Err(ControlError::invalid(
+            "update and rollback options make no sense for a job",
+        ));
+    }
+    for (update, flag) in [
+        (&spec.update_config, "update"),
+        (&spec.rollback_config, "rollback"),
+    ] {
+        update
+            .as_ref()
+            .map_or(Ok(()), |config| update_config(config, flag))?;
+    }
+    spec.endpoint_spec.as_ref().map_or(Ok(()), endpoint)
+}
+
+/// A service's name is a DNS name.
+fn name(name: &str) -> Result<()> {
+    if name.len() > 63 {
+        return Err(ControlError::invalid("name must be 63 characters or fewer"));
+    }
+    let edge = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let inner = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    if !inner || !edge(name.bytes().next()) || !edge(name.bytes().last()) {
+        return Err(ControlError::invalid(format!(
+            "name {name:?} must be valid as a DNS name component"
+        )));
+    }
+    Ok(())
+}
+
+fn task(spec: &TaskSpec) -> Result<()> {
+    if !["", "container"].contains(&spec.runtime.as_str()) {
+        return Err(ControlError::invalid(format!(
+            "TaskSpec: runtime {:?} is not known",
+            spec.runtime
+        )));
+    }
+    let Some(container_spec) = &spec.container_spec else {
+        return Err(ControlError::invalid("TaskSpec: missing runtime"));
+    };
+    container(container_spec)?;
+    spec.resources.as_ref().map_or(Ok(()), resources)?;
+    if let Some(policy) = &spec.restart_policy {
+        refuse_negative("TaskSpec: restart-delay", policy.delay)?;
+        refuse_negative("TaskSpec: restart-window", policy.window)?;
+    }
+    spec.placement.as_ref().map_or(Ok(()), placement)
+}
+
+fn container(spec: &ContainerSpec) -> Result<()> {
+    if spec.image.is_empty() {
+        return Err(ControlError::invalid(
+            "ContainerSpec: image reference must be provided",
+        ));
+    }
+    refuse_negative("ContainerSpec: stop-grace-period", spec.stop_grace_period)?;
+    let mut targets = BTreeSet::new();
+    for mount in &spec.mounts {
+        if !mount.target.starts_with('/') {
+            let message = format!(
+                "ContainerSpec: mount target {:?} must be an absolute path",
+                mount.target
+            );
+            return Err(ControlError::invalid(message));
+        }
+        if matches!(
+            mount.kind,
+            MountType::Npipe | MountType::Cluster | MountType::Image
+        ) {
+            let message = format!("ContainerSpec: mounts of type {} are not built yet", mount.kind);
+            return Err(ControlError::invalid(message));
+        }
+        if !targets.insert(mount.target.trim_end_matches('/')) {
+            return Err(ControlError::invalid(format!(
+                "ContainerSpec: duplicate mount point: {}",
+                mount.target
+            )));
+        }
+    }
+    let secrets = spec
+        .secrets
+        .iter()
+        .map(|secret| (&secret.secret_name, &secret.file));
+    distinct_files("secret", secrets)?;
+    let configs = spec
+        .configs
+        .iter()
+        .map(|config| (&config.config_name, &config.file));
+    distinct_files("config", configs)
+}
+
+/// Two references may not write the same file.
+fn distinct_files<'a>(
+    kind: &str,
+    references: impl Iterator<Item = (&'a String, &'a Option<proto::spec::FileTarget>)>,
+) -> Result<()> {
+    let mut seen = std::collections::BTreeMap::new();
+    for (name, file) in references {
+        let Some(target) = file
+            .as_ref()
+            .map(|file| file.name.as_str())
+            .filter(|target| !target.is_empty())
+        else {
+            return Err(ControlError::invalid(format!(
+                "malformed {kind} reference {name:?}: no target provided"
+            )));
+        };
+        if let Some(other) = seen.insert(target, name) {
+            return Err(ControlError::invalid(format!(
+                "{kind} references '{other}' and '{name}' have a conflicting target: '{target}'"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn resources(resources: &ResourceRequirements) -> Result<()> {
+    let limits = resources
+        .limits
+        .iter()
+        .map(|limits| (limits.nano_cpus, limits.memory_bytes));
+    let reservations = resources
+        .reservations
+        .iter()
+        .map(|wanted| (wanted.nano_cpus, wanted.memory_bytes));
+    for (nano_cpus, memory) in limits.chain(reservations) {
+        if nano_cpus != 0 && nano_cpus < MIN_NANO_CPUS {
+            let cpus = nano_cpus as f64 / 1e9;
+            return Err(ControlError::invalid(format!(
+                "invalid cpu value {cpus}: Must be at least 0.001"
+            )));
+        }
+        if memory != 0 && memory < MIN_MEMORY {
+            return Err(ControlError::invalid(format!(
+                "invalid memory value {memory}: Must be at least 4MiB"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn placement(placement: &Placement) -> Result<()> {
+    for constraint in &placement.constraints {
+        if !constraint.contains("==") && !constraint.contains("!=") {
+            let message = format!("invalid constraint {constraint:?}: it must hold == or !=");
+            return Err(ControlError::invalid(message));
+        }
+    }
+    for preference in &placement.preferences {
+        if preference
+            .spread
+            .as_ref()
+            .is_none_or(|spread| spread.spread_descriptor.is_empty())
+        {
+            return Err(ControlError::invalid(
+                "Placement: a preference must name what to spread over",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn update_config(config: &UpdateConfig, flag: &str) -> Result<()> {
+    refuse_negative(&format!("TaskSpec: {flag}-delay"), Some(config.delay))?;
+    refuse_negative(&format!("TaskSpec: {flag}-monitor"), Some(config.monitor))?;
+    if !(0.0..=1.0).contains(&config.max_failure_ratio) {
+        let message = format!("TaskSpec: {flag}-maxfailureratio cannot be less than 0 or bigger than 1");
+        return Err(ControlError::invalid(message));
+    }
+    Ok(())
+}
+
+fn refuse_negative(what: &str, nanoseconds: Option<i64>) -> Result<()> {
+    if nanoseconds.unwrap_or_default() < 0 {
+        return Err(ControlError::invalid(format!("{what} cannot be negative")));
+    }
+    Ok(())
+}
+
+fn endpoint(endpoint: &EndpointSpec) -> Result<()> {
+    let mut published = BTreeSet::new();
+    for port in &endpoint.ports {
+        if port.target_port == 0 {
+            return Err(ControlError::invalid(
+                "EndpointSpec: a published port must name the port of the container",
+            ));
+        }
+        if endpoint.mode == EndpointMode::Dnsrr && port.publish_mode == PublishMode::Ingress {
+            return Err(ControlError::invalid(
+                "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
+            ));
+        }
+        let number = (port.published_port, port.protocol);
+        if port.published_port != 0 && !published.insert(number) {
+            return Err(ControlError::invalid(
+                "EndpointSpec: duplicate published ports provided",
+            ));
+        }
+    }
+    Ok(())
+}
