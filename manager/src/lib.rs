@@ -5,12 +5,21 @@
 //! - [`allocator`]: subnets, addresses and ports
 //! - [`manager`]: a manager from its birth to its end
 //! - [`ca`]: root certificate, node certificates, join tokens
+//! - [`Orchestration`]: the loops that turn services into tasks on nodes
+//!   - `orchestrator`: from services to tasks: slots, restarts, updates
+//!   - [`scheduler`]: from tasks to nodes
+//!   - `reaper`: takes out tasks that have had their day
 
 pub mod allocator;
 pub mod ca;
 pub mod control;
 pub mod manager;
+mod orchestration;
+mod orchestrator;
+mod reaper;
+pub mod scheduler;
 pub mod state;
 
 pub use control::{Control, ControlError};
 pub use manager::{InitRequest, Manager, ManagerConfig, ManagerError};
+pub use orchestration::Orchestration;

@@ -7,9 +7,10 @@ use axum::routing::{any, get, post};
 use serde_json::{Value, json};
 
 use super::error::ApiError;
+use super::state::App;
 
 /// Routes of this module.
-pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+pub fn routes() -> Router<App> {
     Router::new()
         .route(
             "/session",

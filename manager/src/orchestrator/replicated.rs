@@ -1,0 +1,131 @@
+//! Services with a number of tasks: which slots stay, which go, and which are to be filled.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use proto::{NodeId, TaskState};
+use tokio::time::Instant;
+
+use super::delay::{Delay, Delays};
+use super::draft::Draft;
+use super::restart::should_restart;
+use super::slot::{Slot, SlotKey, wanted};
+use super::task::{has_stopped, is_wanted};
+
+/// Brings the number of slots to `replicas`. Returns the slots that stay and were there before, in order: those that an
+/// update has to look at.
+pub(crate) fn scale(draft: &mut Draft<'_>, delays: &mut Delays, replicas: u64, now: Instant) -> Vec<SlotKey> {
+    let replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
+    let (occupied, dead): (Vec<_>, Vec<_>) = draft
+        .slots
+        .keys()
+        .cloned()
+        .partition(|key| is_occupied(draft, &draft.slots[key]));
+    let mut keep = order_of_removal(draft, occupied);
+    let surplus = keep.split_off(replicas.min(keep.len()));
+    keep.sort();
+    let new = free_numbers(&keep)
+        .take(replicas - keep.len())
+        .collect::<Vec<_>>();
+    for key in surplus.into_iter().chain(dead).filter(|key| !new.contains(key)) {
+        remove_slot(draft, &key);
+    }
+    for key in new {
+        fill(draft, delays, &key, now);
+    }
+    keep
+}
+
+/// Makes a task for an empty slot. It waits for tasks that were removed from the slot and have yet to stop.
+pub(crate) fn fill(draft: &mut Draft<'_>, delays: &mut Delays, key: &SlotKey, now: Instant) {
+    draft.begin();
+    let before = draft
+        .slot(key)
+        .iter()
+        .rev()
+        .find(|task| !has_stopped(task))
+        .cloned();
+    let running = match draft.service().spec.mode.is_job() {
+        true => TaskState::Complete,
+        false => TaskState::Running,
+    };
+    match before {
+        None => {
+            draft.create(key, running);
+        }
+        Some(before) => {
+            let id = draft.create(key, TaskState::Ready);
+            delays.insert(id, Delay::new(now, Duration::ZERO, Some(&before)));
+        }
+    }
+}
+
+/// Whether the slot counts as one of the service's: a task in it is wanted, or the last one ended for good.
+pub(crate) fn is_occupied(draft: &Draft<'_>, slot: &Slot) -> bool {
+    if wanted(slot).next().is_some() {
+        return true;
+    }
+    let Some(newest) = slot
+        .iter()
+        .rev()
+        .find(|task| task.desired_state < TaskState::Remove)
+    else {
+        return false;
+    };
+    // What was told to stop did not end by itself, so that the policy has nothing to say.
+    if newest.status.state == TaskState::Shutdown {
+        return false;
+    }
+    // A rollback shall end where the service was, so tasks that ended for good under the new spec do not count.
+    let outlived = draft.is_rolling_back() && draft.is_dirty(newest);
+    !outlived && !should_restart(newest, slot)
+}
+
+/// Wants all tasks of the slot gone; the reaper takes them out when they have stopped.
+fn remove_slot(draft: &mut Draft<'_>, key: &SlotKey) {
+    draft.begin();
+    for task in draft.slot(key).to_vec() {
+        draft.desire(key, &task.id, TaskState::Remove);
+    }
+}
+
+/// Sorts slots so that the last ones are those to remove first: slots in transition or without a node, then the slots
+/// of the nodes with the most tasks of the service; on a node those that do not run, then high numbers.
+fn order_of_removal(draft: &Draft<'_>, mut keys: Vec<SlotKey>) -> Vec<SlotKey> {
+    let runs = |key: &SlotKey| {
+        draft
+            .slot(key)
+            .iter()
+            .any(|task| task.status.state == TaskState::Running)
+    };
+    keys.sort_by_cached_key(|key| (!runs(key), key.clone()));
+    let mut copies: HashMap<NodeId, usize> = HashMap::new();
+    let mut ranked: Vec<(usize, SlotKey)> = keys
+        .into_iter()
+        .map(|key| {
+            // The nth task of the service on its node.
+            let nth = sole_node(draft.slot(&key)).map(|node| {
+                let count = copies.entry(node).or_default();
+                *count += 1;
+                *count
+            });
+            (nth.unwrap_or(usize::MAX), key)
+        })
+        .collect();
+    ranked.sort_by_key(|(nth, _)| *nth);
+    ranked.into_iter().map(|(_, key)| key).collect()
+}
+
+/// The node of the slot's only wanted task.
+fn sole_node(slot: &[std::sync::Arc<proto::Task>]) -> Option<NodeId> {
+    let mut tasks = slot.iter().filter(|task| is_wanted(task));
+    let task = tasks.next()?;
+    (tasks.next().is_none() && !task.node_id.is_empty()).then(|| task.node_id.clone())
+}
+
+/// Numbers from 1 that no slot has.
+fn free_numbers(taken: &[SlotKey]) -> impl Iterator<Item = SlotKey> + '_ {
+    (1..)
+        .map(SlotKey::Number)
+        .filter(|key| taken.binary_search(key).is_err())
+}

@@ -1,0 +1,139 @@
+//! Replacing tasks that have ended or whose node cannot keep them, as the restart policy of the task says.
+//!
+//! A replacement is made at once and wanted READY, so that its node prepares it during the delay; [`super::delay`]
+//! starts it. How often a slot was restarted is not remembered anywhere: the tasks that the reaper keeps tell it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::spec::{RestartCondition, RestartPolicy};
+use proto::{Task, TaskState};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::delay::{Delay, Delays};
+use super::draft::Draft;
+use super::slot::SlotKey;
+use super::task::{Unfit, fitness, has_stopped, is_wanted, satisfies_placement};
+
+/// Delay of a restart where the policy does not name one.
+const DEFAULT_DELAY: Duration = Duration::from_secs(5);
+
+/// What the planner of a mode says about replacing.
+pub(crate) struct Rules<'r> {
+    /// Whether tasks that run on a node which no longer satisfies the constraints are moved away now.
+    pub(crate) enforce: bool,
+    /// Whether a slot may get another task.
+    pub(crate) replaceable: &'r dyn Fn(&SlotKey) -> bool,
+}
+
+/// Shuts down tasks that have ended or cannot stay, and makes their replacements.
+pub(crate) fn restart(draft: &mut Draft<'_>, delays: &mut Delays, rules: &Rules<'_>, now: Instant) {
+    let wanted: Vec<(SlotKey, Arc<Task>)> = draft
+        .slots
+        .iter()
+        .flat_map(|(key, slot)| slot.iter().map(move |task| (key.clone(), task.clone())))
+        // A task that fails while it waits is seen to when its wait is over: otherwise it would fail in a tight loop.
+        .filter(|(_, task)| is_wanted(task) && !delays.contains_key(&task.id))
+        .collect();
+    for (key, task) in wanted {
+        if let Some(cause) = cause(draft, &task, rules.enforce) {
+            replace(draft, delays, rules, &key, &task, cause, now);
+        }
+    }
+}
+
+/// Why a task has to be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Ended,
+    Unfit(Unfit),
+    Misplaced,
+}
+
+fn cause(draft: &Draft<'_>, task: &Task, enforce: bool) -> Option<Cause> {
+    if has_stopped(task) {
+        let done = task.job_iteration.is_some() && task.status.state == TaskState::Complete;
+        return (!done).then_some(Cause::Ended);
+    }
+    if task.node_id.is_empty() {
+        return None;
+    }
+    let node = draft.node(&task.node_id);
+    if let Some(unfit) = fitness(node) {
+        return Some(Cause::Unfit(unfit));
+    }
+    let misplaced = enforce && node.is_some_and(|node| !satisfies_placement(draft.service(), node));
+    misplaced.then_some(Cause::Misplaced)
+}
+
+fn replace(
+    draft: &mut Draft<'_>,
+    delays: &mut Delays,
+    rules: &Rules<'_>,
+    key: &SlotKey,
+    task: &Task,
+    cause: Cause,
+    now: Instant,
+) {
+    draft.begin();
+    draft.desire(key, &task.id, TaskState::Shutdown);
+    // During a hand-over the other task of the slot is the replacement.
+    let replaced = draft
+        .slot(key)
+        .iter()
+        .any(|other| is_wanted(other) && !draft.is_dirty(other));
+    if replaced || !(rules.replaceable)(key) || !should_restart(task, draft.slot(key)) {
+        return;
+    }
+    // Only a task's own end is answered with patience.
+    let delay = if cause == Cause::Ended {
+        policy_delay(task)
+    } else {
+        Duration::ZERO
+    };
+    let stops = matches!(cause, Cause::Misplaced | Cause::Unfit(Unfit::Drained));
+    let id = draft.create(key, TaskState::Ready);
+    delays.insert(id, Delay::new(now, delay, stops.then_some(task)));
+}
+
+/// The delay that the task's policy asks for.
+pub(crate) fn policy_delay(task: &Task) -> Duration {
+    let delay = task.spec.restart_policy.as_ref().and_then(|policy| policy.delay);
+    delay.map_or(DEFAULT_DELAY, |nanos| {
+        Duration::from_nanos(nanos.try_into().unwrap_or_default())
+    })
+}
+
+/// Whether an ended task of the slot is to be replaced: by the condition of its policy, and if the restarts of its
+/// slot, within the window before its end if there is one, are fewer than the attempts.
+pub(crate) fn should_restart(task: &Task, slot: &[Arc<Task>]) -> bool {
+    let default = RestartPolicy::default();
+    let policy = task.spec.restart_policy.as_ref().unwrap_or(&default);
+    let well = task.status.state == TaskState::Complete;
+    let wanted = match policy.condition {
+        RestartCondition::None => false,
+        RestartCondition::OnFailure => !well,
+        // To run a job again that has succeeded would be no use.
+        RestartCondition::Any => !(well && task.job_iteration.is_some()),
+    };
+    let attempts = policy.max_attempts.filter(|attempts| *attempts > 0);
+    wanted && attempts.is_none_or(|attempts| restarts(task, slot, policy.window) < attempts)
+}
+
+/// Restarts of the slot that count for the task: every task made from the same spec but the first is a restart.
+fn restarts(task: &Task, slot: &[Arc<Task>], window: Option<i64>) -> u64 {
+    let end = task.status.timestamp.0;
+    let start = window
+        .filter(|nanos| *nanos > 0)
+        .and_then(|nanos| end.checked_sub(time::Duration::nanoseconds(nanos)));
+    let counts = |created: OffsetDateTime| start.is_none_or(|start| created > start && created <= end);
+    let same = slot.iter().filter(|other| {
+        other.spec_version == task.spec_version
+            && other.job_iteration == task.job_iteration
+            && other.desired_state < TaskState::Remove
+    });
+    same.skip(1)
+        .filter(|other| counts(other.meta.created_at.0))
+        .count() as u64
+}

@@ -1,0 +1,304 @@
+//! The loop that watches the store, plans for the services that something happened to, and writes the plans.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use proto::object::{UpdateState, UpdateStatus};
+use proto::{Cluster, Node, NodeId, Service, ServiceId, Task, TaskState, Timestamp};
+use tokio::time::{Instant, sleep_until};
+
+use super::draft::{Action, Picture, Step, UpdateChange};
+use super::plan::{Memory, Plan, plan, plan_removal};
+use super::update::is_active;
+use crate::state::{
+    Change, Event, Filter, Key, Kind, ReadTx, Reader, Store, StoreError, WatchStream, WriteTx,
+};
+
+/// Runs until the store is gone.
+///
+/// # Errors
+/// The store refused a change: this manager leads no longer, or its disk is full.
+pub(crate) async fn run(store: Store) -> Result<(), StoreError> {
+    let filter = Filter::kinds(&[Kind::Service, Kind::Task, Kind::Node]);
+    let (dirty, events) = store.view_and_watch(filter, |tx| every_service(&tx));
+    let memory = dirty
+        .iter()
+        .map(|id| {
+            (
+                id.clone(),
+                Memory {
+                    enforce: true,
+                    ..Memory::default()
+                },
+            )
+        })
+        .collect();
+    let mut orchestrator = Orchestrator {
+        store,
+        events,
+        dirty,
+        memory,
+        wake: BTreeMap::new(),
+    };
+    loop {
+        orchestrator.reconcile().await?;
+        if !orchestrator.wait().await {
+            return Ok(());
+        }
+    }
+}
+
+struct Orchestrator {
+    store: Store,
+    events: WatchStream,
+    /// Services to look at.
+    dirty: BTreeSet<ServiceId>,
+    memory: HashMap<ServiceId, Memory>,
+    /// When to look at services again, whatever happens.
+    wake: BTreeMap<ServiceId, Instant>,
+}
+
+impl Orchestrator {
+    /// Plans for every dirty service and writes the plans.
+    async fn reconcile(&mut self) -> Result<(), StoreError> {
+        let now = Instant::now();
+        let mut work = Vec::new();
+        for id in std::mem::take(&mut self.dirty) {
+            let plan = self.plan(&id, now);
+            match plan.wake {
+                Some(wake) => drop(self.wake.insert(id.clone(), wake)),
+                None => drop(self.wake.remove(&id)),
+            }
+            work.extend(plan.steps.into_iter().map(|step| (id.clone(), step)));
+        }
+        if work.iter().all(|(_, step)| step.is_empty()) {
+            return Ok(());
+        }
+        apply(&self.store, work).await
+    }
+
+    fn plan(&mut self, id: &ServiceId, now: Instant) -> Plan {
+        let picture = self.store.view(|tx| picture(&tx, id));
+        if picture.service.id.is_empty() || picture.service.pending_delete {
+            self.memory.remove(id);
+            return plan_removal(&picture);
+        }
+        plan(&picture, self.memory.entry(id.clone()).or_default(), now)
+    }
+
+    /// Waits until a service is dirty. Returns whether the store is still there.
+    async fn wait(&mut self) -> bool {
+        while self.dirty.is_empty() {
+            let wake = self.wake.values().min().copied();
+            let event = tokio::select! {
+                event = self.events.next() => event,
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
+                    self.note_time();
+                    continue;
+                }
+            };
+            let Some(event) = event else { return false };
+            self.note(&event);
+        }
+        while let Some(event) = self.events.try_next() {
+            self.note(&event);
+        }
+        true
+    }
+
+    fn note_time(&mut self) {
+        let now = Instant::now();
+        self.dirty.extend(
+            self.wake
+                .iter()
+                .filter(|(_, wake)| **wake <= now)
+                .map(|(id, _)| id.clone()),
+        );
+        self.wake.retain(|_, wake| *wake > now);
+    }
+
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::Service(change) => drop(self.dirty.insert(change.object().id.clone())),
+            Event::Task(change) => {
+                let id = &change.object().service_id;
+                let updating = is_active(self.memory.get(id).and_then(|memory| memory.update.as_ref()));
+                if !id.is_empty() && concerns(change, updating) {
+                    self.dirty.insert(id.clone());
+                }
+            }
+            Event::Node(change) if node_changed(change) => self.note_node(&change.object().id),
+            _ => {}
+        }
+    }
+
+    /// Services with a task on the node, and those with a task on every node.
+    fn note_node(&mut self, node: &NodeId) {
+        let services = self.store.view(|tx| {
+            let tasks = tx.by_key::<Task>(Key::Node(node.as_str().to_owned()));
+            let on_node = tasks.iter().map(|task| task.service_id.clone());
+            let everywhere = tx
+                .all::<Service>()
+                .into_iter()
+                .filter(|service| is_per_node(service));
+            on_node
+                .chain(everywhere.map(|service| service.id.clone()))
+                .collect::<BTreeSet<_>>()
+        });
+        for id in services.into_iter().filter(|id| !id.is_empty()) {
+            self.memory.entry(id.clone()).or_default().enforce = true;
+            self.dirty.insert(id);
+        }
+    }
+}
+
+fn is_per_node(service: &Service) -> bool {
+    service.spec.mode.is_global() || service.spec.mode.global_job.is_some()
+}
+
+/// Every service, and every service that is gone but has tasks.
+fn every_service(tx: &ReadTx<'_>) -> BTreeSet<ServiceId> {
+    let services = tx.all::<Service>().into_iter().map(|service| service.id.clone());
+    let orphans = tx.all::<Task>().into_iter().map(|task| task.service_id.clone());
+    services.chain(orphans).filter(|id| !id.is_empty()).collect()
+}
+
+/// Whether the change of a task can be a reason to act.
+fn concerns(change: &Change<Task>, updating: bool) -> bool {
+    match change {
+        Change::Create(_) | Change::Remove(_) => true,
+        Change::Update { old, new } => {
+            let moved = old.status.state != new.status.state;
+            old.desired_state != new.desired_state
+                || moved
+                    && (new.status.state.is_terminal() || updating || new.status.state == TaskState::Running)
+        }
+    }
+}
+
+/// Whether the change of a node can be a reason to act.
+fn node_changed(change: &Change<Node>) -> bool {
+    match change {
+        Change::Create(_) | Change::Remove(_) => true,
+        Change::Update { old, new } => {
+            old.spec != new.spec
+                || old.status != new.status
+                || old.description.hostname != new.description.hostname
+                || old.description.platform != new.description.platform
+                || old.description.engine.labels != new.description.engine.labels
+        }
+    }
+}
+
+/// What the store says of the service. Its identifier is empty if it is gone.
+fn picture(tx: &ReadTx<'_>, id: &ServiceId) -> Picture {
+    let service = tx.get::<Service>(id.as_str()).unwrap_or_default();
+    let tasks = tx.by_key::<Task>(Key::Service(id.as_str().to_owned()));
+    let nodes: Vec<Arc<Node>> = match is_per_node(&service) {
+        true => tx.all::<Node>(),
+        false => {
+            let ids: BTreeSet<&NodeId> = tasks.iter().map(|task| &task.node_id).collect();
+            ids.into_iter()
+                .filter_map(|id| tx.get::<Node>(id.as_str()))
+                .collect()
+        }
+    };
+    let cluster = tx.all::<Cluster>().into_iter().next();
+    let defaults = cluster.and_then(|cluster| cluster.spec.task_defaults.clone());
+    Picture {
+        service,
+        tasks,
+        nodes: nodes.into_iter().map(|node| (node.id.clone(), node)).collect(),
+        default_log: defaults.and_then(|defaults| defaults.log_driver),
+    }
+}
+
+/// Writes the steps, each whole or not at all. A step that no longer fits is left out: what it was planned on has
+/// changed, which makes its service dirty again.
+async fn apply(store: &Store, work: Vec<(ServiceId, Step)>) -> Result<(), StoreError> {
+    let mut batch = store.batch().await;
+    for (id, step) in work {
+        match batch.update(|tx| apply_step(tx, &id, &step)).await {
+            Err(error @ StoreError::Propose(_)) => return Err(error),
+            Err(error) => tracing::debug!(service.id = %id, %error, "a planned step no longer fits"),
+            Ok(()) => {}
+        }
+    }
+    batch.commit().await
+}
+
+fn apply_step(tx: &mut WriteTx<'_>, id: &ServiceId, step: &Step) -> Result<(), StoreError> {
+    step.iter().try_for_each(|action| match action {
+        Action::Create(task) => create(tx, id, task),
+        Action::Desire(task, state) => desire(tx, task.as_str(), *state),
+        Action::Update(change) => tx.modify::<Service>(id.as_str(), |service| {
+            change_update(service, change, Timestamp::now())
+        }),
+        Action::RemoveService => tx.remove::<Service>(id.as_str()),
+    })
+}
+
+fn create(tx: &mut WriteTx<'_>, id: &ServiceId, task: &Task) -> Result<(), StoreError> {
+    match tx.get::<Service>(id.as_str()) {
+        Some(service) if !service.pending_delete => tx.create(task.clone()),
+        _ => Err(StoreError::NotFound {
+            kind: Kind::Service,
+            id: id.as_str().to_owned(),
+        }),
+    }
+}
+
+/// Wanted states only grow.
+fn desire(tx: &mut WriteTx<'_>, id: &str, state: TaskState) -> Result<(), StoreError> {
+    match tx.get::<Task>(id) {
+        Some(task) if task.desired_state < state => tx.modify::<Task>(id, |task| task.desired_state = state),
+        Some(_) => Ok(()),
+        None => Err(StoreError::NotFound {
+            kind: Kind::Task,
+            id: id.to_owned(),
+        }),
+    }
+}
+
+/// Changes the update status; nothing where the service was written anew meanwhile, which clears the status.
+fn change_update(service: &mut Service, change: &UpdateChange, now: Timestamp) {
+    let Some(status) = service.update_status.as_mut() else {
+        if *change == UpdateChange::Start {
+            service.update_status = Some(UpdateStatus {
+                state: UpdateState::Updating,
+                started_at: Some(now),
+                completed_at: None,
+                message: "update in progress".into(),
+            });
+        }
+        return;
+    };
+    let back = status.state == UpdateState::RollbackStarted;
+    match change {
+        UpdateChange::Start => {}
+        UpdateChange::Complete => {
+            let (state, message) = match back {
+                true => (UpdateState::RollbackCompleted, "rollback completed"),
+                false => (UpdateState::Completed, "update completed"),
+            };
+            (status.state, status.message, status.completed_at) = (state, message.into(), Some(now));
+        }
+        UpdateChange::Pause(message) => {
+            status.state = if back {
+                UpdateState::RollbackPaused
+            } else {
+                UpdateState::Paused
+            };
+            status.message.clone_from(message);
+        }
+        UpdateChange::RollBack(message) => {
+            let Some(previous) = service.previous_spec.take() else {
+                return;
+            };
+            status.state = UpdateState::RollbackStarted;
+            status.message.clone_from(message);
+            service.spec = *previous;
+            service.spec_version = service.previous_spec_version.take();
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! What the scheduler knows: nodes with what is placed on them, and tasks that wait for a node.
+//!
+//! Pure: it learns from events and answers with [`Decision`]s; the loop in [`super`] talks to the store.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use proto::spec::GenericResource;
+use proto::{Node, NodeId, Service, ServiceId, Task, TaskId, TaskState};
+use tokio::time::Instant;
+
+use super::gate::Gate;
+use super::node::{NodeInfo, SpecVersion, is_active};
+use crate::state::{Change, Event, ReadTx, Reader};
+
+/// Tasks that are placed in one pass, as all nodes are alike to them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct GroupKey {
+    pub(crate) service: ServiceId,
+    version: SpecVersion,
+    /// The node that the orchestrator chose, in services with one task on each node.
+    pub(crate) node: Option<NodeId>,
+    /// The task, if nothing tells that it is like others.
+    alone: Option<TaskId>,
+}
+
+impl GroupKey {
+    fn of(task: &Task) -> Self {
+        Self {
+            service: task.service_id.clone(),
+            version: task.spec_version,
+            node: (!task.node_id.is_empty()).then(|| task.node_id.clone()),
+            alone: task.spec_version.is_none().then(|| task.id.clone()),
+        }
+    }
+}
+
+/// Tasks that wait, by slot.
+pub(crate) type Group = BTreeMap<(u64, TaskId), Arc<Task>>;
+
+/// What becomes of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Decision {
+    pub(crate) task: Arc<Task>,
+    pub(crate) outcome: Outcome,
+}
+
+/// What becomes of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Outcome {
+    /// It goes to the node with these things.
+    Assign {
+        node: NodeId,
+        given: Vec<GenericResource>,
+        message: &'static str,
+    },
+    /// It waits.
+    Wait { message: String, err: String },
+}
+
+/// A task that takes room on a node.
+#[derive(Debug)]
+struct Placed {
+    task: Arc<Task>,
+    node: NodeId,
+    given: Vec<GenericResource>,
+}
+
+/// What the scheduler knows.
+#[derive(Debug, Default)]
+pub(crate) struct Cluster {
+    pub(super) nodes: Vec<NodeInfo>,
+    pub(super) index: HashMap<NodeId, usize>,
+    placed: HashMap<TaskId, Placed>,
+    pub(super) waiting: BTreeMap<GroupKey, Group>,
+    queued: HashMap<TaskId, GroupKey>,
+    pub(super) gate: Gate,
+    /// Groups to try in the next pass.
+    pub(super) fresh: BTreeSet<GroupKey>,
+    /// Whether something changed that can make room for any group.
+    pub(super) retry: bool,
+}
+
+impl Cluster {
+    /// Learns what the store knows.
+    pub(crate) fn load(tx: &ReadTx<'_>) -> Self {
+        let mut cluster = Self::default();
+        tx.all::<Node>().iter().for_each(|node| cluster.put_node(node));
+        tx.all::<Service>()
+            .iter()
+            .for_each(|service| cluster.gate.put_service(service));
+        for task in tx.all::<Task>() {
+            cluster.gate.note(None, Some(&task));
+            cluster.put_task(&task, Instant::now());
+        }
+        cluster
+    }
+
+    /// Learns of a change.
+    pub(crate) fn note(&mut self, event: &Event, now: Instant) {
+        match event {
+            Event::Task(change) => {
+                let opens = self.gate.note(
+                    change.old().map(AsRef::as_ref),
+                    change.new_object().map(AsRef::as_ref),
+                );
+                self.retry |= opens;
+                match change {
+                    Change::Remove(task) => self.remove_task(task, now),
+                    Change::Create(task) | Change::Update { new: task, .. } => self.put_task(task, now),
+                }
+            }
+            Event::Node(Change::Remove(node)) => self.remove_node(&node.id),
+            Event::Node(Change::Create(node) | Change::Update { new: node, .. }) => self.put_node(node),
+            Event::Service(change) => {
+                match change {
+                    Change::Remove(service) => self.gate.remove_service(service),
+                    Change::Create(service) | Change::Update { new: service, .. } => {
+                        self.gate.put_service(service)
+                    }
+                }
+                self.retry = true;
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a pass could place something.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.fresh.is_empty() || (self.retry && !self.waiting.is_empty())
+    }
+
+    fn put_node(&mut self, node: &Arc<Node>) {
+        self.retry = true;
+        if let Some(index) = self.index.get(&node.id) {
+            self.nodes[*index].node = node.clone();
+            return;
+        }
+        let mut info = NodeInfo::new(node.clone());
+        for placed in self.placed.values().filter(|placed| placed.node == node.id) {
+            info.add(&placed.task, &placed.given);
+        }
+        self.index.insert(node.id.clone(), self.nodes.len());
+        self.nodes.push(info);
+    }
+
+    fn remove_node(&mut self, id: &NodeId) {
+        let Some(index) = self.index.remove(id) else {
+            return;
+        };
+        self.nodes.swap_remove(index);
+        if let Some(moved) = self.nodes.get(index) {
+            self.index.insert(moved.node.id.clone(), index);
+        }
+    }
+
+    /// Learns how a task is now.
+    pub(super) fn put_task(&mut self, task: &Arc<Task>, now: Instant) {
+        let state = task.status.state;
+        let ended = state < TaskState::Pending || state.is_terminal();
+        if ended || (state == TaskState::Pending && !is_active(task)) {
+            self.remove_task(task, now);
+        } else if state == TaskState::Pending {
+            self.unplace(&task.id);
+            self.enqueue(task);
+        } else if !task.node_id.is_empty() {
+            self.dequeue(task);
+            self.settle(task);
+        }
+    }
+
+    fn enqueue(&mut self, task: &Arc<Task>) {
+        let key = GroupKey::of(task);
+        if self.queued.get(&task.id).is_some_and(|before| *before != key) {
+            self.dequeue(task);
+        }
+        let group = self.waiting.entry(key.clone()).or_default();
+        let known = group.insert((task.slot, task.id.clone()), task.clone()).is_some();
+        // What only says why it waits is our own word.
+        if !known {
+            self.queued.insert(task.id.clone(), key.clone());
+            self.fresh.insert(key);
+        }
+    }
+
+    fn dequeue(&mut self, task: &Task) {
+        let Some(key) = self.queued.remove(&task.id) else {
+            return;
+        };
+        if let Some(group) = self.waiting.get_mut(&key) {
+            group.remove(&(task.slot, task.id.clone()));
+            if group.is_empty() {
+                self.waiting.remove(&key);
+            }
+        }
+    }
+
+    /// A task has a node: counts it there, or counts it anew if it is on its way out.
+    fn settle(&mut self, task: &Arc<Task>) {
+        if let Some(placed) = self.placed.get_mut(&task.id)
+            && placed.node == task.node_id
+            && is_active(&placed.task) == is_active(task)
+        {
+            placed.task = task.clone();
+            return;
+        }
+        self.unplace(&task.id);
+        let placed = Placed {
+            task: task.clone(),
+            node: task.node_id.clone(),
+            given: task.generic_resources.clone(),
+        };
+        if let Some(index) = self.index.get(&placed.node) {
+            self.nodes[*index].add(task, &placed.given);
+        }
+        self.placed.insert(task.id.clone(), placed);
+    }
+
+    /// Remembers a decision before the store has told of it; the node itself has counted the task already.
+    pub(super) fn place(&mut self, task: &Arc<Task>, node: NodeId, given: Vec<GenericResource>) {
+        self.queued.remove(&task.id);
+        self.placed.insert(
+            task.id.clone(),
+            Placed {
+                task: task.clone(),
+                node,
+                given,
+            },
+        );
+    }
+
+    /// Takes back a decision that the store did not accept.
+    pub(crate) fn take_back(&mut self, decision: &Decision, current: Option<&Arc<Task>>, now: Instant) {
+        self.unplace(&decision.task.id);
+        if let Some(task) = current {
+            self.put_task(task, now);
+        }
+    }
+
+    fn unplace(&mut self, id: &TaskId) -> Option<NodeId> {
+        let placed = self.placed.remove(id)?;
+        if let Some(index) = self.index.get(&placed.node) {
+            self.nodes[*index].remove(&placed.task, &placed.given);
+        }
+        self.retry = true;
+        Some(placed.node)
+    }
+
+    fn remove_task(&mut self, task: &Task, now: Instant) {
+        self.dequeue(task);
+        let Some(node) = self.unplace(&task.id) else {
+            return;
+        };
+        let failed = matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
+        // Where the orchestrator chose the node there is no choice to be made better.
+        if failed
+            && task.slot != 0
+            && let Some(index) = self.index.get(&node)
+        {
+            self.nodes[*index].failed(task, now);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Services that wait for others: the label `shoal.depends_on`.
+//!
+//! Its value is JSON, `{"<name of a service>": "service_started" | "service_healthy" | "service_completed_successfully"}`.
+//! Tasks of such a service stay PENDING until every service named is as far as asked. Docker's stacks have no such
+//! thing; the Compose Specification has.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use proto::{Service, ServiceId, Task, TaskState};
+
+/// The label.
+pub const DEPENDS_ON: &str = "shoal.depends_on";
+
+/// How far a service has to be before another one starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// A task of it has been started.
+    #[serde(rename = "service_started")]
+    Started,
+    /// A task of it runs, and is healthy if it has a healthcheck.
+    #[serde(rename = "service_healthy")]
+    Healthy,
+    /// A task of it has ended well.
+    #[serde(rename = "service_completed_successfully")]
+    CompletedSuccessfully,
+}
+
+impl Condition {
+    /// The Compose Specification's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Started => "service_started",
+            Self::Healthy => "service_healthy",
+            Self::CompletedSuccessfully => "service_completed_successfully",
+        }
+    }
+}
+
+/// Reads the label of a service; empty if it has none.
+///
+/// # Errors
+/// The value is not as described above.
+pub fn dependencies(service: &Service) -> Result<BTreeMap<String, Condition>, serde_json::Error> {
+    service
+        .spec
+        .labels
+        .get(DEPENDS_ON)
+        .map_or_else(|| Ok(BTreeMap::new()), |text| serde_json::from_str(text))
+}
+
+/// How far services are, as far as others can wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    services: HashMap<ServiceId, Arc<Service>>,
+    names: HashMap<String, ServiceId>,
+    progress: HashMap<ServiceId, Progress>,
+}
+
+/// Tasks by how far they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Progress {
+    started: u32,
+    running: u32,
+    complete: u32,
+}
+
+impl Progress {
+    fn of(task: &Task) -> Self {
+        let state = task.status.state;
+        Self {
+            started: u32::from((TaskState::Starting..=TaskState::Complete).contains(&state)),
+            running: u32::from(state == TaskState::Running),
+            complete: u32::from(state == TaskState::Complete),
+        }
+    }
+
+    fn is_at(self, condition: Condition) -> bool {
+        match condition {
+            Condition::Started => self.started > 0,
+            Condition::Healthy => self.running > 0,
+            Condition::CompletedSuccessfully => self.complete > 0,
+        }
+    }
+
+    /// What others can see of it.
+    fn visible(self) -> [bool; 3] {
+        [self.started > 0, self.running > 0, self.complete > 0]
+    }
+}
+
+impl Gate {
+    /// Learns of a service.
+    pub(crate) fn put_service(&mut self, service: &Arc<Service>) {
+        self.names.insert(service.spec.name.clone(), service.id.clone());
+        self.services.insert(service.id.clone(), service.clone());
+    }
+
+    /// Forgets a service.
+    pub(crate) fn remove_service(&mut self, service: &Service) {
+        self.services.remove(&service.id);
+        self.progress.remove(&service.id);
+        if self.names.get(&service.spec.name) == Some(&service.id) {
+            self.names.remove(&service.spec.name);
+        }
+    }
+
+    /// Learns how far a task is, and how far it was known to be. Returns whether that can open a gate or close one.
+    pub(crate) fn note(&mut self, old: Option<&Task>, new: Option<&Task>) -> bool {
+        let Some(task) = new.or(old).filter(|task| !task.service_id.is_empty()) else {
+            return false;
+        };
+        let (before, after) = (
+            old.map(Progress::of).unwrap_or_default(),
+            new.map(Progress::of).unwrap_or_default(),
+        );
+        if before == after {
+            return false;
+        }
+        let progress = self.progress.entry(task.service_id.clone()).or_default();
+        let visible = progress.visible();
+        progress.started = progress.started.saturating_sub(before.started) + after.started;
+        progress.running = progress.running.saturating_sub(before.running) + after.running;
+        progress.complete = progress.complete.saturating_sub(before.complete) + after.complete;
+        visible != progress.visible()
+    }
+
+    /// Why tasks of the service have to wait; `None` if they need not.
+    pub(crate) fn closed(&self, service: &ServiceId) -> Option<String> {
+        let dependencies = match dependencies(self.services.get(service)?) {
+            Ok(dependencies) => dependencies,
+            Err(error) => return Some(format!("cannot read the label {DEPENDS_ON}: {error}")),
+        };
+        let waits: Vec<String> = dependencies
+            .iter()
+            .filter_map(|(name, condition)| self.waits(name, *condition))
+            .collect();
+        (!waits.is_empty()).then(|| format!("waiting for {}", waits.join(", ")))
+    }
+
+    fn waits(&self, name: &str, condition: Condition) -> Option<String> {
+        let text = format!("{name} ({})", condition.as_str());
+        let Some(id) = self.names.get(name) else {
+            return Some(format!("{text}: no such service"));
+        };
+        let progress = self.progress.get(id).copied().unwrap_or_default();
+        (!progress.is_at(condition)).then_some(text)
+    }
+}

@@ -1,0 +1,135 @@
+//! From PENDING to ASSIGNED: chooses the node of each task.
+//!
+//! Input: tasks, nodes and services in the store. Output: the node, generic resources and status of tasks that wait;
+//! of those that find no node, a status that says why.
+//!
+//! - [`constraint`]: placement constraints
+//! - [`gate`]: services that wait for others
+//! - `filter`: which nodes can take a task, and why the others cannot
+//! - `tree`: the ranking: failures, tasks of the service, all tasks; spread preferences first
+//! - `cluster`, `pass`: what is known, and one pure pass over it
+//!
+//! Tasks of one service made from one version of its spec are placed together, so that the cost of a task does not
+//! grow with their number. There is no timer: what comes while a pass is being written makes the next pass.
+
+mod cluster;
+pub mod constraint;
+mod filter;
+pub mod gate;
+mod node;
+mod pass;
+mod resources;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use proto::object::TaskStatus;
+use proto::{Node, Task, TaskState, Timestamp};
+use tokio::time::Instant;
+
+use self::cluster::{Cluster, Decision, Outcome};
+use self::node::is_active;
+use crate::state::{Filter, Kind, Reader, Store, StoreError, WatchStream, WriteTx};
+
+/// Runs until the store is gone.
+///
+/// # Errors
+/// The store refused a change: this manager leads no longer, or its disk is full.
+pub(crate) async fn run(store: Store) -> Result<(), StoreError> {
+    let filter = Filter::kinds(&[Kind::Task, Kind::Node, Kind::Service]);
+    let (mut cluster, mut events) = store.view_and_watch(filter, |tx| Cluster::load(&tx));
+    loop {
+        let decisions = cluster.schedule(Instant::now());
+        if !decisions.is_empty() {
+            apply(&store, &mut cluster, decisions).await?;
+        }
+        if !learn(&mut cluster, &mut events).await {
+            return Ok(());
+        }
+    }
+}
+
+/// Learns from events until there is something to decide. Returns whether the store is still there.
+async fn learn(cluster: &mut Cluster, events: &mut WatchStream) -> bool {
+    loop {
+        while let Some(event) = events.try_next() {
+            cluster.note(&event, Instant::now());
+        }
+        if cluster.has_work() {
+            return true;
+        }
+        match events.next().await {
+            Some(event) => cluster.note(&event, Instant::now()),
+            None => return false,
+        }
+    }
+}
+
+/// Writes the decisions; takes back those whose task or node has changed meanwhile.
+async fn apply(store: &Store, cluster: &mut Cluster, decisions: Vec<Decision>) -> Result<(), StoreError> {
+    let mut batch = store.batch().await;
+    let mut refused = Vec::new();
+    for decision in decisions {
+        match batch.update(|tx| decide(tx, &decision)).await {
+            Ok(true) => {}
+            Ok(false) => refused.push(decision),
+            Err(error) => return Err(error),
+        }
+    }
+    batch.commit().await?;
+    for decision in refused
+        .iter()
+        .filter(|decision| matches!(decision.outcome, Outcome::Assign { .. }))
+    {
+        let current: Option<Arc<Task>> = store.view(|tx| tx.get(decision.task.id.as_str()));
+        cluster.take_back(decision, current.as_ref(), Instant::now());
+    }
+    Ok(())
+}
+
+/// Writes one decision. Returns whether it still applied.
+fn decide(tx: &mut WriteTx<'_>, decision: &Decision) -> Result<bool, StoreError> {
+    let id = decision.task.id.as_str();
+    let waits = tx
+        .get::<Task>(id)
+        .is_some_and(|task| task.status.state == TaskState::Pending && is_active(&task));
+    if !waits {
+        return Ok(false);
+    }
+    match &decision.outcome {
+        Outcome::Assign { node, .. }
+            if !tx
+                .get::<Node>(node.as_str())
+                .is_some_and(|node| pass::is_open(&node)) =>
+        {
+            Ok(false)
+        }
+        Outcome::Assign { node, given, message } => {
+            tx.modify::<Task>(id, |task| {
+                task.node_id = node.clone();
+                task.generic_resources.clone_from(given);
+                task.status = status(TaskState::Assigned, (*message).to_owned(), String::new());
+            })?;
+            Ok(true)
+        }
+        Outcome::Wait { message, err } => {
+            tx.modify::<Task>(id, |task| {
+                task.status = status(TaskState::Pending, message.clone(), err.clone());
+            })?;
+            Ok(true)
+        }
+    }
+}
+
+fn status(state: TaskState, message: String, err: String) -> TaskStatus {
+    TaskStatus {
+        timestamp: Timestamp::now(),
+        state,
+        message,
+        err,
+        ..TaskStatus::default()
+    }
+}
