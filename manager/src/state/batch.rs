@@ -3,7 +3,6 @@
 use tokio::sync::OwnedMutexGuard;
 
 use super::error::StoreError;
-use super::object::Object;
 use super::store::Store;
 use super::tx::{Layer, WriteTx};
 
@@ -79,10 +78,10 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Bytes of the object's JSON.
-fn size_of_json(object: &Object) -> usize {
+/// Bytes of the value's JSON.
+pub(super) fn size_of_json(value: &impl serde::Serialize) -> usize {
     let mut counter = Counter(0);
-    match serde_json::to_writer(&mut counter, object) {
+    match serde_json::to_writer(&mut counter, value) {
         Ok(()) => counter.0,
         Err(_) => 0,
     }

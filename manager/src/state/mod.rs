@@ -12,6 +12,7 @@
 //! ```
 
 mod batch;
+pub mod consensus;
 mod error;
 mod index;
 mod keys;

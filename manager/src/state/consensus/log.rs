@@ -1,0 +1,224 @@
+//! openraft's log and vote: in memory for reading, in the journal for keeping.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::io;
+use std::ops::RangeBounds;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use openraft::storage::{LogFlushed, RaftLogStorage};
+use openraft::{
+    AnyError, Entry, ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend, RaftLogReader, StorageError,
+    Vote,
+};
+use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
+
+use super::journal::{Journal, Record};
+use super::{ConsensusError, Types};
+use crate::state::proposer::ProposeError;
+
+/// The journal asks for a snapshot when it has grown by as many bytes.
+const GROWTH: u64 = 1 << 20;
+
+/// The log. Cheap to clone: all clones are the same log.
+#[derive(Debug, Clone)]
+pub(super) struct Log {
+    memory: Arc<Mutex<Memory>>,
+    disk: Arc<Mutex<Disk>>,
+    grown: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    vote: Option<Vote<u64>>,
+    purged: Option<LogId<u64>>,
+    entries: BTreeMap<u64, Entry<Types>>,
+}
+
+#[derive(Debug)]
+struct Disk {
+    journal: Journal,
+    /// The size at which the next snapshot is due.
+    due: u64,
+}
+
+impl Log {
+    /// Reads the journal of the directory, or begins one.
+    pub(super) fn open(dir: &Path) -> Result<Self, ConsensusError> {
+        let mut memory = Memory::default();
+        let journal = Journal::open(dir, |record| memory.replay(record))?;
+        let due = journal.size() + GROWTH;
+        Ok(Self {
+            memory: Arc::new(Mutex::new(memory)),
+            disk: Arc::new(Mutex::new(Disk { journal, due })),
+            grown: Arc::default(),
+        })
+    }
+
+    /// Woken when a snapshot is due.
+    pub(super) fn grown(&self) -> Arc<Notify> {
+        self.grown.clone()
+    }
+
+    /// Makes sure that so many bytes can be appended.
+    pub(super) async fn reserve(&self, bytes: u64) -> Result<(), ProposeError> {
+        let disk = self.disk.clone();
+        let reserved = spawn_blocking(move || {
+            let disk = &mut *lock(&disk);
+            let path = disk.journal.path().display().to_string();
+            disk.journal.reserve(bytes).map_err(|error| match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ProposeError::DiskFull { path },
+                _ => ProposeError::Stopped {
+                    reason: format!("reserve space for {path}: {error}"),
+                },
+            })
+        });
+        reserved.await.unwrap_or_else(|error| {
+            Err(ProposeError::Stopped {
+                reason: error.to_string(),
+            })
+        })
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        lock(&self.memory)
+    }
+
+    /// Appends to the journal, away from the threads that must not wait.
+    async fn keep(&self, records: Vec<Record>) -> io::Result<()> {
+        let this = self.clone();
+        let kept = spawn_blocking(move || {
+            let disk = &mut *lock(&this.disk);
+            disk.journal.append(&records)?;
+            if disk.journal.size() >= disk.due {
+                disk.due = disk.journal.size() + GROWTH;
+                this.grown.notify_one();
+            }
+            Ok(())
+        });
+        kept.await?
+    }
+
+    /// Shrinks the journal to what is still needed.
+    async fn shrink(&self) {
+        let this = self.clone();
+        let shrunk = spawn_blocking(move || {
+            let records = this.memory().records();
+            let disk = &mut *lock(&this.disk);
+            let shrunk = disk.journal.rewrite(&records);
+            disk.due = disk.journal.size() + GROWTH;
+            shrunk
+        });
+        // The old journal is still there and says the same, at greater length.
+        if let Ok(Err(error)) = shrunk.await {
+            tracing::warn!(
+                error = super::files::chain(&error),
+                "the journal was not shortened"
+            );
+        }
+    }
+}
+
+impl Memory {
+    fn replay(&mut self, record: Record) {
+        match record {
+            Record::Vote(vote) => self.vote = Some(vote),
+            Record::Entry(entry) => drop(self.entries.insert(entry.log_id.index, entry)),
+            Record::Truncate(from) => drop(self.entries.split_off(&from)),
+            Record::Purge(upto) => self.purge(upto),
+        }
+    }
+
+    fn purge(&mut self, upto: LogId<u64>) {
+        self.entries = self.entries.split_off(&(upto.index + 1));
+        self.purged = Some(upto);
+    }
+
+    /// The records that make this memory.
+    fn records(&self) -> Vec<Record> {
+        let vote = self.vote.map(Record::Vote);
+        let purged = self.purged.map(Record::Purge);
+        let entries = self.entries.values().cloned().map(Record::Entry);
+        vote.into_iter().chain(purged).chain(entries).collect()
+    }
+}
+
+impl RaftLogReader<Types> for Log {
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> Result<Vec<Entry<Types>>, StorageError<u64>> {
+        Ok(self
+            .memory()
+            .entries
+            .range(range)
+            .map(|(_, entry)| entry.clone())
+            .collect())
+    }
+}
+
+impl RaftLogStorage<Types> for Log {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, StorageError<u64>> {
+        let memory = self.memory();
+        let last = memory.entries.values().next_back().map(|entry| entry.log_id);
+        Ok(LogState {
+            last_purged_log_id: memory.purged,
+            last_log_id: last.or(memory.purged),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote<u64>) -> Result<(), StorageError<u64>> {
+        self.keep(vec![Record::Vote(*vote)])
+            .await
+            .map_err(failed(ErrorSubject::Vote))?;
+        self.memory().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote<u64>>, StorageError<u64>> {
+        Ok(self.memory().vote)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: LogFlushed<Types>) -> Result<(), StorageError<u64>>
+    where
+        I: IntoIterator<Item = Entry<Types>> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<_> = entries.into_iter().collect();
+        let readable = entries.iter().map(|entry| (entry.log_id.index, entry.clone()));
+        self.memory().entries.extend(readable);
+        callback.log_io_completed(self.keep(entries.into_iter().map(Record::Entry).collect()).await);
+        Ok(())
+    }
+
+    async fn truncate(&mut self, log_id: LogId<u64>) -> Result<(), StorageError<u64>> {
+        self.keep(vec![Record::Truncate(log_id.index)])
+            .await
+            .map_err(failed(ErrorSubject::Logs))?;
+        self.memory().entries.split_off(&log_id.index);
+        Ok(())
+    }
+
+    async fn purge(&mut self, log_id: LogId<u64>) -> Result<(), StorageError<u64>> {
+        self.memory().purge(log_id);
+        self.shrink().await;
+        Ok(())
+    }
+}
+
+/// A panic under one of the locks leaves nothing half done: the maps are changed by single calls.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn failed(subject: ErrorSubject<u64>) -> impl FnOnce(io::Error) -> StorageError<u64> {
+    move |error| openraft::StorageIOError::new(subject, ErrorVerb::Write, AnyError::new(&error)).into()
+}

@@ -1,0 +1,178 @@
+//! openraft's state machine: applies what was agreed upon to the replica, and turns the replica into snapshots.
+
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use openraft::storage::RaftStateMachine;
+use openraft::{
+    AnyError, BasicNode, Entry, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot,
+    StorageError, StorageIOError, StoredMembership,
+};
+use tokio::task::spawn_blocking;
+
+use super::{ConsensusError, Types, snapshot};
+use crate::state::replica::Replica;
+
+/// The state machine. Cheap to clone: all clones are the same one.
+#[derive(Debug, Clone)]
+pub(super) struct Machine {
+    dir: PathBuf,
+    replica: Replica,
+    applied: Arc<Mutex<Applied>>,
+}
+
+/// How far the replica is.
+#[derive(Debug, Default)]
+struct Applied {
+    last: Option<LogId<u64>>,
+    membership: StoredMembership<u64, BasicNode>,
+}
+
+impl Machine {
+    /// Restores the replica from the directory's snapshot, if there is one.
+    pub(super) fn open(dir: &Path, replica: Replica) -> Result<Self, ConsensusError> {
+        let machine = Self {
+            dir: dir.to_owned(),
+            replica,
+            applied: Arc::default(),
+        };
+        if let Some(bytes) = snapshot::bytes(dir)? {
+            machine.take_over(&bytes)?;
+        }
+        Ok(machine)
+    }
+
+    /// Writes the state to the directory's snapshot.
+    pub(super) async fn write_snapshot(&self) -> Result<(), ConsensusError> {
+        let this = self.clone();
+        let written = spawn_blocking(move || {
+            let (meta, tables) = {
+                let applied = this.applied();
+                (applied.meta(), this.replica.snapshot())
+            };
+            snapshot::save(&this.dir, &meta, &tables)
+        });
+        written.await.map_err(super::stopped)?
+    }
+
+    fn take_over(&self, bytes: &[u8]) -> Result<(), ConsensusError> {
+        let damaged = |offset| ConsensusError::Damaged {
+            path: snapshot::path(&self.dir),
+            offset,
+        };
+        let (meta, tables) = snapshot::decode(bytes).map_err(damaged)?;
+        let mut applied = self.applied();
+        self.replica.restore(tables);
+        *applied = Applied {
+            last: meta.last_log_id,
+            membership: meta.last_membership,
+        };
+        Ok(())
+    }
+
+    fn current(&self) -> Result<Option<Snapshot<Types>>, ConsensusError> {
+        let Some(bytes) = snapshot::bytes(&self.dir)? else {
+            return Ok(None);
+        };
+        let damaged = |offset| ConsensusError::Damaged {
+            path: snapshot::path(&self.dir),
+            offset,
+        };
+        let (meta, _) = snapshot::decode(&bytes).map_err(damaged)?;
+        Ok(Some(Snapshot {
+            meta,
+            snapshot: Box::new(Cursor::new(bytes)),
+        }))
+    }
+
+    /// Held while the replica changes, so that both are always at the same entry.
+    fn applied(&self) -> MutexGuard<'_, Applied> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn apply_entry(&self, entry: Entry<Types>) {
+        let mut applied = self.applied();
+        match entry.payload {
+            EntryPayload::Blank => {}
+            EntryPayload::Normal(change) => self.replica.apply(entry.log_id.index, change.0),
+            EntryPayload::Membership(members) => {
+                applied.membership = StoredMembership::new(Some(entry.log_id), members);
+            }
+        }
+        applied.last = Some(entry.log_id);
+    }
+}
+
+impl Applied {
+    fn meta(&self) -> snapshot::Meta {
+        let id = self
+            .last
+            .map_or_else(|| "empty".to_owned(), |last| last.to_string());
+        snapshot::Meta {
+            last_log_id: self.last,
+            last_membership: self.membership.clone(),
+            snapshot_id: id,
+        }
+    }
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(
+        &mut self,
+    ) -> Result<(Option<LogId<u64>>, StoredMembership<u64, BasicNode>), StorageError<u64>> {
+        let applied = self.applied();
+        Ok((applied.last, applied.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<()>, StorageError<u64>>
+    where
+        I: IntoIterator<Item = Entry<Types>> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        Ok(entries.into_iter().map(|entry| self.apply_entry(entry)).collect())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError<u64>> {
+        Ok(Box::default())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        _meta: &snapshot::Meta,
+        data: Box<Cursor<Vec<u8>>>,
+    ) -> Result<(), StorageError<u64>> {
+        self.take_over(data.get_ref()).map_err(failed)?;
+        self.write_snapshot().await.map_err(failed)
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError<u64>> {
+        let this = self.clone();
+        let current = spawn_blocking(move || this.current()).await;
+        current
+            .unwrap_or_else(|error| Err(super::stopped(error)))
+            .map_err(failed)
+    }
+}
+
+impl RaftSnapshotBuilder<Types> for Machine {
+    /// The snapshot has been written before openraft asks: it would stop for good if it failed here for lack of space.
+    async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError<u64>> {
+        if let Some(current) = self.get_current_snapshot().await? {
+            return Ok(current);
+        }
+        self.write_snapshot().await.map_err(failed)?;
+        let current = self.get_current_snapshot().await?;
+        current.ok_or_else(|| failed(super::stopped("the snapshot has vanished")))
+    }
+}
+
+fn failed(error: ConsensusError) -> StorageError<u64> {
+    StorageIOError::read_snapshot(None, AnyError::new(&error)).into()
+}

@@ -1,0 +1,134 @@
+//! The snapshot: the whole state in one file, so that the journal can begin anew.
+//!
+//! ```text
+//! {"Format":1,"Version":…,"Meta":…}      header: openraft's snapshot meta, version of the store
+//! {"Service":{…}}                        one object per line, kind by kind
+//! {"Objects":n,"Sha256":"…"}             end: of all the lines before
+//! ```
+
+use std::io::{self, BufRead, Write};
+use std::path::{Path, PathBuf};
+
+use openraft::{BasicNode, SnapshotMeta};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{ConsensusError, files};
+use crate::state::object::Object;
+use crate::state::tables::Tables;
+
+/// What openraft knows of a snapshot.
+pub(super) type Meta = SnapshotMeta<u64, BasicNode>;
+
+const FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct Header {
+    format: u32,
+    version: u64,
+    meta: Meta,
+}
+
+#[derive(Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct End {
+    objects: usize,
+    sha256: String,
+}
+
+/// Where the snapshot of a directory is.
+pub(super) fn path(dir: &Path) -> PathBuf {
+    dir.join("snapshot")
+}
+
+/// Puts a snapshot in the place of the one before.
+pub(super) fn save(dir: &Path, meta: &Meta, tables: &Tables) -> Result<(), ConsensusError> {
+    files::replace(&path(dir), |writer| encode(writer, meta, tables)).map(|_| ())
+}
+
+/// The snapshot's bytes; `None` if there is none yet.
+pub(super) fn bytes(dir: &Path) -> Result<Option<Vec<u8>>, ConsensusError> {
+    match std::fs::read(path(dir)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(files::error("read", &path(dir))(error)),
+    }
+}
+
+/// Writes a snapshot.
+pub(super) fn encode(writer: &mut dyn Write, meta: &Meta, tables: &Tables) -> io::Result<()> {
+    let mut lines = Lines {
+        writer,
+        digest: Sha256::new(),
+    };
+    lines.put(&Header {
+        format: FORMAT,
+        version: tables.version,
+        meta: meta.clone(),
+    })?;
+    let mut objects = 0;
+    for object in tables.objects() {
+        lines.put(&object)?;
+        objects += 1;
+    }
+    let sha256 = hex::encode(lines.digest.clone().finalize());
+    lines.put(&End { objects, sha256 })
+}
+
+/// Reads a snapshot; an error tells at which byte it is damaged.
+pub(super) fn decode(bytes: &[u8]) -> Result<(Meta, Tables), u64> {
+    let mut at = 0;
+    let mut digest = Sha256::new();
+    let mut rest = bytes;
+    let mut line = Vec::new();
+    let mut next = |digest: &mut Sha256| {
+        let sum = hex::encode(digest.clone().finalize());
+        line.clear();
+        let read = rest.read_until(b'\n', &mut line).unwrap_or(0);
+        digest.update(&line);
+        let start = at;
+        at += read as u64;
+        if line.ends_with(b"\n") {
+            Ok((line.clone(), start, sum))
+        } else {
+            Err(start)
+        }
+    };
+    let (line, start, _) = next(&mut digest)?;
+    let header: Header = serde_json::from_slice(&line).map_err(|_| start)?;
+    let mut tables = Tables {
+        version: header.version,
+        ..Tables::default()
+    };
+    let mut objects = 0;
+    loop {
+        let (line, start, sha256) = next(&mut digest)?;
+        if let Ok(object) = serde_json::from_slice::<Object>(&line) {
+            tables.put(object);
+            objects += 1;
+            continue;
+        }
+        let end: End = serde_json::from_slice(&line).map_err(|_| start)?;
+        let whole = header.format == FORMAT && end == End { objects, sha256 };
+        return if whole {
+            Ok((header.meta, tables))
+        } else {
+            Err(start)
+        };
+    }
+}
+
+struct Lines<'a> {
+    writer: &'a mut dyn Write,
+    digest: Sha256,
+}
+
+impl Lines<'_> {
+    fn put(&mut self, value: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_vec(value)?;
+        line.push(b'\n');
+        self.digest.update(&line);
+        self.writer.write_all(&line)
+    }
+}

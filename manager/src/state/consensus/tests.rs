@@ -1,0 +1,259 @@
+//! What consensus keeps: restarts, interrupted writes, damage, compaction, a full disk.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+
+use proto::{Config, ConfigId, Service, ServiceId};
+
+use super::super::{ProposeError, Reader, Store, StoreError};
+use super::*;
+
+fn config(dir: &Path) -> ConsensusConfig {
+    ConsensusConfig {
+        dir: dir.join("raft"),
+        member: 7,
+        address: "192.0.2.1:2377".into(),
+    }
+}
+
+fn service(id: &str) -> Service {
+    let mut service = Service {
+        id: ServiceId::from(id),
+        ..Service::default()
+    };
+    service.spec.name = format!("name-{id}");
+    service
+}
+
+struct Running {
+    consensus: Arc<Consensus>,
+    store: Store,
+}
+
+async fn create(dir: &Path) -> Running {
+    let replica = Replica::default();
+    run(
+        Consensus::create(&config(dir), replica.clone()).await.unwrap(),
+        replica,
+    )
+}
+
+async fn reopen(dir: &Path) -> Running {
+    let replica = Replica::default();
+    run(
+        Consensus::open(&config(dir), replica.clone()).await.unwrap(),
+        replica,
+    )
+}
+
+fn run(consensus: Consensus, replica: Replica) -> Running {
+    let consensus = Arc::new(consensus);
+    Running {
+        store: Store::new(replica, consensus.clone()),
+        consensus,
+    }
+}
+
+impl Running {
+    async fn add(&self, id: &str) {
+        self.store.update(|tx| tx.create(service(id))).await.unwrap();
+    }
+
+    fn services(&self) -> Vec<Arc<Service>> {
+        self.store.view(|tx| tx.all())
+    }
+}
+
+fn journal(dir: &Path) -> PathBuf {
+    journal::path(&config(dir).dir)
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = create(dir.path()).await;
+    for id in ["a", "b", "c"] {
+        first.add(id).await;
+    }
+    first.store.update(|tx| tx.remove::<Service>("b")).await.unwrap();
+    let before = first.services();
+    first.consensus.shutdown().await;
+
+    for _ in 0..3 {
+        let again = reopen(dir.path()).await;
+        assert_eq!(again.services(), before);
+        again.consensus.shutdown().await;
+    }
+    let last = reopen(dir.path()).await;
+    last.add("d").await;
+    let version = |id: &str| {
+        last.store
+            .view(|tx| tx.get::<Service>(id))
+            .unwrap()
+            .meta
+            .version
+            .index
+    };
+    assert!(version("d") > version("c") && version("c") > version("a"));
+}
+
+#[tokio::test]
+async fn a_group_is_neither_made_twice_nor_opened_where_none_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Consensus::open(&config(dir.path()), Replica::default()).await;
+    assert!(matches!(
+        opened,
+        Err(ConsensusError::Directory { exists: false, .. })
+    ));
+    let _first = create(dir.path()).await;
+    let created = Consensus::create(&config(dir.path()), Replica::default()).await;
+    assert!(matches!(
+        created,
+        Err(ConsensusError::Directory { exists: true, .. })
+    ));
+}
+
+/// Whatever part of the last write a crash left behind, everything acknowledged before it is there.
+#[tokio::test]
+async fn a_torn_write_is_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = create(dir.path()).await;
+    first.add("kept").await;
+    let whole = std::fs::metadata(journal(dir.path())).unwrap().len();
+    first.add("torn").await;
+    first.consensus.shutdown().await;
+    let bytes = std::fs::read(journal(dir.path())).unwrap();
+
+    let length = bytes.len() as u64;
+    for cut in [
+        whole + 1,
+        whole + 15,
+        whole + 16,
+        (whole + length) / 2,
+        length - 1,
+    ] {
+        std::fs::write(journal(dir.path()), &bytes[..usize::try_from(cut).unwrap()]).unwrap();
+        let again = reopen(dir.path()).await;
+        assert_eq!(
+            again.services().iter().map(|s| s.id.as_str()).collect::<Vec<_>>(),
+            ["kept"],
+            "cut at {cut}"
+        );
+        again.add("next").await;
+        again.consensus.shutdown().await;
+        let last = reopen(dir.path()).await;
+        assert_eq!(last.services().len(), 2);
+        last.consensus.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn damage_before_the_end_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = create(dir.path()).await;
+    first.add("one").await;
+    let middle = std::fs::metadata(journal(dir.path())).unwrap().len();
+    first.add("two").await;
+    first.add("three").await;
+    first.consensus.shutdown().await;
+
+    // Byte 2 of the frame is its magic, 5 its length, 30 its payload.
+    for at in [2, 5, 30] {
+        let bytes = std::fs::read(journal(dir.path())).unwrap();
+        let file = OpenOptions::new().write(true).open(journal(dir.path())).unwrap();
+        file.write_all_at(b"\xff", middle + at).unwrap();
+        let opened = Consensus::open(&config(dir.path()), Replica::default()).await;
+        assert!(
+            matches!(opened, Err(ConsensusError::Damaged { offset, .. }) if offset == middle),
+            "{opened:?}"
+        );
+        std::fs::write(journal(dir.path()), bytes).unwrap();
+    }
+    assert_eq!(reopen(dir.path()).await.services().len(), 3);
+}
+
+#[tokio::test]
+async fn the_journal_is_compacted_and_the_snapshot_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = create(dir.path()).await;
+    first.add("kept").await;
+    let content = "A".repeat(100_000);
+    for n in 0..60 {
+        let mut config = Config {
+            id: ConfigId::from("c"),
+            ..Config::default()
+        };
+        config.spec.name = "big".into();
+        config.spec.data = content.clone();
+        config.spec.labels.insert("n".into(), n.to_string());
+        first
+            .store
+            .update(|tx| match tx.get::<Config>("c") {
+                Some(old) => tx.update(Config {
+                    meta: old.meta.clone(),
+                    ..config
+                }),
+                None => tx.create(config),
+            })
+            .await
+            .unwrap();
+    }
+    let mut metrics = first.consensus.raft.metrics();
+    metrics.wait_for(|now| now.snapshot.is_some()).await.unwrap();
+    first.consensus.shutdown().await;
+    let snapshot = snapshot::path(&config(dir.path()).dir);
+    assert!(snapshot.exists());
+
+    let again = reopen(dir.path()).await;
+    assert!(again.store.view(|tx| tx.get::<Service>("kept")).is_some());
+    let big = again.store.view(|tx| tx.get::<Config>("c")).unwrap();
+    assert_eq!(
+        (big.spec.labels["n"].as_str(), big.spec.data == content),
+        ("59", true)
+    );
+    again.add("more").await;
+    again.consensus.shutdown().await;
+
+    let mut bytes = std::fs::read(&snapshot).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&snapshot, bytes).unwrap();
+    let opened = Consensus::open(&config(dir.path()), Replica::default()).await;
+    assert!(
+        matches!(opened, Err(ConsensusError::Damaged { .. })),
+        "{opened:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_transaction_is_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = create(dir.path()).await;
+    let mut huge = service("huge");
+    huge.spec.labels.insert("l".into(), "x".repeat(MAX_BYTES));
+    let refused: Result<(), StoreError> = running.store.update(|tx| tx.create(huge)).await;
+    assert!(matches!(
+        refused,
+        Err(StoreError::Propose(ProposeError::TooLarge { .. }))
+    ));
+    running.add("small").await;
+}
+
+#[tokio::test]
+async fn records_of_a_journal_come_back_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let vote = openraft::Vote::new(3, 7);
+    let mut journal = journal::Journal::open(dir.path(), |_| panic!("it is new")).unwrap();
+    journal
+        .append(&[journal::Record::Vote(vote), journal::Record::Truncate(9)])
+        .unwrap();
+    journal.rewrite(&[journal::Record::Vote(vote)]).unwrap();
+    journal.append(&[journal::Record::Truncate(4)]).unwrap();
+    drop(journal);
+    let mut seen = Vec::new();
+    journal::Journal::open(dir.path(), |record| seen.push(record)).unwrap();
+    assert!(
+        matches!(seen[..], [journal::Record::Vote(v), journal::Record::Truncate(4)] if v == vote),
+        "{seen:?}"
+    );
+}
