@@ -9,28 +9,40 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use netd::{Netd, NetdConfig};
 use nix::fcntl::{Flock, FlockArg};
+use sha2::{Digest, Sha256};
+use storage::Storage;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::api::{self, AppState};
+use crate::api::{self, App, AppState};
+use crate::engine::{Engine, EngineConfig};
 use crate::host::HostFacts;
+
+const DEFAULT_ROOT: &str = "/var/lib/shoal";
 
 /// Flags of `agent run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunOptions {
     /// Directory of everything durable
-    #[arg(long, default_value = "/var/lib/shoal", value_name = "DIR")]
+    #[arg(long, default_value = DEFAULT_ROOT, value_name = "DIR")]
     pub root: PathBuf,
     /// Directory of sockets and other state that ends with the boot
     #[arg(long, default_value = "/run/shoal", value_name = "DIR")]
     pub run_dir: PathBuf,
+    /// The OCI runtime [default: `runtime` beside this program]
+    #[arg(long, value_name = "PATH")]
+    pub runtime: Option<PathBuf>,
 }
 
 /// Runs the daemon until SIGTERM or SIGINT.
-pub fn run(options: RunOptions) -> anyhow::Result<()> {
+pub fn run(mut options: RunOptions) -> anyhow::Result<()> {
     set_up_tracing();
+    // What is mounted and recorded outlives this process and its working directory.
+    options.root = std::path::absolute(&options.root).context("find the root directory")?;
+    options.run_dir = std::path::absolute(&options.run_dir).context("find the run directory")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -42,11 +54,7 @@ pub fn run(options: RunOptions) -> anyhow::Result<()> {
 
 async fn serve(options: RunOptions) -> anyhow::Result<()> {
     let _lock = lock(&options)?;
-    let app = Arc::new(AppState {
-        root: options.root.clone(),
-        run_dir: options.run_dir.clone(),
-        host: HostFacts::read(),
-    });
+    let app = open(&options).await?;
     let socket = options.run_dir.join("agent.sock");
     let listener = listen(&socket)?;
     tracing::info!(socket = %socket.display(), "serving the API");
@@ -54,6 +62,56 @@ async fn serve(options: RunOptions) -> anyhow::Result<()> {
         served = axum::serve(listener, api::router(app)) => served.context("serve the API"),
         () = stop_signal() => Ok(()),
     }
+}
+
+/// Opens the rooms in order of dependence. Containers of an earlier agent are found again on the way.
+async fn open(options: &RunOptions) -> anyhow::Result<App> {
+    let instance = instance(&options.root);
+    let root = options.root.clone();
+    let storage = tokio::task::spawn_blocking(move || Storage::open(&root.join("storage"))).await?;
+    let storage = storage.context("open the storage")?;
+    let network = NetdConfig {
+        state_dir: options.root.join("netd"),
+        run_dir: options.run_dir.clone(),
+        instance: instance.clone(),
+        upstreams: None,
+    };
+    let netd = Netd::open(network).await.context("open the network")?;
+    let engine = EngineConfig {
+        root: options.root.clone(),
+        run_dir: options.run_dir.clone(),
+        runtime_bin: runtime_binary(options)?,
+        cgroup_parent: instance,
+    };
+    let engine = Engine::open(engine).await.context("open the engine")?;
+    let host = HostFacts::read();
+    let (root, run_dir) = (options.root.clone(), options.run_dir.clone());
+    Ok(Arc::new(AppState {
+        root,
+        run_dir,
+        storage,
+        netd,
+        engine,
+        host,
+    }))
+}
+
+/// Name of everything that this agent owns in the kernel: `shoal`, or one of its own for another root.
+fn instance(root: &Path) -> String {
+    if root == Path::new(DEFAULT_ROOT) {
+        return "shoal".into();
+    }
+    let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
+    format!("shoal-{}", hex::encode(&digest[..4]))
+}
+
+/// The `runtime` binary: as told, or beside this program.
+fn runtime_binary(options: &RunOptions) -> anyhow::Result<PathBuf> {
+    if let Some(path) = &options.runtime {
+        return Ok(path.clone());
+    }
+    let own = std::env::current_exe().context("find this program")?;
+    Ok(own.with_file_name("runtime"))
 }
 
 fn set_up_tracing() {

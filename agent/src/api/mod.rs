@@ -7,18 +7,26 @@
 //! Docker's booleans), [`filters::Filters`] (both JSON forms), [`body::Json`]/[`body::OptionalJson`] (request bodies),
 //! [`stream`] (bodies whose headers leave at once), [`progress`] (one JSON object per line), [`hijack`] (upgrades).
 
+pub mod archives;
+pub mod blocking;
 pub mod body;
+pub mod build;
+pub mod convert;
 pub mod error;
 pub mod filters;
 pub mod hijack;
+pub mod image_json;
+pub mod images;
 pub mod params;
 pub mod progress;
 pub mod state;
 pub mod stream;
 pub mod stubs;
 pub mod system;
+pub mod time;
 pub mod types;
 pub mod version;
+pub mod volumes;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -31,13 +39,17 @@ const JSON_BODY_LIMIT: usize = 4 << 20;
 
 /// The complete service: version handling around every route, JSON errors for everything unknown.
 pub fn router(app: App) -> Router {
-    version::wrap(app.clone(), routes().with_state(app))
+    version::wrap(routes().with_state(app))
 }
 
 fn routes() -> Router<App> {
     Router::new()
+        .merge(archives::routes())
+        .merge(build::routes())
+        .merge(images::routes())
         .merge(stubs::routes())
         .merge(system::routes())
+        .merge(volumes::routes())
         .fallback(page_not_found)
         .method_not_allowed_fallback(page_not_found)
         .layer(DefaultBodyLimit::max(JSON_BODY_LIMIT))
@@ -53,17 +65,12 @@ mod tests {
     use axum::body::Body;
     use axum::http::{Request, StatusCode};
     use http_body_util::BodyExt;
-    use std::sync::Arc;
     use tower::ServiceExt;
 
     async fn get(path: &str) -> (StatusCode, String) {
-        let app = Arc::new(AppState {
-            root: "/nonexistent".into(),
-            run_dir: "/nonexistent".into(),
-            host: crate::host::HostFacts::read(),
-        });
+        let inner = Router::new().merge(stubs::routes()).fallback(page_not_found);
         let request = Request::get(path).body(Body::empty()).unwrap();
-        let response = router(app).oneshot(request).await.unwrap();
+        let response = version::wrap(inner).oneshot(request).await.unwrap();
         let status = response.status();
         assert!(response.headers().contains_key("Api-Version"));
         (

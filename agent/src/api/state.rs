@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use netd::Netd;
+use storage::Storage;
+
+use crate::engine::Engine;
 use crate::host::HostFacts;
 
 /// Shared state of the API, extracted by handlers with `State<App>`.
@@ -15,6 +19,12 @@ pub struct AppState {
     pub root: PathBuf,
     /// Where everything that ends with the boot lives.
     pub run_dir: PathBuf,
+    /// Images, layers, volumes.
+    pub storage: Storage,
+    /// Networks, addresses, names, published ports.
+    pub netd: Arc<Netd>,
+    /// Containers.
+    pub engine: Arc<Engine>,
     /// Facts about the machine.
     pub host: HostFacts,
 }

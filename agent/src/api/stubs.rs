@@ -7,10 +7,9 @@ use axum::routing::{any, get, post};
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::state::App;
 
 /// Routes of this module.
-pub fn routes() -> Router<App> {
+pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route(
             "/session",

@@ -14,7 +14,6 @@ use axum::response::{IntoResponse, Response};
 use tower::ServiceExt;
 
 use super::error::{ApiError, ApiResult};
-use super::state::App;
 
 /// Highest version spoken; what clients negotiate to.
 pub const MAXIMUM: ApiVersion = ApiVersion { major: 1, minor: 44 };
@@ -54,11 +53,11 @@ impl FromStr for ApiVersion {
 }
 
 /// Puts version handling and the common headers around `inner`.
-pub(super) fn wrap(app: App, inner: Router) -> Router {
-    Router::new().fallback(dispatch).with_state((app, inner))
+pub(super) fn wrap(inner: Router) -> Router {
+    Router::new().fallback(dispatch).with_state(inner)
 }
 
-async fn dispatch(State((_app, inner)): State<(App, Router)>, mut request: Request<Body>) -> Response {
+async fn dispatch(State(inner): State<Router>, mut request: Request<Body>) -> Response {
     let mut response = match negotiate(&mut request) {
         Err(error) => error.into_response(),
         Ok(()) => match inner.oneshot(request).await {

@@ -4,10 +4,23 @@
 //! shim process per running container under `<run-dir>/containers`, a state watch per container, and an event bus.
 //! Containers outlive the engine: [`Engine::open`] finds them again by their shims.
 
+pub mod caps;
+pub mod check;
 pub mod error;
+pub mod health;
 pub mod id;
+pub mod merge;
+pub mod mounts;
+pub mod names;
+pub mod record;
 pub mod request;
+pub mod restart;
+pub mod seccomp_default;
+pub mod signals;
+pub mod spec;
 pub mod state;
+pub mod sysctls;
+pub mod users;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

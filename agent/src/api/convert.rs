@@ -1,0 +1,49 @@
+//! Errors of the rooms below as answers of the API.
+
+use axum::http::StatusCode;
+
+use super::error::ApiError;
+
+impl From<storage::Error> for ApiError {
+    fn from(error: storage::Error) -> Self {
+        let status = match error.kind() {
+            storage::Kind::NotFound => StatusCode::NOT_FOUND,
+            storage::Kind::Conflict => StatusCode::CONFLICT,
+            storage::Kind::Invalid => StatusCode::BAD_REQUEST,
+            storage::Kind::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+            storage::Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::from_chain(status, &error)
+    }
+}
+
+impl From<storage::ReferenceError> for ApiError {
+    fn from(error: storage::ReferenceError) -> Self {
+        Self::from_chain(StatusCode::BAD_REQUEST, &error)
+    }
+}
+
+impl From<builder::BuildError> for ApiError {
+    fn from(error: builder::BuildError) -> Self {
+        let user = error.is_user_error();
+        let status = if user {
+            StatusCode::BAD_REQUEST
+        } else {
+            StatusCode::INTERNAL_SERVER_ERROR
+        };
+        Self::from_chain(status, &error)
+    }
+}
+
+impl From<netd::Error> for ApiError {
+    fn from(error: netd::Error) -> Self {
+        let status = match error.kind() {
+            netd::ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            netd::ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+            netd::ErrorKind::Conflict => StatusCode::CONFLICT,
+            netd::ErrorKind::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
+            netd::ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::from_chain(status, &error)
+    }
+}
