@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::api::{self, App, AppState};
+use crate::cluster::{Cluster, ClusterConfig};
 use crate::engine::{Engine, EngineConfig};
 use crate::host::HostFacts;
 
@@ -58,10 +59,15 @@ async fn serve(options: RunOptions) -> anyhow::Result<()> {
     let socket = options.run_dir.join("agent.sock");
     let listener = listen(&socket)?;
     tracing::info!(socket = %socket.display(), "serving the API");
-    tokio::select! {
-        served = axum::serve(listener, api::router(app)) => served.context("serve the API"),
+    let outcome = tokio::select! {
+        served = axum::serve(listener, api::router(app.clone())) => served.context("serve the API"),
         () = stop_signal() => Ok(()),
+    };
+    app.cluster.shut_down().await;
+    if let Err(error) = app.netd.shutdown(false).await {
+        tracing::warn!("the network did not end cleanly: {error}");
     }
+    outcome
 }
 
 /// Opens the rooms in order of dependence. Containers of an earlier agent are found again on the way.
@@ -85,6 +91,13 @@ async fn open(options: &RunOptions) -> anyhow::Result<App> {
     };
     let engine = Engine::open(engine).await.context("open the engine")?;
     let host = HostFacts::read();
+    let membership = ClusterConfig {
+        state_dir: options.root.join("swarm"),
+        host: host.clone(),
+        engine: engine.clone(),
+        netd: netd.clone(),
+    };
+    let cluster = Cluster::open(membership).await.context("open the swarm")?;
     let (root, run_dir) = (options.root.clone(), options.run_dir.clone());
     Ok(Arc::new(AppState {
         root,
@@ -92,6 +105,7 @@ async fn open(options: &RunOptions) -> anyhow::Result<App> {
         storage,
         netd,
         engine,
+        cluster,
         host,
     }))
 }

@@ -2,7 +2,10 @@
 
 use axum::http::StatusCode;
 
+use manager::ManagerError;
+
 use super::error::ApiError;
+use crate::cluster::ClusterError;
 
 impl From<storage::Error> for ApiError {
     fn from(error: storage::Error) -> Self {
@@ -43,6 +46,34 @@ impl From<netd::Error> for ApiError {
             netd::ErrorKind::Conflict => StatusCode::CONFLICT,
             netd::ErrorKind::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
             netd::ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::from_chain(status, &error)
+    }
+}
+
+impl From<manager::ControlError> for ApiError {
+    fn from(error: manager::ControlError) -> Self {
+        use manager::control::ErrorKind;
+        let status = match error.kind() {
+            ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            ErrorKind::Conflict => StatusCode::CONFLICT,
+            ErrorKind::Invalid | ErrorKind::Precondition => StatusCode::BAD_REQUEST,
+            ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::from_chain(status, &error)
+    }
+}
+
+impl From<ClusterError> for ApiError {
+    fn from(error: ClusterError) -> Self {
+        let status = match &error {
+            ClusterError::AlreadyMember | ClusterError::NotMember => StatusCode::SERVICE_UNAVAILABLE,
+            ClusterError::Manager(
+                ManagerError::Exists | ManagerError::Missing | ManagerError::LastManager,
+            ) => StatusCode::SERVICE_UNAVAILABLE,
+            ClusterError::Manager(ManagerError::Invalid(_)) => StatusCode::BAD_REQUEST,
+            #[allow(unreachable_patterns)] // the manager's other failures are its files'
+            ClusterError::Manager(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::from_chain(status, &error)
     }

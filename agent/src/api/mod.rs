@@ -17,12 +17,18 @@ pub mod filters;
 pub mod hijack;
 pub mod image_json;
 pub mod images;
+pub mod materials;
+pub mod nodes;
 pub mod params;
 pub mod progress;
+pub mod service_defaults;
+pub mod services;
 pub mod state;
 pub mod stream;
 pub mod stubs;
+pub mod swarm;
 pub mod system;
+pub mod tasks;
 pub mod time;
 pub mod types;
 pub mod version;
@@ -47,8 +53,13 @@ fn routes() -> Router<App> {
         .merge(archives::routes())
         .merge(build::routes())
         .merge(images::routes())
+        .merge(materials::routes())
+        .merge(nodes::routes())
+        .merge(services::routes())
         .merge(stubs::routes())
+        .merge(swarm::routes())
         .merge(system::routes())
+        .merge(tasks::routes())
         .merge(volumes::routes())
         .fallback(page_not_found)
         .method_not_allowed_fallback(page_not_found)

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use manager::Control;
 use netd::Netd;
 use storage::Storage;
 
+use super::error::{ApiError, ApiResult};
+use crate::cluster::Cluster;
 use crate::engine::Engine;
 use crate::host::HostFacts;
 
@@ -25,13 +28,33 @@ pub struct AppState {
     pub netd: Arc<Netd>,
     /// Containers.
     pub engine: Arc<Engine>,
+    /// This node's part in a cluster.
+    pub cluster: Arc<Cluster>,
     /// Facts about the machine.
     pub host: HostFacts,
 }
 
+/// Docker's answer to cluster operations on a node that is no manager.
+const NOT_A_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to \
+                             connect this node to swarm and try again.";
+
 impl AppState {
+    /// Operations on the cluster's objects.
+    ///
+    /// # Errors
+    /// 503 with Docker's words on a node that is no manager.
+    pub fn control(&self) -> ApiResult<Control> {
+        self.cluster
+            .control()
+            .ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))
+    }
+
     /// State of the swarm as the `Swarm` header of `/_ping` words it.
     pub fn swarm_header(&self) -> &'static str {
-        "inactive"
+        if self.cluster.manager().is_some() {
+            "active/manager"
+        } else {
+            "inactive"
+        }
     }
 }

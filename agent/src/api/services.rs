@@ -1,0 +1,142 @@
+//! `/services`: what shall run.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use proto::spec::{PortProtocol, PublishMode};
+use proto::{Service, ServiceSpec};
+use serde_json::{Value, json};
+
+use super::body;
+use super::error::{ApiError, ApiResult};
+use super::filters::Filters;
+use super::params::Params;
+use super::service_defaults::fill;
+use super::state::App;
+use super::swarm::version;
+
+const FILTERS: &[&str] = &["id", "label", "mode", "name", "runtime"];
+
+/// Routes of this module.
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/services", get(list))
+        .route("/services/create", post(create))
+        .route("/services/{id}", get(inspect).delete(remove))
+        .route("/services/{id}/update", post(update))
+}
+
+async fn create(
+    State(app): State<App>,
+    body::Json(spec): body::Json<ServiceSpec>,
+) -> ApiResult<(StatusCode, Json<Value>)> {
+    let control = app.control()?;
+    refuse_taken_ports(&app, &spec, None)?;
+    let service = control.create_service(spec).await?;
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({ "ID": service.id, "Warnings": null })),
+    ))
+}
+
+async fn list(State(app): State<App>, params: Params) -> ApiResult<Json<Vec<Service>>> {
+    let filters = params.filters(FILTERS)?;
+    let control = app.control()?;
+    let services = control.services();
+    let wanted = services.iter().filter(|service| wanted(&filters, service));
+    let with_status = params.flag("status");
+    let answer = wanted.map(|service| {
+        let status = with_status.then(|| control.service_status(service));
+        Service {
+            service_status: status,
+            ..Service::clone(service)
+        }
+    });
+    Ok(Json(answer.collect()))
+}
+
+fn wanted(filters: &Filters, service: &Service) -> bool {
+    filters.prefix("id", service.id.as_str())
+        && filters.prefix("name", &service.spec.name)
+        && filters.labels("label", &service.spec.labels)
+        && filters.exact("mode", mode(service))
+        && filters.exact("runtime", "container")
+}
+
+fn mode(service: &Service) -> &'static str {
+    let mode = &service.spec.mode;
+    match (mode.is_job(), mode.is_global()) {
+        (true, _) if mode.global_job.is_some() => "global-job",
+        (true, _) => "replicated-job",
+        (false, true) => "global",
+        (false, false) => "replicated",
+    }
+}
+
+async fn inspect(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    params: Params,
+) -> ApiResult<Json<Arc<Service>>> {
+    let mut service = app.control()?.service(&id)?;
+    if params.flag("insertDefaults") {
+        fill(&mut Arc::make_mut(&mut service).spec);
+    }
+    Ok(Json(service))
+}
+
+async fn update(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    params: Params,
+    body::Json(spec): body::Json<ServiceSpec>,
+) -> ApiResult<Json<Value>> {
+    let control = app.control()?;
+    let version = version(&params)?;
+    match params.filled("rollback") {
+        Some("previous") => drop(control.rollback_service(&id, version).await?),
+        Some(other) => {
+            return Err(ApiError::bad_request(format!(
+                "unrecognized rollback option {other:?}"
+            )));
+        }
+        None => {
+            let current = control.service(&id)?;
+            refuse_taken_ports(&app, &spec, Some(&current))?;
+            control.update_service(&id, version, spec).await?;
+        }
+    }
+    Ok(Json(json!({ "Warnings": null })))
+}
+
+async fn remove(State(app): State<App>, Path(id): Path<String>) -> ApiResult<()> {
+    Ok(app.control()?.remove_service(&id).await?)
+}
+
+/// A port that something else on this node holds would never answer: better refused now than puzzled over later.
+fn refuse_taken_ports(app: &App, spec: &ServiceSpec, current: Option<&Service>) -> ApiResult<()> {
+    let ports = spec.endpoint_spec.iter().flat_map(|endpoint| &endpoint.ports);
+    for port in ports.filter(|port| port.publish_mode == PublishMode::Ingress && port.published_port != 0) {
+        let protocol = match port.protocol {
+            PortProtocol::Tcp => netd::Protocol::Tcp,
+            PortProtocol::Udp => netd::Protocol::Udp,
+            PortProtocol::Sctp => {
+                return Err(ApiError::bad_request("publishing SCTP ports is not built yet"));
+            }
+        };
+        let mut ours = current.iter().flat_map(|service| &service.endpoint.ports);
+        if ours.any(|own| own.published_port == port.published_port && own.protocol == port.protocol) {
+            continue;
+        }
+        if let Some(holder) = app.netd.publish_conflict(port.published_port, protocol) {
+            return Err(ApiError::conflict(format!(
+                "port {}/{} is already in use by {holder}: stop that, or publish another port",
+                port.published_port, port.protocol
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! `/tasks`: what runs, ran, or waits.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use manager::Control;
+use proto::{Service, Task, TaskState};
+
+use super::error::{ApiError, ApiResult};
+use super::filters::Filters;
+use super::params::Params;
+use super::state::App;
+
+/// `_up-to-date` is not documented; the stock CLI asks it while it shows an update's progress.
+const FILTERS: &[&str] = &[
+    "desired-state",
+    "id",
+    "label",
+    "name",
+    "node",
+    "service",
+    "_up-to-date",
+    "runtime",
+];
+
+/// Routes of this module.
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/tasks", get(list))
+        .route("/tasks/{id}", get(inspect))
+}
+
+async fn list(State(app): State<App>, params: Params) -> ApiResult<Json<Vec<Arc<Task>>>> {
+    let control = app.control()?;
+    let selection = Selection::new(&control, params.filters(FILTERS)?, &app)?;
+    let mut tasks = control.tasks();
+    tasks.retain(|task| selection.has(task));
+    Ok(Json(tasks))
+}
+
+async fn inspect(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Json<Arc<Task>>> {
+    Ok(Json(app.control()?.task(&id)?))
+}
+
+/// Filters whose names of services and nodes have been resolved.
+struct Selection {
+    filters: Filters,
+    services: Option<Vec<Arc<Service>>>,
+    nodes: Option<Vec<String>>,
+    states: Vec<TaskState>,
+    /// Services by identifier, when only tasks of their latest spec are asked for.
+    latest: Option<Vec<Arc<Service>>>,
+}
+
+impl Selection {
+    fn new(control: &Control, filters: Filters, app: &App) -> ApiResult<Self> {
+        let services = filters
+            .values("service")
+            .map(|name| control.service(name))
+            .collect::<Result<Vec<_>, _>>()?;
+        let nodes = filters.values("node").map(|name| node_id(control, name, app));
+        let nodes = nodes.collect::<ApiResult<Vec<_>>>()?;
+        let state = |word: &str| word.parse().map_err(|_| bad_state(word));
+        let states = filters
+            .values("desired-state")
+            .map(state)
+            .collect::<ApiResult<_>>()?;
+        let latest = filters
+            .flag("_up-to-date")?
+            .unwrap_or(false)
+            .then(|| control.services());
+        Ok(Self {
+            services: filters.contains("service").then_some(services),
+            nodes: filters.contains("node").then_some(nodes),
+            states,
+            latest,
+            filters,
+        })
+    }
+
+    fn has(&self, task: &Task) -> bool {
+        let of = |services: &Vec<Arc<Service>>| services.iter().any(|service| service.id == task.service_id);
+        self.services.as_ref().is_none_or(of)
+            && self
+                .nodes
+                .as_ref()
+                .is_none_or(|nodes| nodes.iter().any(|node| node == task.node_id.as_str()))
+            && (self.states.is_empty() || self.states.contains(&task.desired_state))
+            && self.filters.prefix("id", task.id.as_str())
+            && self.filters.prefix("name", &task.name())
+            && self.filters.labels("label", &task.labels)
+            && self.filters.exact("runtime", "container")
+            && self
+                .latest
+                .as_ref()
+                .is_none_or(|services| up_to_date(services, task))
+    }
+}
+
+fn up_to_date(services: &[Arc<Service>], task: &Task) -> bool {
+    let service = services.iter().find(|service| service.id == task.service_id);
+    service.is_some_and(|service| service.spec_version == task.spec_version)
+}
+
+fn node_id(control: &Control, name: &str, app: &App) -> ApiResult<String> {
+    match (name, app.cluster.manager()) {
+        ("self", Some(manager)) => Ok(manager.node_id().to_string()),
+        _ => Ok(control.node(name)?.id.to_string()),
+    }
+}
+
+fn bad_state(word: &str) -> ApiError {
+    ApiError::bad_request(format!("invalid filter 'desired-state={word}'"))
+}
