@@ -9,4 +9,5 @@ pub mod namespace;
 pub mod netns;
 pub mod process;
 pub mod seccomp;
+pub mod signal;
 pub mod socket;
