@@ -11,12 +11,12 @@ use futures::FutureExt;
 use tokio::time::{Instant, sleep};
 
 use crate::state::{Store, StoreError};
-use crate::{orchestrator, reaper, scheduler};
+use crate::{allocator, orchestrator, reaper, scheduler};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Orchestrators, scheduler and reaper.
+/// Orchestrators, allocator, scheduler and reaper.
 #[derive(Debug, Clone, Copy)]
 pub struct Orchestration;
 
@@ -27,6 +27,7 @@ impl Orchestration {
         let loops = async {
             tokio::join!(
                 supervise("orchestrator", || orchestrator::run(store.clone())),
+                supervise("allocator", || allocator::run(store.clone())),
                 supervise("scheduler", || scheduler::run(store.clone())),
                 supervise("reaper", || reaper::run(store.clone())),
             )

@@ -1,9 +1,29 @@
-//! Gives networks their subnets, services their virtual addresses and published ports, tasks their addresses.
+//! Gives networks their subnets, services their virtual addresses and published ports, and tasks their addresses; with
+//! these a task goes from NEW to PENDING.
+//!
+//! Input: networks, services and tasks in the store. Output: `Network.ipam`, `Service.endpoint`,
+//! `Task.networks_attachments` and the status of tasks that wait, with the reason when something is exhausted.
+//!
+//! - [`subnets`]: which subnet a network gets
+//! - `pool`: the addresses of one network, and who holds them
+//! - `ledger`: all pools, as the store's objects say; there is no state that could leak
+//! - `assign`: what single objects get
 
+mod assign;
+mod ledger;
+mod pool;
 pub(crate) mod subnets;
+#[cfg(test)]
+mod tests;
 
-use proto::ServiceSpec;
+use std::collections::BTreeSet;
+
 use proto::spec::PublishMode;
+use proto::{Network, NetworkId, Service, ServiceId, ServiceSpec, Task, TaskId, TaskState};
+
+use crate::state::{Change, Event, Filter, Kind, ReadTx, Reader, Store, StoreError, WatchStream};
+use assign::Outcome;
+use ledger::Ledger;
 
 /// Whether the service has ports that every node publishes.
 pub(crate) fn uses_ingress(spec: &ServiceSpec) -> bool {
@@ -11,4 +31,174 @@ pub(crate) fn uses_ingress(spec: &ServiceSpec) -> bool {
     ports
         .into_iter()
         .any(|port| port.publish_mode == PublishMode::Ingress)
+}
+
+/// Runs until the store is gone.
+///
+/// # Errors
+/// The store refused a change: this manager leads no longer, or its disk is full.
+pub(crate) async fn run(store: Store) -> Result<(), StoreError> {
+    let filter = Filter::kinds(&[Kind::Network, Kind::Service, Kind::Task]);
+    let (mut allocator, mut events) = store.view_and_watch(filter, |tx| Allocator::load(&tx));
+    loop {
+        allocator.work(&store).await?;
+        if !allocator.learn(&mut events).await {
+            return Ok(());
+        }
+    }
+}
+
+/// What is known, and what is to be done.
+#[derive(Debug, Default)]
+struct Allocator {
+    ledger: Ledger,
+    todo: Todo,
+    /// Objects that could not be given what they need; they are tried again when something was given back.
+    stuck: Todo,
+}
+
+/// Objects that may need something, in the order in which they depend on each other.
+#[derive(Debug, Default)]
+struct Todo {
+    networks: BTreeSet<NetworkId>,
+    services: BTreeSet<ServiceId>,
+    tasks: BTreeSet<TaskId>,
+}
+
+impl Todo {
+    fn is_empty(&self) -> bool {
+        self.networks.is_empty() && self.services.is_empty() && self.tasks.is_empty()
+    }
+
+    fn append(&mut self, mut other: Self) {
+        self.networks.append(&mut other.networks);
+        self.services.append(&mut other.services);
+        self.tasks.append(&mut other.tasks);
+    }
+}
+
+impl Allocator {
+    fn load(tx: &ReadTx<'_>) -> Self {
+        let mut this = Self::default();
+        // Networks first: the others hold addresses in their pools.
+        tx.all::<Network>()
+            .into_iter()
+            .for_each(|network| this.note_network(&Change::Create(network)));
+        tx.all::<Service>()
+            .into_iter()
+            .for_each(|service| this.note_service(&Change::Create(service)));
+        tx.all::<Task>()
+            .into_iter()
+            .for_each(|task| this.note_task(&Change::Create(task)));
+        this
+    }
+
+    /// Gives what can be given.
+    async fn work(&mut self, store: &Store) -> Result<(), StoreError> {
+        if self.todo.is_empty() {
+            return Ok(());
+        }
+        let todo = std::mem::take(&mut self.todo);
+        let mut batch = store.batch().await;
+        for id in todo.networks {
+            if batch
+                .update(|tx| assign::network(tx, &mut self.ledger, &id))
+                .await?
+                == Outcome::Stuck
+            {
+                self.stuck.networks.insert(id);
+            }
+        }
+        for id in todo.services {
+            if batch
+                .update(|tx| assign::service(tx, &mut self.ledger, &id))
+                .await?
+                == Outcome::Stuck
+            {
+                self.stuck.services.insert(id);
+            }
+        }
+        for id in todo.tasks {
+            if batch.update(|tx| assign::task(tx, &mut self.ledger, &id)).await? == Outcome::Stuck {
+                self.stuck.tasks.insert(id);
+            }
+        }
+        batch.commit().await
+    }
+
+    /// Learns from events until there is something to do. Returns whether the store is still there.
+    async fn learn(&mut self, events: &mut WatchStream) -> bool {
+        loop {
+            while let Some(event) = events.try_next() {
+                self.note(&event);
+            }
+            if !self.todo.is_empty() {
+                return true;
+            }
+            match events.next().await {
+                Some(event) => self.note(&event),
+                None => return false,
+            }
+        }
+    }
+
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::Network(change) => self.note_network(change),
+            Event::Service(change) => self.note_service(change),
+            Event::Task(change) => self.note_task(change),
+            _ => {}
+        }
+    }
+
+    fn note_network(&mut self, change: &Change<Network>) {
+        let network = change.object();
+        if matches!(change, Change::Remove(_)) {
+            self.ledger.remove_network(&network.id);
+            self.retry();
+        } else if subnets::plan_of(network).is_some() {
+            self.ledger.add_network(network);
+            self.retry();
+        } else if matches!(change, Change::Create(_)) {
+            self.todo.networks.insert(network.id.clone());
+        }
+    }
+
+    fn note_service(&mut self, change: &Change<Service>) {
+        let given_back = change.old().is_some_and(|old| {
+            self.ledger
+                .release_service(old, change.new_object().map(AsRef::as_ref))
+        });
+        if let Some(service) = change.new_object() {
+            self.ledger.hold_service(service);
+            self.todo.services.insert(service.id.clone());
+        }
+        if given_back || change.new_object().is_none() {
+            self.retry();
+        }
+    }
+
+    fn note_task(&mut self, change: &Change<Task>) {
+        let task = change.object();
+        let ended = change.new_object().is_none() || task.status.state.is_terminal();
+        if ended {
+            self.todo.tasks.remove(&task.id);
+            self.stuck.tasks.remove(&task.id);
+            if self.ledger.release_task(task) {
+                self.retry();
+            }
+            return;
+        }
+        self.ledger.hold_task(task);
+        // With an error it is among the stuck, unless a manager before this one wrote it.
+        let untried = matches!(change, Change::Create(_)) || task.status.err.is_empty();
+        if task.status.state == TaskState::New && untried {
+            self.todo.tasks.insert(task.id.clone());
+        }
+    }
+
+    /// Something was given back, or a network is there now.
+    fn retry(&mut self) {
+        self.todo.append(std::mem::take(&mut self.stuck));
+    }
 }

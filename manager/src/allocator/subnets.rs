@@ -1,7 +1,5 @@
 //! Subnets of networks: reading them from specs, and choosing free ones from the cluster's pools.
 
-#![allow(dead_code)] // until the allocator's loop is here
-
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;

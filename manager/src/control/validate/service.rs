@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use proto::spec::{
-    ContainerSpec, EndpointMode, EndpointSpec, MountType, Placement, PublishMode, ResourceRequirements,
-    ServiceSpec, TaskSpec, UpdateConfig,
+    ContainerSpec, EndpointMode, EndpointSpec, MountType, Placement, PortProtocol, PublishMode,
+    ResourceRequirements, ServiceSpec, TaskSpec, UpdateConfig,
 };
 
 use super::{ControlError, Result};
+use crate::scheduler::constraint;
 
 /// The least processor time that can be asked for, in billionths.
 const MIN_NANO_CPUS: i64 = 1_000_000;
@@ -162,12 +163,8 @@ fn resources(resources: &ResourceRequirements) -> Result<()> {
 }
 
 fn placement(placement: &Placement) -> Result<()> {
-    for constraint in &placement.constraints {
-        if !constraint.contains("==") && !constraint.contains("!=") {
-            let message = format!("invalid constraint {constraint:?}: it must hold == or !=");
-            return Err(ControlError::invalid(message));
-        }
-    }
+    let constraints = constraint::parse(&placement.constraints);
+    constraints.map_err(|error| ControlError::invalid(error.to_string()))?;
     for preference in &placement.preferences {
         if preference
             .spread
@@ -205,6 +202,11 @@ fn endpoint(endpoint: &EndpointSpec) -> Result<()> {
         if port.target_port == 0 {
             return Err(ControlError::invalid(
                 "EndpointSpec: a published port must name the port of the container",
+            ));
+        }
+        if port.protocol == PortProtocol::Sctp {
+            return Err(ControlError::invalid(
+                "EndpointSpec: publishing SCTP ports is not built yet",
             ));
         }
         if endpoint.mode == EndpointMode::Dnsrr && port.publish_mode == PublishMode::Ingress {

@@ -1,0 +1,375 @@
+//! What single objects get, each within one transaction.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use proto::object::{Endpoint, EndpointVip, Ipam, NetworkAttachment, TaskStatus};
+use proto::spec::{EndpointMode, EndpointSpec, NetworkDriver, PortConfig, PublishMode};
+use proto::{Cluster, Network, NetworkId, Service, ServiceId, Task, TaskId, TaskState, Timestamp};
+
+use super::ledger::Ledger;
+use super::pool::Holder;
+use super::subnets::{self, Plan, SubnetError};
+use super::uses_ingress;
+use crate::state::{Reader, StoreError, WriteTx};
+
+/// Ports that are chosen for users who name none.
+const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
+/// Option of the overlay driver, as Docker names it.
+const VXLAN_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
+/// Smaller numbers are left to the users of VLANs.
+const FIRST_VXLAN: u32 = 4097;
+
+/// Whether an object has all that it needs now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It has, or needs nothing any more.
+    Done,
+    /// Something is exhausted or not there yet.
+    Stuck,
+}
+
+/// Why an object waits; for the task's status.
+#[derive(Debug, thiserror::Error)]
+enum Lack {
+    #[error("network {0} not found")]
+    NoNetwork(String),
+    #[error("network {0} has no subnet yet")]
+    NoSubnet(String),
+    #[error("network {0} has no subnet: {1}")]
+    NetworkFailed(String, String),
+    #[error("no free address in network {0} ({1}); remove tasks or services, or use a larger subnet")]
+    NoAddress(String, Ipv4Net),
+    #[error("there is no ingress network for the published ports")]
+    NoIngress,
+    #[error("no free port between 30000 and 32767 to publish {0}/{1}")]
+    NoPort(u16, proto::spec::PortProtocol),
+}
+
+/// Gives a network its subnet.
+pub(super) fn network(
+    tx: &mut WriteTx<'_>,
+    ledger: &mut Ledger,
+    id: &NetworkId,
+) -> Result<Outcome, StoreError> {
+    let Some(network) = tx.get::<Network>(id) else {
+        return Ok(Outcome::Done);
+    };
+    if subnets::plan_of(&network).is_some() {
+        return Ok(Outcome::Done);
+    }
+    match choose_plan(tx, &network) {
+        Ok(plan) => {
+            let vxlan = free_vxlan(tx).to_string();
+            tx.modify(id, |network: &mut Network| {
+                let driver = network.spec.driver_configuration.clone().unwrap_or_default();
+                network.driver_state = NetworkDriver {
+                    name: driver.name,
+                    options: driver.options,
+                };
+                network
+                    .driver_state
+                    .options
+                    .insert(VXLAN_OPTION.to_owned(), vxlan);
+                let driver = NetworkDriver {
+                    name: "default".to_owned(),
+                    ..NetworkDriver::default()
+                };
+                network.ipam = Ipam {
+                    driver,
+                    configs: vec![plan.to_config()],
+                };
+                network.err.clear();
+                // Services and tasks of the same batch need it before the event comes back.
+                ledger.add_network(network);
+            })?;
+            Ok(Outcome::Done)
+        }
+        Err(error) => {
+            let error = error.to_string();
+            if network.err != error {
+                tx.modify(id, |network: &mut Network| network.err = error)?;
+            }
+            Ok(Outcome::Stuck)
+        }
+    }
+}
+
+fn choose_plan(tx: &impl Reader, network: &Network) -> Result<Plan, SubnetError> {
+    if let Some(plan) = subnets::plan_of_spec(&network.spec)? {
+        return Ok(plan);
+    }
+    let networks = tx.all::<Network>();
+    let mut taken: Vec<_> = networks.iter().flat_map(|network| subnets::of(network)).collect();
+    // A removed network lives on in the tasks that have not stopped yet.
+    let alive = tx
+        .all::<Task>()
+        .into_iter()
+        .filter(|task| !task.status.state.is_terminal());
+    taken.extend(alive.flat_map(|task| {
+        let networks = task
+            .networks_attachments
+            .iter()
+            .flat_map(|on| subnets::of(&on.network));
+        networks.collect::<BTreeSet<_>>()
+    }));
+    subnets::choose(tx.all::<Cluster>().first().map(AsRef::as_ref), &taken).map(Plan::whole)
+}
+
+fn free_vxlan(tx: &impl Reader) -> u32 {
+    let used: BTreeSet<u32> = tx
+        .all::<Network>()
+        .iter()
+        .filter_map(|network| network.driver_state.options.get(VXLAN_OPTION)?.parse().ok())
+        .collect();
+    (FIRST_VXLAN..)
+        .find(|number| !used.contains(number))
+        .unwrap_or(FIRST_VXLAN)
+}
+
+/// Gives a service its virtual addresses and port numbers; keeps those that it has.
+pub(super) fn service(
+    tx: &mut WriteTx<'_>,
+    ledger: &mut Ledger,
+    id: &ServiceId,
+) -> Result<Outcome, StoreError> {
+    let Some(service) = tx.get::<Service>(id) else {
+        return Ok(Outcome::Done);
+    };
+    let mut taken = Vec::new();
+    match endpoint(tx, ledger, &service, &mut taken) {
+        Ok(endpoint) => {
+            if endpoint != service.endpoint {
+                tx.modify(id, |service: &mut Service| service.endpoint = endpoint)?;
+            }
+            Ok(Outcome::Done)
+        }
+        // The reason is told by the tasks, which wait for it.
+        Err(_) => {
+            give_back(ledger, &taken, &Holder::Service(id.clone()));
+            Ok(Outcome::Stuck)
+        }
+    }
+}
+
+fn endpoint(
+    tx: &impl Reader,
+    ledger: &mut Ledger,
+    service: &Service,
+    taken: &mut Vec<(NetworkId, Ipv4Addr)>,
+) -> Result<Endpoint, Lack> {
+    let spec = service.spec.endpoint_spec.clone().unwrap_or_default();
+    let ports = ports(tx, service, &spec)?;
+    let mut virtual_ips = Vec::new();
+    if spec.mode == EndpointMode::Vip {
+        let ingress = uses_ingress(&service.spec);
+        for network in networks(
+            tx,
+            service.spec.task_template.networks.iter().map(|on| &on.target),
+            ingress,
+        )? {
+            let present = service
+                .endpoint
+                .virtual_ips
+                .iter()
+                .find(|vip| vip.network_id == network.id);
+            virtual_ips.push(match present {
+                Some(vip) => vip.clone(),
+                None => {
+                    let addr = take(ledger, &network, Holder::Service(service.id.clone()), taken)?;
+                    EndpointVip {
+                        network_id: network.id.clone(),
+                        addr,
+                    }
+                }
+            });
+        }
+    }
+    Ok(Endpoint {
+        spec,
+        ports,
+        virtual_ips,
+    })
+}
+
+/// The ports with numbers; what was chosen before stays.
+fn ports(tx: &impl Reader, service: &Service, spec: &EndpointSpec) -> Result<Vec<PortConfig>, Lack> {
+    let mut ports = spec.ports.clone();
+    let mut used = used_ports(tx, &service.id);
+    used.extend(ports.iter().map(|port| (port.protocol, port.published_port)));
+    let open = |port: &&mut PortConfig| port.published_port == 0 && port.publish_mode == PublishMode::Ingress;
+    let mut before = service.endpoint.ports.clone();
+    for port in ports.iter_mut().filter(open) {
+        let same = |old: &PortConfig| {
+            (old.target_port, old.protocol, old.publish_mode)
+                == (port.target_port, port.protocol, port.publish_mode)
+                && DYNAMIC_PORTS.contains(&old.published_port)
+                && !used.contains(&(old.protocol, old.published_port))
+        };
+        if let Some(at) = before.iter().position(same) {
+            port.published_port = before.swap_remove(at).published_port;
+            used.insert((port.protocol, port.published_port));
+        }
+    }
+    for port in ports.iter_mut().filter(open) {
+        let free = DYNAMIC_PORTS
+            .clone()
+            .find(|&number| !used.contains(&(port.protocol, number)));
+        port.published_port = free.ok_or(Lack::NoPort(port.target_port, port.protocol))?;
+        used.insert((port.protocol, port.published_port));
+    }
+    Ok(ports)
+}
+
+/// Ports that other services have or ask for.
+fn used_ports(tx: &impl Reader, but: &ServiceId) -> BTreeSet<(proto::spec::PortProtocol, u16)> {
+    let others = tx
+        .all::<Service>()
+        .into_iter()
+        .filter(|service| service.id != *but);
+    let ports = others.flat_map(|service| {
+        let asked = service
+            .spec
+            .endpoint_spec
+            .iter()
+            .flat_map(|endpoint| endpoint.ports.clone());
+        asked.chain(service.endpoint.ports.clone()).collect::<Vec<_>>()
+    });
+    ports.map(|port| (port.protocol, port.published_port)).collect()
+}
+
+/// Gives a task its addresses; then it can be scheduled.
+pub(super) fn task(tx: &mut WriteTx<'_>, ledger: &mut Ledger, id: &TaskId) -> Result<Outcome, StoreError> {
+    let Some(task) = tx.get::<Task>(id) else {
+        return Ok(Outcome::Done);
+    };
+    if task.status.state != TaskState::New || task.desired_state > TaskState::Complete {
+        return Ok(Outcome::Done);
+    }
+    let mut taken = Vec::new();
+    match attachments(tx, ledger, &task, &mut taken) {
+        Ok(attachments) => {
+            let status = status(TaskState::Pending, "pending task scheduling", String::new());
+            tx.modify(id, |task: &mut Task| {
+                (task.networks_attachments, task.status) = (attachments, status)
+            })?;
+            Ok(Outcome::Done)
+        }
+        Err(lack) => {
+            give_back(ledger, &taken, &Holder::Task(id.clone()));
+            let err = lack.to_string();
+            if task.status.err != err {
+                let status = status(TaskState::New, "waiting for network resources", err);
+                tx.modify(id, |task: &mut Task| task.status = status)?;
+            }
+            Ok(Outcome::Stuck)
+        }
+    }
+}
+
+fn attachments(
+    tx: &impl Reader,
+    ledger: &mut Ledger,
+    task: &Task,
+    taken: &mut Vec<(NetworkId, Ipv4Addr)>,
+) -> Result<Vec<NetworkAttachment>, Lack> {
+    let ingress = match tx.get::<Service>(&task.service_id) {
+        Some(service) => {
+            wait_for_service(tx, ledger, &service)?;
+            uses_ingress(&service.spec)
+        }
+        None => false,
+    };
+    let configs = &task.spec.networks;
+    let mut attachments = Vec::new();
+    for network in networks(tx, configs.iter().map(|on| &on.target), ingress)? {
+        let address = take(ledger, &network, Holder::Task(task.id.clone()), taken)?;
+        let config = configs.iter().find(|on| on.target == network.id.as_str());
+        let aliases = config.map(|on| on.aliases.clone()).unwrap_or_default();
+        attachments.push(NetworkAttachment {
+            network,
+            addresses: vec![address],
+            aliases,
+        });
+    }
+    Ok(attachments)
+}
+
+/// A task does not start before its service can be reached; what the service lacks, the task lacks.
+fn wait_for_service(tx: &impl Reader, ledger: &mut Ledger, service: &Service) -> Result<(), Lack> {
+    let spec = service.spec.endpoint_spec.clone().unwrap_or_default();
+    let networks = service.spec.task_template.networks.len() + usize::from(uses_ingress(&service.spec));
+    let wanted = if spec.mode == EndpointMode::Vip {
+        networks
+    } else {
+        0
+    };
+    if service.endpoint.spec == spec && service.endpoint.virtual_ips.len() == wanted {
+        return Ok(());
+    }
+    let mut probe = Vec::new();
+    let lack = endpoint(tx, ledger, service, &mut probe).map(|_| ());
+    give_back(ledger, &probe, &Holder::Service(service.id.clone()));
+    lack
+}
+
+/// The networks by identifier, and the one of the published ports if it is needed.
+fn networks<'a>(
+    tx: &impl Reader,
+    ids: impl Iterator<Item = &'a String>,
+    ingress: bool,
+) -> Result<Vec<Network>, Lack> {
+    let mut networks = Vec::new();
+    for id in ids {
+        let network = tx.get::<Network>(id).ok_or_else(|| Lack::NoNetwork(id.clone()))?;
+        networks.push(Network::clone(&network));
+    }
+    if ingress {
+        let all = tx.all::<Network>();
+        let network = all
+            .iter()
+            .find(|network| network.spec.ingress)
+            .ok_or(Lack::NoIngress)?;
+        networks.push(Network::clone(network));
+    }
+    Ok(networks)
+}
+
+/// An address with its prefix length, noted in `taken`.
+fn take(
+    ledger: &mut Ledger,
+    network: &Network,
+    holder: Holder,
+    taken: &mut Vec<(NetworkId, Ipv4Addr)>,
+) -> Result<String, Lack> {
+    let name = || network.spec.name.clone();
+    let Some(pool) = ledger.pool(&network.id) else {
+        return Err(match network.err.as_str() {
+            "" => Lack::NoSubnet(name()),
+            error => Lack::NetworkFailed(name(), error.to_owned()),
+        });
+    };
+    let subnet = pool.plan().subnet;
+    let address = pool.take(holder).ok_or_else(|| Lack::NoAddress(name(), subnet))?;
+    taken.push((network.id.clone(), address));
+    Ok(format!("{address}/{}", subnet.prefix_len()))
+}
+
+fn give_back(ledger: &mut Ledger, taken: &[(NetworkId, Ipv4Addr)], holder: &Holder) {
+    for (network, address) in taken {
+        if let Some(pool) = ledger.pool(network) {
+            pool.release(*address, holder);
+        }
+    }
+}
+
+fn status(state: TaskState, message: &str, err: String) -> TaskStatus {
+    TaskStatus {
+        timestamp: Timestamp::now(),
+        state,
+        message: message.to_owned(),
+        err,
+        ..TaskStatus::default()
+    }
+}

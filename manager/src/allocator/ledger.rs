@@ -1,0 +1,102 @@
+//! All pools, as the objects of the store say.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use proto::{Network, NetworkId, Service, Task};
+
+use super::pool::{Holder, Pool};
+use super::subnets;
+
+/// Who holds which address of which network.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    pools: HashMap<NetworkId, Pool>,
+}
+
+impl Ledger {
+    /// Learns of a network; one without a subnet has no pool. Subnets never change.
+    pub(super) fn add_network(&mut self, network: &Network) {
+        if let Some(plan) = subnets::plan_of(network) {
+            self.pools
+                .entry(network.id.clone())
+                .or_insert_with(|| Pool::new(plan));
+        }
+    }
+
+    /// Forgets a network.
+    pub(super) fn remove_network(&mut self, id: &NetworkId) {
+        self.pools.remove(id);
+    }
+
+    /// The pool of a network that has one.
+    pub(super) fn pool(&mut self, id: &NetworkId) -> Option<&mut Pool> {
+        self.pools.get_mut(id)
+    }
+
+    /// The service's virtual addresses are held.
+    pub(super) fn hold_service(&mut self, service: &Service) {
+        for (network, address) in virtual_ips(service) {
+            self.hold(network, address, Holder::Service(service.id.clone()));
+        }
+    }
+
+    /// Gives the virtual addresses back that `old` had and `new` has not; whether there were any.
+    pub(super) fn release_service(&mut self, old: &Service, new: Option<&Service>) -> bool {
+        let kept: Vec<_> = new.into_iter().flat_map(virtual_ips).collect();
+        let holder = Holder::Service(old.id.clone());
+        let gone = virtual_ips(old).filter(|address| !kept.contains(address));
+        gone.fold(false, |any, (network, address)| {
+            self.release(network, address, &holder) || any
+        })
+    }
+
+    /// The task's addresses are held.
+    pub(super) fn hold_task(&mut self, task: &Task) {
+        for (network, address) in attached(task) {
+            self.hold(network, address, Holder::Task(task.id.clone()));
+        }
+    }
+
+    /// Gives the task's addresses back; whether there were any.
+    pub(super) fn release_task(&mut self, task: &Task) -> bool {
+        let holder = Holder::Task(task.id.clone());
+        attached(task).fold(false, |any, (network, address)| {
+            self.release(network, address, &holder) || any
+        })
+    }
+
+    fn hold(&mut self, network: &NetworkId, address: Ipv4Addr, holder: Holder) {
+        if let Some(pool) = self.pools.get_mut(network) {
+            pool.hold(address, holder);
+        }
+    }
+
+    fn release(&mut self, network: &NetworkId, address: Ipv4Addr, holder: &Holder) -> bool {
+        self.pools
+            .get_mut(network)
+            .is_some_and(|pool| pool.release(address, holder))
+    }
+}
+
+/// The address without its prefix length.
+pub(super) fn parse(text: &str) -> Option<Ipv4Addr> {
+    text.split('/').next()?.parse().ok()
+}
+
+fn virtual_ips(service: &Service) -> impl Iterator<Item = (&NetworkId, Ipv4Addr)> {
+    service
+        .endpoint
+        .virtual_ips
+        .iter()
+        .filter_map(|vip| Some((&vip.network_id, parse(&vip.addr)?)))
+}
+
+fn attached(task: &Task) -> impl Iterator<Item = (&NetworkId, Ipv4Addr)> {
+    let attachments = task.networks_attachments.iter();
+    attachments.flat_map(|on| {
+        on.addresses
+            .iter()
+            .filter_map(|address| Some((&on.network.id, parse(address)?)))
+    })
+}
