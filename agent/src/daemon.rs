@@ -21,6 +21,7 @@ use crate::api::{self, App, AppState};
 use crate::cluster::{Cluster, ClusterConfig};
 use crate::engine::{Engine, EngineConfig};
 use crate::host::HostFacts;
+use crate::local_network::ensure_default;
 
 const DEFAULT_ROOT: &str = "/var/lib/shoal";
 
@@ -83,6 +84,7 @@ async fn open(options: &RunOptions) -> anyhow::Result<App> {
         upstreams: None,
     };
     let netd = Netd::open(network).await.context("open the network")?;
+    ensure_default(&netd).await.context("make the default network")?;
     let engine = EngineConfig {
         root: options.root.clone(),
         run_dir: options.run_dir.clone(),

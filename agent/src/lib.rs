@@ -10,4 +10,5 @@ mod compose;
 pub mod daemon;
 pub mod engine;
 pub mod host;
+pub mod local_network;
 pub mod worker;

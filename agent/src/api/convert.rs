@@ -6,6 +6,7 @@ use manager::ManagerError;
 
 use super::error::ApiError;
 use crate::cluster::ClusterError;
+use crate::engine::EngineError;
 
 impl From<storage::Error> for ApiError {
     fn from(error: storage::Error) -> Self {
@@ -74,6 +75,29 @@ impl From<ClusterError> for ApiError {
             ClusterError::Manager(ManagerError::Invalid(_)) => StatusCode::BAD_REQUEST,
             #[allow(unreachable_patterns)] // the manager's other failures are its files'
             ClusterError::Manager(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::from_chain(status, &error)
+    }
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        let status = match &error {
+            EngineError::NoSuchContainer(_)
+            | EngineError::NoSuchExec(_)
+            | EngineError::NoSuchImage(_)
+            | EngineError::NoSuchNetwork(_) => StatusCode::NOT_FOUND,
+            EngineError::AmbiguousPrefix(_) | EngineError::Invalid(_) | EngineError::StartFailed { .. } => {
+                StatusCode::BAD_REQUEST
+            }
+            EngineError::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+            EngineError::Conflict(_) => StatusCode::CONFLICT,
+            EngineError::Unchanged(_) => return Self::not_modified(),
+            EngineError::File { .. }
+            | EngineError::Record { .. }
+            | EngineError::Storage { .. }
+            | EngineError::Network { .. }
+            | EngineError::Shim { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::from_chain(status, &error)
     }

@@ -17,11 +17,15 @@ pub mod filters;
 pub mod hijack;
 pub mod image_json;
 pub mod images;
+pub mod info;
 pub mod materials;
+pub mod network_view;
+pub mod networks;
 pub mod nodes;
 pub mod params;
 pub mod progress;
 pub mod service_defaults;
+pub mod service_logs;
 pub mod services;
 pub mod state;
 pub mod stream;
@@ -53,8 +57,11 @@ fn routes() -> Router<App> {
         .merge(archives::routes())
         .merge(build::routes())
         .merge(images::routes())
+        .merge(info::routes())
         .merge(materials::routes())
+        .merge(networks::routes())
         .merge(nodes::routes())
+        .merge(service_logs::routes())
         .merge(services::routes())
         .merge(stubs::routes())
         .merge(swarm::routes())

@@ -49,6 +49,11 @@ impl AppState {
             .ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))
     }
 
+    /// Identity of this engine in `/info`: stable per root.
+    pub fn node_key(&self) -> String {
+        crate::local_network::word_id(&self.root, &self.host.machine_id)
+    }
+
     /// State of the swarm as the `Swarm` header of `/_ping` words it.
     pub fn swarm_header(&self) -> &'static str {
         if self.cluster.manager().is_some() {

@@ -37,6 +37,18 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
             "/plugins/{name}/json",
             get(|| async { ApiError::not_found("plugin not found") }),
         )
+        .route(
+            "/distribution/{*rest}",
+            get(|| no("asking a registry is not built yet")),
+        )
+        .route(
+            "/commit",
+            post(|| no("making an image of a container is not built yet; use `image build`")),
+        )
+        .route(
+            "/build/cancel",
+            post(|| no("cancelling a build by id is not built yet; end the client instead")),
+        )
         .route("/build/prune", post(|| async { axum::Json(nothing_cached()) }))
 }
 

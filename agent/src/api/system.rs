@@ -1,4 +1,4 @@
-//! `/_ping`, `/version`: who is speaking. (`/info` and `/system/df` join them as the rooms land.)
+//! `/_ping`, `/version`: who is speaking.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
