@@ -1,0 +1,130 @@
+use std::time::Duration;
+
+use proto::TaskState;
+use proto::spec::{RestartCondition, RestartPolicy};
+use tokio::time::sleep;
+
+use super::harness::{Cluster, restart, seconds, service, settle};
+
+fn policy(condition: RestartCondition, attempts: u64) -> RestartPolicy {
+    RestartPolicy {
+        condition,
+        delay: Some(seconds(3)),
+        max_attempts: (attempts > 0).then_some(attempts),
+        window: None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_task_is_replaced_after_the_delay() {
+    let cluster = Cluster::of(1).await;
+    cluster
+        .create(restart(
+            service("web", "crash", 1),
+            policy(RestartCondition::Any, 0),
+        ))
+        .await;
+    cluster
+        .until("it fails", |cluster| cluster.tasks("web").len() == 2)
+        .await;
+    let replacement = cluster.tasks("web")[1].clone();
+    assert_eq!(
+        replacement.desired_state,
+        TaskState::Ready,
+        "prepared, but not started"
+    );
+    let waited = cluster
+        .until("it is started", |cluster| cluster.running("web").len() == 1)
+        .await;
+    assert!(
+        waited >= Duration::from_secs(3) && waited < Duration::from_millis(3300),
+        "{waited:?}"
+    );
+    assert_eq!(cluster.running("web")[0].id, replacement.id);
+    assert_eq!(cluster.slots("web"), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_counted_and_then_it_stays_down() {
+    let cluster = Cluster::of(1).await;
+    cluster
+        .create(restart(
+            service("web", "bad", 2),
+            policy(RestartCondition::OnFailure, 2),
+        ))
+        .await;
+    sleep(Duration::from_secs(60)).await;
+    let tasks = cluster.tasks("web");
+    assert_eq!(tasks.len(), 6, "per slot one task and two more attempts");
+    assert!(tasks.iter().all(|task| task.status.state == TaskState::Failed));
+
+    // A new spec is a new chance.
+    cluster
+        .update("web", |spec| super::harness::set_image(spec, "app"))
+        .await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(cluster.slots("web"), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_ended_well_is_replaced_only_if_the_condition_is_any() {
+    let cluster = Cluster::of(1).await;
+    cluster
+        .create(restart(
+            service("any", "once", 1),
+            policy(RestartCondition::Any, 0),
+        ))
+        .await;
+    cluster
+        .create(restart(
+            service("fail", "once", 1),
+            policy(RestartCondition::OnFailure, 0),
+        ))
+        .await;
+    cluster
+        .create(restart(
+            service("none", "crash", 1),
+            policy(RestartCondition::None, 0),
+        ))
+        .await;
+    sleep(Duration::from_secs(20)).await;
+    assert!(cluster.tasks("any").len() > 2);
+    assert_eq!(cluster.tasks("fail").len(), 1);
+    assert_eq!(cluster.tasks("none").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn history_is_kept_up_to_the_limit() {
+    let cluster = Cluster::of(1).await;
+    let mut spec = service("web", "bad", 1);
+    spec.task_template.restart_policy = Some(RestartPolicy {
+        delay: Some(seconds(1)),
+        ..RestartPolicy::default()
+    });
+    cluster.create(spec).await;
+    sleep(Duration::from_secs(60)).await;
+    settle().await;
+    let kept = cluster.tasks("web").len();
+    assert!((5..=6).contains(&kept), "{kept}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_goes_on_where_the_last_one_stopped() {
+    let cluster = Cluster::of(1).await;
+    let store = cluster.store.clone();
+    cluster
+        .create(restart(
+            service("web", "crash", 1),
+            policy(RestartCondition::Any, 0),
+        ))
+        .await;
+    cluster
+        .until("it fails", |cluster| cluster.tasks("web").len() == 2)
+        .await;
+    drop(cluster);
+    let cluster = Cluster::over(store);
+    let waited = cluster
+        .until("it is started", |cluster| cluster.running("web").len() == 1)
+        .await;
+    assert!(waited < Duration::from_secs(4), "{waited:?}");
+}
