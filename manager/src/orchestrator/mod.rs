@@ -24,5 +24,8 @@ mod slot;
 mod task;
 mod update;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use service_loop::run;
 pub(crate) use slot::SlotKey;

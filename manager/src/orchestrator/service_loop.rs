@@ -261,7 +261,7 @@ fn desire(tx: &mut WriteTx<'_>, id: &str, state: TaskState) -> Result<(), StoreE
 }
 
 /// Changes the update status; nothing where the service was written anew meanwhile, which clears the status.
-fn change_update(service: &mut Service, change: &UpdateChange, now: Timestamp) {
+pub(super) fn change_update(service: &mut Service, change: &UpdateChange, now: Timestamp) {
     let Some(status) = service.update_status.as_mut() else {
         if *change == UpdateChange::Start {
             service.update_status = Some(UpdateStatus {

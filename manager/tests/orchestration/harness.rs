@@ -316,7 +316,7 @@ async fn advance(store: &Store, task: &Task, state: TaskState, message: &str) {
     let written = store
         .update(|tx| {
             let current = tx.get::<Task>(task.id.as_str());
-            if !current.is_some_and(|current| current.status.state < state) {
+            if current.is_none_or(|current| current.status.state >= state) {
                 return Ok(());
             }
             tx.modify::<Task>(task.id.as_str(), |task| {
