@@ -25,12 +25,16 @@ pub(crate) fn publish(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Syncs a whole tree: file by file when it is small, with one `syncfs` when it is large.
-pub(crate) fn sync_tree(path: &Path, entries: u64) -> io::Result<()> {
-    const SMALL: u64 = 256;
-    if entries > SMALL {
-        return Ok(rustix::fs::syncfs(File::open(path)?)?);
+/// Syncs whole trees: file by file when they have few `entries`, with one `syncfs` when they have many.
+pub(crate) fn sync_trees(trees: &[&Path], entries: u64) -> io::Result<()> {
+    const FEW: u64 = 256;
+    match trees {
+        [first, ..] if entries > FEW => Ok(rustix::fs::syncfs(File::open(first)?)?),
+        _ => trees.iter().try_for_each(|tree| sync_tree(tree)),
     }
+}
+
+fn sync_tree(path: &Path) -> io::Result<()> {
     let mut pending = vec![path.to_owned()];
     while let Some(dir) = pending.pop() {
         for entry in fs::read_dir(&dir)? {

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
+use crate::digest::DiffId;
 use crate::error::Result;
-use crate::metadata::{Kind, LeaseRow};
+use crate::metadata::{Kind, LeaseRow, Tx};
 use crate::store::{self, Storage};
 
 /// A running lease; ends when dropped.
@@ -14,6 +15,7 @@ use crate::store::{self, Storage};
 pub struct Lease {
     storage: Storage,
     id: String,
+    row: LeaseRow,
 }
 
 /// The leases of a store.
@@ -42,13 +44,20 @@ impl Leases {
         Ok(Lease {
             storage: self.0.clone(),
             id,
+            row,
         })
     }
 }
 
 impl Lease {
-    pub(crate) fn id(&self) -> &str {
-        &self.id
+    /// Adds layers in a transaction. A lease that has expired meanwhile is started anew: its owner is still at work.
+    pub(crate) fn hold(&self, tx: &Tx, layers: impl IntoIterator<Item = DiffId>) -> Result<()> {
+        let mut row = tx
+            .get(Kind::Leases, &self.id)?
+            .unwrap_or_else(|| self.row.clone());
+        row.layers.extend(layers);
+        tx.put(Kind::Leases, &self.id, &row)?;
+        Ok(())
     }
 }
 

@@ -18,8 +18,7 @@
 //! every removal: metadata commit, rename into `trash/`, unlink. A crash between two steps leaves only files
 //! without a row, and those are dropped by the repair at the next start.
 
-#![allow(dead_code)] // until the bodies behind these signatures are in
-
+mod compression;
 mod content;
 mod digest;
 mod durable;
@@ -29,11 +28,16 @@ pub mod image;
 pub mod layer;
 mod lease;
 mod metadata;
+mod overlay;
 mod reference;
+mod repair;
 mod root_fd;
 mod snapshot;
+mod steps;
 mod store;
+mod tar;
 mod volume;
+mod walk;
 
 pub use digest::{DiffId, Digest, DigestError, ImageId};
 pub use error::{Error, Kind, Result};
@@ -44,5 +48,6 @@ pub use lease::{Lease, Leases};
 pub use reference::{Reference, ReferenceError};
 pub use root_fd::{DirEntry, FileKind, RootError, RootFd, Stat};
 pub use snapshot::{Change, ChangeKind, OverlayPaths, SnapshotError, SnapshotInfo, Snapshots};
+pub use steps::{Step, Steps};
 pub use store::Storage;
 pub use volume::{CreateVolume, Volume, VolumeError, Volumes};

@@ -7,7 +7,7 @@
 //! snapshots   key                           → SnapshotRow  image and layers a container stands on
 //! volumes     name                          → VolumeRow    labels and options
 //! leases      lease id                      → LeaseRow     owner, expiry, layers held
-//! steps       build cache key (hex)         → bytes of the builder
+//! steps       build cache key (hex)         → StepRow      the layer a build step made
 //! ```
 //!
 //! Values are JSON. A row is committed only after the data that it names is on disk, and removed before that data
@@ -94,6 +94,13 @@ pub(crate) struct SnapshotRow {
     pub(crate) image: ImageId,
     /// Bottom first.
     pub(crate) layers: Vec<DiffId>,
+    pub(crate) created: String,
+}
+
+/// What a build step made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StepRow {
+    pub(crate) layer: Option<DiffId>,
     pub(crate) created: String,
 }
 

@@ -345,7 +345,7 @@ mod tests {
     proptest! {
         #[test]
         fn parsing_the_printed_form_gives_the_same(
-            domain in "(([a-z0-9]{1,5}\\.){1,2}[a-z]{2,4}(:[0-9]{1,4})?/)?",
+            domain in "(([a-z0-9]{1,5}\\.){1,2}[a-z]{2,4}(:[0-9]{1,4})?|[a-z]{1,4})/",
             path in "[a-z0-9]{1,8}((\\.|_|__|-|--|/)[a-z0-9]{1,6}){0,4}",
             tag in "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,20})?",
         ) {

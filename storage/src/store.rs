@@ -1,5 +1,6 @@
 //! The open store: its directories, its database and the start-up repair.
 
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -14,7 +15,9 @@ use crate::image::Images;
 use crate::layer::Layers;
 use crate::lease::Leases;
 use crate::metadata::Metadata;
+use crate::repair::repair;
 use crate::snapshot::Snapshots;
+use crate::steps::Steps;
 use crate::volume::Volumes;
 
 /// A handle on the store; clones share it.
@@ -29,6 +32,8 @@ pub(crate) struct Inner {
     /// Held while a directory and its row appear or disappear together, so that a collector never removes a
     /// directory that somebody is just publishing again under the same digest.
     shelf: Mutex<()>,
+    /// One lock per volume that is being filled.
+    volume_locks: Mutex<HashMap<String, Arc<Mutex<()>>>>,
 }
 
 /// Why a store could not be opened.
@@ -64,11 +69,11 @@ impl Storage {
             metadata,
             content,
             shelf: Mutex::new(()),
+            volume_locks: Mutex::default(),
         };
         let storage = Self(Arc::new(inner));
-        for dir in ["ingest", "trash"] {
-            let path = root.join(dir);
-            durable::empty_dir(&path).map_err(|source| OpenError::Clean { path, source })?;
+        for note in repair(&storage)? {
+            tracing::warn!(store = %root.display(), "{note}");
         }
         Ok(storage)
     }
@@ -93,6 +98,11 @@ impl Storage {
         Volumes::new(self.clone())
     }
 
+    /// What the builder remembers.
+    pub fn steps(&self) -> Steps {
+        Steps::new(self.clone())
+    }
+
     /// The leases.
     pub fn leases(&self) -> Leases {
         Leases::new(self.clone())
@@ -111,6 +121,29 @@ impl Storage {
 impl Inner {
     pub(crate) fn dir(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// Moves a file or tree, if it exists, to the trash and removes it there: no half-removed thing keeps its name.
+    pub(crate) fn discard(&self, path: &Path) -> io::Result<()> {
+        self.bury(path)?
+            .map_or(Ok(()), |grave| durable::remove_any(&grave))
+    }
+
+    /// Moves a file or tree, if it exists, to the trash; where it is now.
+    pub(crate) fn bury(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        let grave = self.dir("trash").join(unique("gone")?);
+        match fs::rename(path, &grave) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+            Ok(()) => Ok(Some(grave)),
+        }
+    }
+
+    /// The lock under which a volume is filled.
+    pub(crate) fn volume_lock(&self, name: &str) -> Arc<Mutex<()>> {
+        let mut locks = self.volume_locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(locks.entry(name.to_owned()).or_default())
     }
 
     pub(crate) fn shelf(&self) -> MutexGuard<'_, ()> {
@@ -149,6 +182,31 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0u8; N];
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Bytes of the regular files below `path`; a file with several links counts once.
+pub(crate) fn tree_size(path: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let mut seen = std::collections::HashSet::new();
+    let mut pending = vec![path.to_owned()];
+    let mut sum = 0;
+    while let Some(dir) = pending.pop() {
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            let meta = match entry.metadata() {
+                Ok(meta) => meta,
+                // Containers write while this reads.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            if meta.is_dir() {
+                pending.push(entry.path());
+            } else if meta.is_file() && (meta.nlink() == 1 || seen.insert((meta.dev(), meta.ino()))) {
+                sum += meta.len();
+            }
+        }
+    }
+    Ok(sum)
 }
 
 /// Unix time in seconds.

@@ -3,16 +3,23 @@
 //! An image is its configuration document (whose digest is the ID), a stack of layers and the references that name
 //! it. Semantics and answers are those of Docker's image service.
 
+mod archive;
+mod catalog;
+mod changes;
 mod config;
+mod history;
+mod import;
+mod remove;
 
 use std::io::{Read, Write};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::archive::ArchiveError;
+pub use self::changes::{ChangeError, exposed, set_env};
 pub use self::config::{DockerConfig, Healthcheck, History, ImageConfiguration, RootFs, host_architecture};
 use crate::digest::{DiffId, Digest, ImageId};
-use crate::error::{Error, Kind, Result};
-use crate::lease::Lease;
+use crate::error::{Kind, Result};
 use crate::reference::Reference;
 use crate::store::Storage;
 
@@ -123,6 +130,8 @@ pub enum ImageError {
     Conflict { image: String, reason: String },
     #[error("conflict: unable to delete {image} (cannot be forced) - {reason}")]
     HardConflict { image: String, reason: String },
+    #[error("image ID prefix {0:?} is ambiguous: give more of it")]
+    Ambiguous(String),
     #[error("image {image}: layer {layer} is not in the store: load or build the image again")]
     MissingLayer { image: String, layer: DiffId },
     #[error("image {image}: read configuration document")]
@@ -139,32 +148,10 @@ impl ImageError {
         match self {
             Self::NotFound(_) => Kind::NotFound,
             Self::ReferenceInUse { .. } | Self::Conflict { .. } | Self::HardConflict { .. } => Kind::Conflict,
-            Self::DigestTag(_) => Kind::Invalid,
+            Self::DigestTag(_) | Self::Ambiguous(_) => Kind::Invalid,
             Self::MissingLayer { .. } | Self::Document { .. } => Kind::Internal,
         }
     }
-}
-
-/// Why an archive could not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum ArchiveError {
-    #[error("{0} is not built yet")]
-    NotBuilt(&'static str),
-}
-
-impl ArchiveError {
-    pub(crate) fn kind(&self) -> Kind {
-        Kind::Invalid
-    }
-}
-
-/// Why a `--change` instruction was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ChangeError {
-    #[error("{instruction} is not a valid change command")]
-    Unknown { instruction: String },
-    #[error("change {line:?}: {reason}")]
-    Invalid { line: String, reason: String },
 }
 
 /// The images of a store.
@@ -184,41 +171,39 @@ impl Images {
         archive: &mut dyn Read,
         progress: &mut dyn FnMut(LoadEvent),
     ) -> Result<Vec<LoadedImage>> {
-        let _ = (&self.0, archive, progress);
-        Err(ArchiveError::NotBuilt("image load").into())
+        archive::load(&self.0, archive, progress)
+            .map_err(|error| error.explain_space("load image archive", self.0.root()))
     }
 
     /// Writes an archive that is both a docker archive and an OCI layout, as Docker does since version 25.
     pub fn save(&self, names: &[String], archive: &mut dyn Write) -> Result<()> {
-        let _ = (names, archive);
-        Err(ArchiveError::NotBuilt("image save").into())
+        archive::save(&self.0, names, archive)
     }
 
     /// Makes an image of one layer from the tar of a root file system, plain or compressed.
     pub fn import(&self, tar: &mut dyn Read, options: &ImportOptions) -> Result<ImageId> {
-        let _ = (tar, options);
-        Err(ArchiveError::NotBuilt("image import").into())
+        import::import(&self.0, tar, options)
+            .map_err(|error| error.explain_space("import image", self.0.root()))
     }
 
     /// Finds an image by name, full ID or unambiguous ID prefix.
     pub fn get(&self, name: &str) -> Result<Image> {
-        Err(ImageError::NotFound(name.to_owned()).into())
+        catalog::get(&self.0, name)
     }
 
     /// All images, newest first.
     pub fn list(&self) -> Result<Vec<Image>> {
-        Ok(Vec::new())
+        catalog::list(&self.0)
     }
 
     /// The history of an image, newest step first.
     pub fn history(&self, name: &str) -> Result<Vec<HistoryEntry>> {
-        Err(ImageError::NotFound(name.to_owned()).into())
+        history::history(&self.0, &self.get(name)?)
     }
 
     /// Puts a name on an image; the name leaves the image that had it, which is returned.
     pub fn tag(&self, name: &str, reference: &Reference) -> Result<Option<ImageId>> {
-        let _ = reference;
-        Err(ImageError::NotFound(name.to_owned()).into())
+        catalog::tag(&self.0, name, reference)
     }
 
     /// Removes a name, or the image when it was the last one, with Docker's rules and conflicts.
@@ -228,8 +213,7 @@ impl Images {
         options: RemoveOptions,
         in_use: &dyn Fn(&ImageId) -> Option<ImageUse>,
     ) -> Result<Vec<Removed>> {
-        let _ = (options, in_use);
-        Err(ImageError::NotFound(name.to_owned()).into())
+        remove::remove(&self.0, name, options, in_use)
     }
 
     /// Removes all images that `selected` accepts and no container uses. Returns also the bytes freed.
@@ -238,18 +222,26 @@ impl Images {
         selected: &dyn Fn(&Image) -> bool,
         in_use: &dyn Fn(&ImageId) -> Option<ImageUse>,
     ) -> Result<(Vec<Removed>, u64)> {
-        let _ = (selected, in_use);
-        Ok((Vec::new(), 0))
+        remove::prune(&self.0, selected, in_use)
     }
 
-    /// Registers an image whose layers are in the store, and puts `reference` on it. The lease holds the layers until then.
-    pub fn create(
-        &self,
-        config: &ImageConfiguration,
-        reference: Option<&Reference>,
-        lease: &Lease,
-    ) -> Result<Image> {
-        let _ = (config, reference, lease);
-        Err(Error::from(ArchiveError::NotBuilt("image create")))
+    /// Registers an image whose layers are in the store, and puts `reference` on it. Whoever brought the layers in
+    /// holds them by a lease until then.
+    pub fn create(&self, config: &ImageConfiguration, references: &[Reference]) -> Result<Image> {
+        catalog::create(&self.0, config, references)
+            .map_err(|error| error.explain_space("create image", self.0.root()))
+    }
+
+    /// The configuration document, byte for byte.
+    pub fn config_bytes(&self, id: &ImageId) -> Result<Vec<u8>> {
+        Ok(self.0.inner().content.read(&id.0)?)
+    }
+
+    /// The manifest that the image came with, byte for byte.
+    pub fn manifest_bytes(&self, image: &Image) -> Result<Option<Vec<u8>>> {
+        Ok(image
+            .manifest
+            .map(|digest| self.0.inner().content.read(&digest))
+            .transpose()?)
     }
 }

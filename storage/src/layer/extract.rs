@@ -1,0 +1,263 @@
+//! Layer tar → directory in overlay form, with its recipe, in one pass.
+//!
+//! OCI whiteouts become overlay's: `.wh.x` a character device 0:0 named `x`, `.wh..wh..opq` the opaque attribute of
+//! its directory (OCI image specification, layer.md; kernel overlayfs documentation, "whiteouts and opaque directories").
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use super::LayerError;
+use super::path::{InRoot, link_climbs_out};
+use super::recipe::{self, RecipeWriter};
+use super::tree::{Replaced, Tree, finish_file};
+use crate::digest::DiffId;
+use crate::tar::{Entry, EntryKind, SparseMap, TarReader, show};
+
+const WHITEOUT: &[u8] = b".wh.";
+/// AUFS bookkeeping, and the opaque mark among it.
+const WHITEOUT_META: &[u8] = b".wh..wh.";
+const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
+
+/// What an extraction found.
+#[derive(Debug)]
+pub(super) struct Extracted {
+    pub(super) diff_id: DiffId,
+    pub(super) tar_size: u64,
+    pub(super) size: u64,
+    pub(super) entries: u64,
+    pub(super) names_root: bool,
+}
+
+/// Unpacks the plain tar into `dir/fs` and writes `dir/recipe`. `dir` must be empty.
+pub(super) fn extract(tar: impl Read, dir: &Path) -> Result<Extracted, LayerError> {
+    let io = |operation| move |source| LayerError::Io { operation, source };
+    fs::create_dir(dir.join("fs")).map_err(io("create layer directory"))?;
+    set_root_mode(&dir.join("fs")).map_err(io("create layer directory"))?;
+    let mut extraction = Extraction {
+        dir,
+        tree: Tree::open(&dir.join("fs")).map_err(io("open layer directory"))?,
+        recipe: RecipeWriter::create(&dir.join("recipe")).map_err(io("write layer recipe"))?,
+        numbers: HashMap::new(),
+        size: 0,
+        names_root: false,
+    };
+    let mut reader = TarReader::new(tar, true);
+    while let Some(entry) = reader.next_entry()? {
+        extraction
+            .recipe
+            .raw(&reader.take_frame())
+            .map_err(io("write layer recipe"))?;
+        extraction.entry(&entry, &mut reader)?;
+    }
+    let (digest, tar_size, rest) = reader.finish()?;
+    extraction.recipe.raw(&rest).map_err(io("write layer recipe"))?;
+    extraction.recipe.finish().map_err(io("write layer recipe"))?;
+    let entries = extraction.tree.finish().map_err(|source| LayerError::Apply {
+        operation: "set times of directories in",
+        entry: "layer".into(),
+        source: source.into(),
+    })?;
+    Ok(Extracted {
+        diff_id: DiffId(digest),
+        tar_size,
+        size: extraction.size,
+        entries,
+        names_root: extraction.names_root,
+    })
+}
+
+struct Extraction<'a> {
+    dir: &'a Path,
+    tree: Tree,
+    recipe: RecipeWriter,
+    /// Inode of each plain file → its number in the recipe.
+    numbers: HashMap<u64, u32>,
+    size: u64,
+    names_root: bool,
+}
+
+impl Extraction<'_> {
+    fn entry<R: Read>(&mut self, entry: &Entry, data: &mut TarReader<R>) -> Result<(), LayerError> {
+        let at = InRoot::parse(&entry.path).ok_or_else(|| climbs(entry, &entry.path))?;
+        if let Some((parent, name)) = at.split().filter(|(_, name)| name.starts_with(WHITEOUT)) {
+            return self.whiteout(entry, &parent, name, data);
+        }
+        let done = match entry.kind {
+            EntryKind::File => return self.file(&at, entry, data),
+            EntryKind::Directory => {
+                self.names_root |= at.is_root();
+                self.tree
+                    .directory(&at, entry, &mut keep(self.dir, &self.numbers))
+            }
+            EntryKind::Symlink => {
+                if link_climbs_out(&at, &entry.link) {
+                    return Err(climbs(entry, &entry.link));
+                }
+                self.tree.symlink(&at, entry, &mut keep(self.dir, &self.numbers))
+            }
+            EntryKind::HardLink => {
+                let target = InRoot::parse(&entry.link).ok_or_else(|| climbs(entry, &entry.link))?;
+                self.tree
+                    .hard_link(&at, &target, &mut keep(self.dir, &self.numbers))
+            }
+            EntryKind::CharDevice | EntryKind::BlockDevice | EntryKind::Fifo => {
+                self.tree.node(&at, entry, &mut keep(self.dir, &self.numbers))
+            }
+        };
+        done.map_err(|errno| applying(entry, errno))
+    }
+
+    fn whiteout<R: Read>(
+        &mut self,
+        entry: &Entry,
+        parent: &InRoot,
+        name: &[u8],
+        data: &mut TarReader<R>,
+    ) -> Result<(), LayerError> {
+        if entry.stored > 0 {
+            // Its data is part of the layer's identity but of no file.
+            let number = self.recipe.file(&InRoot::nowhere(), entry.stored);
+            let number = number.map_err(|source| LayerError::Io {
+                operation: "write layer recipe",
+                source,
+            })?;
+            return self
+                .shadow_data(number, entry, data)
+                .and_then(|()| self.hide(entry, parent, name));
+        }
+        self.hide(entry, parent, name)
+    }
+
+    fn hide(&mut self, entry: &Entry, parent: &InRoot, name: &[u8]) -> Result<(), LayerError> {
+        let done = if name == OPAQUE_MARK {
+            self.tree.opaque(parent)
+        } else if name.starts_with(WHITEOUT_META) {
+            Ok(())
+        } else {
+            match &name[WHITEOUT.len()..] {
+                b"" | b"." | b".." => return Err(climbs(entry, &entry.path)),
+                hidden => {
+                    let at = InRoot::parse(&[parent.as_bytes(), b"/", hidden].concat());
+                    self.tree.whiteout(&at.ok_or_else(|| climbs(entry, &entry.path))?)
+                }
+            }
+        };
+        done.map_err(|errno| applying(entry, errno))
+    }
+
+    fn shadow_data<R: Read>(
+        &mut self,
+        number: u32,
+        entry: &Entry,
+        data: &mut TarReader<R>,
+    ) -> Result<(), LayerError> {
+        let path = recipe::shadow(self.dir, number);
+        let created = fs::create_dir_all(self.dir.join("shadow")).and_then(|()| File::create_new(&path));
+        let mut file = created.map_err(|source| LayerError::Io {
+            operation: "write layer recipe",
+            source,
+        })?;
+        copy(data, &mut file, entry)
+    }
+
+    fn file<R: Read>(
+        &mut self,
+        at: &InRoot,
+        entry: &Entry,
+        data: &mut TarReader<R>,
+    ) -> Result<(), LayerError> {
+        let created = self.tree.file(at, &mut keep(self.dir, &self.numbers));
+        let mut file = created.map_err(|errno| applying(entry, errno))?;
+        if let Some(map) = &entry.sparse {
+            write_sparse(data, &mut file, map).map_err(|source| naming(data, entry, source))?;
+            self.size += map.size;
+        } else if entry.stored > 0 {
+            let number = self.recipe.file(at, entry.stored);
+            let number = number.map_err(|source| LayerError::Io {
+                operation: "write layer recipe",
+                source,
+            })?;
+            let stat = rustix::fs::fstat(&file).map_err(|errno| applying(entry, errno))?;
+            self.numbers.insert(stat.st_ino, number);
+            copy(data, &mut file, entry)?;
+            self.size += entry.stored;
+        }
+        finish_file(&file, entry).map_err(|errno| applying(entry, errno))
+    }
+}
+
+/// Keeps the data of a replaced file for the recipe: it moves to `shadow/<number>`.
+fn keep<'a>(
+    dir: &'a Path,
+    numbers: &'a HashMap<u64, u32>,
+) -> impl FnMut(Replaced<'_>) -> Result<(), Errno> + 'a {
+    move |replaced| {
+        let Some(number) = numbers.get(&replaced.inode) else {
+            return Ok(());
+        };
+        let path = recipe::shadow(dir, *number);
+        let made = fs::create_dir_all(dir.join("shadow"));
+        made.map_err(|e| e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))?;
+        rustix::fs::renameat(replaced.parent, replaced.name, rustix::fs::CWD, &path)
+    }
+}
+
+fn copy<R: Read>(data: &mut TarReader<R>, file: &mut File, entry: &Entry) -> Result<(), LayerError> {
+    let mut buffer = [0u8; 128 << 10];
+    loop {
+        let n = match data.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n) => n,
+            Err(source) => return Err(data.failed(source).into()),
+        };
+        file.write_all(&buffer[..n]).map_err(|source| LayerError::Apply {
+            operation: "write",
+            entry: show(&entry.path),
+            source,
+        })?;
+    }
+}
+
+fn write_sparse<R: Read>(data: &mut TarReader<R>, file: &mut File, map: &SparseMap) -> io::Result<()> {
+    for (offset, length) in &map.pieces {
+        file.seek(SeekFrom::Start(*offset))?;
+        io::copy(&mut data.take(*length), file)?;
+    }
+    file.set_len(map.size)
+}
+
+fn naming<R: Read>(data: &TarReader<R>, entry: &Entry, source: io::Error) -> LayerError {
+    match source.kind() {
+        io::ErrorKind::UnexpectedEof => data.failed(source).into(),
+        _ => LayerError::Apply {
+            operation: "write",
+            entry: show(&entry.path),
+            source,
+        },
+    }
+}
+
+fn climbs(entry: &Entry, path: &[u8]) -> LayerError {
+    LayerError::ClimbsOut {
+        entry: show(&entry.path),
+        path: show(path),
+    }
+}
+
+fn applying(entry: &Entry, errno: Errno) -> LayerError {
+    LayerError::Apply {
+        operation: "create",
+        entry: show(&entry.path),
+        source: errno.into(),
+    }
+}
+
+/// A layer's root is readable by all unless its tar says otherwise.
+fn set_root_mode(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+}

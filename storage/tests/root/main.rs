@@ -1,0 +1,9 @@
+//! The store on a real file system, as root: device nodes, owners, trusted attributes and detached overlay mounts.
+
+mod archives;
+mod common;
+mod escapes;
+mod images;
+mod layers;
+mod snapshots;
+mod volumes;
