@@ -19,6 +19,8 @@ pub mod networks;
 pub mod plan;
 pub mod reporter;
 pub mod session;
+#[cfg(test)]
+mod session_tests;
 pub mod shared;
 pub mod step;
 mod tasks;

@@ -1,0 +1,192 @@
+//! Sessions against a dispatcher of the test's own, over the same gRPC that a manager speaks.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use axum::http::{Request, Uri};
+use futures::Stream;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use proto::object::{NodeDescription, TaskStatus};
+use proto::wire::dispatcher_client::DispatcherClient;
+use proto::wire::dispatcher_server::{Dispatcher, DispatcherServer};
+use proto::wire::*;
+use proto::{Task, TaskState};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
+use tower::ServiceExt;
+
+use super::assignments::{Assignments, Change};
+use super::reporter::Reporter;
+use super::session::{Sessions, Sink};
+
+type Reply<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// A dispatcher that says one task, refuses the first report, and tells the test what it hears.
+#[derive(Default)]
+struct Heard {
+    sessions: Vec<SessionRequest>,
+    refused: bool,
+}
+
+#[derive(Clone)]
+struct Script {
+    heard: Arc<Mutex<Heard>>,
+    reports: mpsc::UnboundedSender<TaskStatusUpdate>,
+}
+
+#[tonic::async_trait]
+impl Dispatcher for Script {
+    type SessionStream = Reply<SessionMessage>;
+    type AssignmentsStream = Reply<AssignmentsMessage>;
+
+    async fn session(
+        &self,
+        request: tonic::Request<SessionRequest>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let mut heard = self.heard.lock().unwrap();
+        heard.sessions.push(request.into_inner());
+        let session_id = format!("session-{}", heard.sessions.len());
+        Ok(Response::new(endless(SessionMessage {
+            session_id,
+            node: Vec::new(),
+        })))
+    }
+
+    async fn heartbeat(
+        &self,
+        _: tonic::Request<HeartbeatRequest>,
+    ) -> Result<Response<HeartbeatResponse>, Status> {
+        Ok(Response::new(HeartbeatResponse { period_ms: 60_000 }))
+    }
+
+    async fn update_task_status(
+        &self,
+        request: tonic::Request<UpdateTaskStatusRequest>,
+    ) -> Result<Response<UpdateTaskStatusResponse>, Status> {
+        if !std::mem::replace(&mut self.heard.lock().unwrap().refused, true) {
+            return Err(Status::unavailable("no leader"));
+        }
+        for update in request.into_inner().updates {
+            self.reports.send(update).unwrap();
+        }
+        Ok(Response::new(UpdateTaskStatusResponse {}))
+    }
+
+    async fn assignments(
+        &self,
+        _: tonic::Request<AssignmentsRequest>,
+    ) -> Result<Response<Self::AssignmentsStream>, Status> {
+        let object = serde_json::to_vec(&Task {
+            id: "t".into(),
+            ..Task::default()
+        })
+        .unwrap();
+        let change = AssignmentChange {
+            action: 0,
+            kind: 0,
+            id: "t".into(),
+            object,
+        };
+        let message = AssignmentsMessage {
+            r#type: 0,
+            applies_to: String::new(),
+            results_in: "1".into(),
+            changes: vec![change],
+        };
+        Ok(Response::new(endless(message)))
+    }
+}
+
+/// One message, then silence.
+fn endless<T: Send + 'static>(message: T) -> Reply<T> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let _ = sender.send(Ok(message)).await;
+        sender.closed().await;
+    });
+    Box::pin(ReceiverStream::new(receiver))
+}
+
+/// Passes on the tasks that were assigned.
+#[derive(Debug)]
+struct Told(mpsc::UnboundedSender<String>);
+
+impl Sink for Told {
+    async fn apply(&self, assignments: Assignments) {
+        for change in assignments.changes {
+            if let Change::Task(task) = change {
+                self.0.send(task.id.to_string()).unwrap();
+            }
+        }
+    }
+}
+
+async fn serve(script: Script) -> DispatcherClient<Channel> {
+    let connect = move |_: Uri| {
+        let service = DispatcherServer::new(script.clone());
+        async move {
+            let (ours, theirs) = tokio::io::duplex(64 << 10);
+            let service =
+                service.map_request(|request: Request<Incoming>| request.map(tonic::body::Body::new));
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(server.serve_connection(TokioIo::new(theirs), TowerToHyperService::new(service)));
+            Ok::<_, std::io::Error>(TokioIo::new(ours))
+        }
+    };
+    let endpoint = Endpoint::from_static("http://in.process");
+    DispatcherClient::new(
+        endpoint
+            .connect_with_connector(tower::service_fn(connect))
+            .await
+            .unwrap(),
+    )
+}
+
+#[tokio::test]
+async fn an_unacknowledged_status_survives_the_loss_of_its_session() {
+    let heard = Arc::new(Mutex::new(Heard::default()));
+    let (reports, mut reported) = mpsc::unbounded_channel();
+    let (tasks, mut assigned) = mpsc::unbounded_channel();
+    let client = serve(Script {
+        heard: heard.clone(),
+        reports,
+    })
+    .await;
+    let reporter = Arc::new(Reporter::default());
+    let sessions = Sessions {
+        node_id: "n".into(),
+        description: NodeDescription {
+            hostname: "box".into(),
+            ..NodeDescription::default()
+        },
+        client,
+        reporter: reporter.clone(),
+        sink: Arc::new(Told(tasks)),
+    };
+    let running = tokio::spawn(sessions.run());
+    assert_eq!(assigned.recv().await.unwrap(), "t");
+    reporter.put(
+        "t".into(),
+        TaskStatus {
+            state: TaskState::Running,
+            ..TaskStatus::default()
+        },
+    );
+    let update = reported.recv().await.unwrap();
+    let status: TaskStatus = serde_json::from_slice(&update.status).unwrap();
+    assert_eq!((update.task_id.as_str(), status.state), ("t", TaskState::Running));
+    // The refusal ended the first session; the second named it and was given the whole set again.
+    assert_eq!(assigned.recv().await.unwrap(), "t");
+    let heard = heard.lock().unwrap();
+    let previous: Vec<_> = heard
+        .sessions
+        .iter()
+        .map(|session| session.session_id.as_str())
+        .collect();
+    assert_eq!(previous, ["", "session-1"]);
+    running.abort();
+}
