@@ -1,0 +1,7 @@
+//! The shim with real containers. Needs root.
+
+mod exec;
+mod harness;
+mod life;
+mod output;
+mod terminal;
