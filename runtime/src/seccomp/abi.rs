@@ -75,62 +75,38 @@ impl Abi {
 /// The numbers of a system call by ABI, or `None` for a name that no ABI knows.
 pub(super) fn lookup(name: &str) -> Option<&'static [u32; 5]> {
     let index = SYSCALLS
-        .binary_search_by(|(candidate, _)| candidate.cmp(&name))
+        .binary_search_by(|(candidate, _)| (*candidate).cmp(name))
         .ok()?;
     Some(&SYSCALLS[index].1)
 }
 
-/// How i386 reaches a call through a multiplexer: `(number of socketcall or ipc, call number, mask on argument 0)`.
-pub(super) fn multiplexed(name: &str) -> Option<(u32, u64, u64)> {
-    const SOCKETCALL: u32 = 102;
-    const IPC: u32 = 117;
+/// How i386 reaches a call through another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Multiplexed {
+    /// The number of `socketcall` or `ipc`.
+    pub(super) number: u32,
+    /// What the first argument must be under `mask`.
+    pub(super) selector: u64,
+    pub(super) mask: u64,
+}
+
+/// The way of `name` through a multiplexer of i386: `SYS_*` of linux/net.h, and linux/ipc.h.
+#[rustfmt::skip]
+pub(super) fn multiplexed(name: &str) -> Option<Multiplexed> {
+    let socket = |selector| Some(Multiplexed { number: 102, selector, mask: u64::from(u32::MAX) });
     // ipc(2) carries an ABI version in the upper half of its first argument.
-    const IPC_MASK: u64 = 0xffff;
-    // linux/net.h, from SYS_SOCKET = 1.
-    const SOCKET_CALLS: [&str; 20] = [
-        "socket",
-        "bind",
-        "connect",
-        "listen",
-        "accept",
-        "getsockname",
-        "getpeername",
-        "socketpair",
-        "send",
-        "recv",
-        "sendto",
-        "recvfrom",
-        "shutdown",
-        "setsockopt",
-        "getsockopt",
-        "sendmsg",
-        "recvmsg",
-        "accept4",
-        "recvmmsg",
-        "sendmmsg",
-    ];
-    // linux/ipc.h.
-    const IPC_CALLS: [(&str, u64); 12] = [
-        ("semop", 1),
-        ("semget", 2),
-        ("semctl", 3),
-        ("semtimedop", 4),
-        ("msgsnd", 11),
-        ("msgrcv", 12),
-        ("msgget", 13),
-        ("msgctl", 14),
-        ("shmat", 21),
-        ("shmdt", 22),
-        ("shmget", 23),
-        ("shmctl", 24),
-    ];
-    if let Some(index) = SOCKET_CALLS.iter().position(|call| *call == name) {
-        return Some((SOCKETCALL, index as u64 + 1, u64::from(u32::MAX)));
+    let ipc = |selector| Some(Multiplexed { number: 117, selector, mask: 0xffff });
+    match name {
+        "socket" => socket(1), "bind" => socket(2), "connect" => socket(3), "listen" => socket(4),
+        "accept" => socket(5), "getsockname" => socket(6), "getpeername" => socket(7), "socketpair" => socket(8),
+        "send" => socket(9), "recv" => socket(10), "sendto" => socket(11), "recvfrom" => socket(12),
+        "shutdown" => socket(13), "setsockopt" => socket(14), "getsockopt" => socket(15), "sendmsg" => socket(16),
+        "recvmsg" => socket(17), "accept4" => socket(18), "recvmmsg" => socket(19), "sendmmsg" => socket(20),
+        "semop" => ipc(1), "semget" => ipc(2), "semctl" => ipc(3), "semtimedop" => ipc(4),
+        "msgsnd" => ipc(11), "msgrcv" => ipc(12), "msgget" => ipc(13), "msgctl" => ipc(14),
+        "shmat" => ipc(21), "shmdt" => ipc(22), "shmget" => ipc(23), "shmctl" => ipc(24),
+        _ => None,
     }
-    IPC_CALLS
-        .iter()
-        .find(|(call, _)| *call == name)
-        .map(|(_, number)| (IPC, *number, IPC_MASK))
 }
 
 #[cfg(test)]

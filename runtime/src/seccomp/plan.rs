@@ -7,7 +7,7 @@ use oci_spec::runtime::{
 };
 
 use super::SeccompError;
-use super::abi::{self, Abi};
+use super::abi::{self, Abi, Multiplexed};
 
 use LinuxSeccompAction as Action;
 
@@ -60,24 +60,44 @@ pub(super) fn plan(native: Abi, profile: &LinuxSeccomp) -> Result<Vec<AbiPlan>, 
     let default = action_value(profile.default_action(), profile.default_errno_ret())?;
     let rules = profile.syscalls().as_deref().unwrap_or_default();
     let clauses = rules.iter().map(clauses_of).collect::<Result<Vec<_>, _>>()?;
-    let mut plans = Vec::new();
-    for abi in abis(native, profile) {
-        let mut entries = Vec::new();
-        let mut newest = None;
-        for (rule, clauses) in rules.iter().zip(&clauses) {
-            for name in rule.names() {
-                newest = newest.max(collect(abi, name, clauses, default, &mut entries));
-            }
-        }
-        let newest = newest.filter(|_| refuses(profile.default_action()));
-        plans.push(AbiPlan {
-            abi,
-            default,
-            decisions: merge(entries),
-            newest,
-        });
+    let calls = calls(rules, &clauses);
+    let plan = |abi| plan_for(abi, &calls, default, refuses(profile.default_action()));
+    Ok(abis(native, profile).into_iter().map(plan).collect())
+}
+
+/// One name of a rule, looked up.
+#[derive(Debug)]
+struct Call<'a> {
+    numbers: Option<&'static [u32; 5]>,
+    multiplexed: Option<Multiplexed>,
+    clauses: &'a [Clause],
+}
+
+fn calls<'a>(rules: &[LinuxSyscall], clauses: &'a [Vec<Clause>]) -> Vec<Call<'a>> {
+    let names = rules
+        .iter()
+        .zip(clauses)
+        .flat_map(|(rule, clauses)| rule.names().iter().map(move |name| (name, clauses)));
+    let call = |(name, clauses): (&String, &'a Vec<Clause>)| Call {
+        numbers: abi::lookup(name),
+        multiplexed: abi::multiplexed(name),
+        clauses,
+    };
+    names.map(call).collect()
+}
+
+fn plan_for(abi: Abi, calls: &[Call<'_>], default: u32, hides_newer: bool) -> AbiPlan {
+    let mut entries = Vec::with_capacity(calls.len());
+    let newest = calls
+        .iter()
+        .filter_map(|call| collect(abi, call, default, &mut entries))
+        .max();
+    AbiPlan {
+        abi,
+        default,
+        decisions: merge(entries),
+        newest: newest.filter(|_| hides_newer),
     }
-    Ok(plans)
 }
 
 /// The listed ABIs after the native one, each once.
@@ -92,36 +112,31 @@ fn abis(native: Abi, profile: &LinuxSeccomp) -> Vec<Abi> {
     abis
 }
 
-/// Appends what the clauses of a rule mean for `name`; returns the highest number that `name` has in this ABI.
-fn collect(
-    abi: Abi,
-    name: &str,
-    clauses: &[Clause],
-    default: u32,
-    entries: &mut Vec<(u32, Clause)>,
-) -> Option<u32> {
-    let direct = abi::lookup(name).and_then(|entry| abi.number(entry));
-    let multiplexed = abi::multiplexed(name).filter(|_| abi == Abi::X86);
-    for clause in clauses.iter().filter(|clause| clause.action != default) {
+/// Appends what the clauses of a call mean; returns the highest number that it has in this ABI.
+fn collect(abi: Abi, call: &Call<'_>, default: u32, entries: &mut Vec<(u32, Clause)>) -> Option<u32> {
+    let direct = call.numbers.and_then(|numbers| abi.number(numbers));
+    let multiplexed = call.multiplexed.filter(|_| abi == Abi::X86);
+    for clause in call.clauses.iter().filter(|clause| clause.action != default) {
         entries.extend(direct.map(|number| (number, clause.clone())));
         entries.extend(multiplexed.and_then(|call| through_multiplexer(call, clause)));
     }
-    direct.max(multiplexed.map(|(number, ..)| number))
+    direct.max(multiplexed.map(|call| call.number))
 }
 
 /// The entry for `socketcall` or `ipc` on i386; see the module documentation of the parent.
-fn through_multiplexer((number, call, mask): (u32, u64, u64), clause: &Clause) -> Option<(u32, Clause)> {
+fn through_multiplexer(call: Multiplexed, clause: &Clause) -> Option<(u32, Clause)> {
     if !clause.conditions.is_empty() && !refuses_value(clause.action) {
         return None;
     }
+    let op = LinuxSeccompOperator::ScmpCmpMaskedEq;
     let selector = Condition {
         index: 0,
-        op: LinuxSeccompOperator::ScmpCmpMaskedEq,
-        value: mask,
-        masked: call,
+        op,
+        value: call.mask,
+        masked: call.selector,
     };
     Some((
-        number,
+        call.number,
         Clause {
             conditions: vec![selector],
             action: clause.action,

@@ -27,7 +27,8 @@
 //!
 //! **On disk**, each written beside, synced and renamed before anybody is told: `<bundle>/exit.json` and
 //! `<bundle>/exec-<id>.json`, both an [`ExitRecord`]. After exit.json is there the shim deletes the OCI state and the
-//! cgroup, removes the socket, answers whoever waits and exits. Of ended execs the newest 32 are remembered.
+//! cgroup, removes the socket, answers whoever waits and exits. Of ended execs the newest 32 are remembered. A client
+//! that comes while the shim leaves is refused or sees its connection reset: exit.json is there then.
 
 use serde::{Deserialize, Serialize};
 

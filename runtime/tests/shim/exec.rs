@@ -14,7 +14,7 @@ fn an_exec_has_streams_and_a_status_of_its_own() {
     exec.write(b"hello\n");
     assert_eq!(exec.read_all(), ("out hello\n".into(), "err\n".into()));
     // The end of the stream means that the status is known.
-    assert_eq!(shim.wait(Some("e1"))["exitCode"], 9);
+    assert_eq!(shim.wait_exec("e1")["exitCode"], 9);
     let state = shim.ask(json!({"state": {}}));
     assert_eq!(state["ok"]["execs"][0]["running"], false);
     assert_eq!(state["ok"]["execs"][0]["exitCode"], 9);
@@ -36,7 +36,7 @@ fn a_detached_exec_runs_and_is_remembered() {
     let shim = Setup::script("cat").interactive().start();
     let answer = shim.ask(exec_request("e", "echo lost; exit 2", false));
     assert!(answer["ok"]["pid"].is_i64());
-    assert_eq!(shim.wait(Some("e"))["exitCode"], 2);
+    assert_eq!(shim.wait_exec("e")["exitCode"], 2);
     let again = shim.ask(exec_request("e", "true", false));
     assert!(
         again["error"]["message"].as_str().unwrap().contains("exists"),
@@ -70,7 +70,7 @@ fn execs_are_killed_alone_and_die_with_the_container() {
         json!({"ok": {}})
     );
     assert_eq!(first.read_all().0, "");
-    assert_eq!(shim.wait(Some("first"))["exitCode"], 143);
+    assert_eq!(shim.wait_exec("first")["exitCode"], 143);
     let mut waiting = shim.send(json!({"wait": {"exec": "second"}}));
     shim.ask(json!({"closeStdin": {}}));
     assert_eq!(waiting.answer()["ok"]["exitCode"], 137);
@@ -85,7 +85,7 @@ fn a_background_child_does_not_hold_an_exec_for_ever() {
     let shim = Setup::script("cat").interactive().start();
     let mut exec = shim.exec("e", "sleep 1000 & echo started; exit 6");
     assert_eq!(exec.read_all().0, "started\n");
-    assert_eq!(shim.wait(Some("e"))["exitCode"], 6);
+    assert_eq!(shim.wait_exec("e")["exitCode"], 6);
 }
 
 #[test]

@@ -179,9 +179,23 @@ impl Shim {
         connection
     }
 
-    /// Waits for the container, or an exec, to end.
-    pub(crate) fn wait(&self, exec: Option<&str>) -> Value {
-        let answer = self.ask(json!({"wait": {"exec": exec}}));
+    /// Waits for the container to end. As every client must, it expects to come too late: then there is exit.json.
+    pub(crate) fn wait(&self) -> Value {
+        let mut line = String::new();
+        let asked = UnixStream::connect(self.bundle().join("shim.sock")).and_then(|mut stream| {
+            stream.set_read_timeout(Some(GUARD))?;
+            stream.write_all(b"{\"wait\":{}}\n")?;
+            BufReader::new(stream).read_line(&mut line)
+        });
+        match asked {
+            Ok(length) if length > 0 => serde_json::from_str::<Value>(&line).unwrap()["ok"].clone(),
+            _ => self.exit_json().expect("the shim is gone without a record"),
+        }
+    }
+
+    /// Waits for an exec to end.
+    pub(crate) fn wait_exec(&self, id: &str) -> Value {
+        let answer = self.ask(json!({"wait": {"exec": id}}));
         assert!(answer["ok"].is_object(), "{answer}");
         answer["ok"].clone()
     }

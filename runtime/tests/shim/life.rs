@@ -118,25 +118,33 @@ fn signals_for_the_shim_do_not_lose_the_container() {
     let mut attached = shim.attach();
     attached.write(b"still here\n");
     attached.read_until("still here");
-    let ignored = fs::read_to_string(format!("/proc/{}/status", shim.pid())).unwrap();
-    let mask = ignored
+    let status = fs::read_to_string(format!("/proc/{}/status", shim.pid())).unwrap();
+    let mask = status
         .lines()
         .find_map(|line| line.strip_prefix("SigIgn:\t"))
         .unwrap();
-    assert_eq!(
-        u64::from_str_radix(mask, 16).unwrap(),
-        0,
-        "the payload ignores no signal"
-    );
+    // The first 31; beyond are those that the C library and the caller of the tests use.
+    let ignored = u64::from_str_radix(mask, 16).unwrap() & 0x7fff_ffff;
+    assert_eq!(ignored, 0, "the payload ignores no signal");
 }
 
 #[test]
 fn the_payload_is_not_protected_from_the_oom_killer() {
     let shim = Setup::script("cat").interactive().start();
     let score = |pid: i32| fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
-    assert_eq!(score(shim.shim_pid()), "-998\n");
+    assert_eq!(score(shim.shim_pid()), lowest_score());
     assert_eq!(score(shim.pid()), "0\n");
     assert_eq!(shim.exec("e", "cat /proc/self/oom_score_adj").read_all().0, "0\n");
+}
+
+/// What asking for -998 gives here: it takes CAP_SYS_RESOURCE.
+fn lowest_score() -> String {
+    let script = "echo -998 >/proc/self/oom_score_adj; cat /proc/self/oom_score_adj";
+    let output = std::process::Command::new("/bin/busybox")
+        .args(["sh", "-c", script])
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
@@ -151,7 +159,7 @@ fn running_out_of_memory_is_recorded() {
             json!([{"path": "/dev/zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o666}]),
         )
         .start();
-    let record = shim.wait(None);
+    let record = shim.wait();
     assert_eq!(record["oomKilled"], true, "{record} {:?}", shim.log());
     assert_eq!(record["exitCode"], 137);
     shim.gone();
@@ -171,7 +179,7 @@ fn the_death_of_the_agent_ends_nothing() {
     attached.write(b"two\n");
     attached.read_until("two");
     attached.end_input();
-    assert_eq!(shim.wait(None)["exitCode"], 4);
+    assert_eq!(shim.wait()["exitCode"], 4);
     assert_eq!(
         shim.log(),
         [
@@ -188,7 +196,7 @@ fn processes_that_outlive_init_hold_up_nothing() {
     let shim = Setup::script("sleep 1000 & echo parent; exit 5")
         .host_pids()
         .start();
-    let record = shim.wait(None);
+    let record = shim.wait();
     assert_eq!(record["exitCode"], 5);
     assert_eq!(shim.log(), [("stdout".into(), "parent\n".into())]);
     shim.gone();
@@ -230,7 +238,7 @@ fn a_silent_connection_does_not_keep_the_shim() {
     let shim = Setup::script("cat").interactive().start();
     let silent = shim.connect();
     shim.ask(json!({"closeStdin": {}}));
-    shim.wait(None);
+    shim.wait();
     shim.gone();
     drop(silent);
 }

@@ -33,7 +33,7 @@ fn streams_are_kept_apart_in_the_log_and_for_clients() {
 #[test]
 fn the_log_needs_nobody() {
     let shim = Setup::script("seq 1 1000").start();
-    shim.wait(None);
+    shim.wait();
     let expected: String = (1..=1000).map(|n| format!("{n}\n")).collect();
     assert_eq!(
         shim.log().into_iter().map(|(_, text)| text).collect::<String>(),
@@ -97,7 +97,7 @@ fn without_stdin_once_the_end_of_a_client_is_not_the_end_of_input() {
 #[test]
 fn without_open_stdin_there_is_no_input() {
     let shim = Setup::script("cat; echo end").start();
-    shim.wait(None);
+    shim.wait();
     assert_eq!(shim.log(), [("stdout".into(), "end\n".into())]);
 }
 
@@ -150,7 +150,7 @@ fn rotation_loses_only_what_is_old() {
         .shim("/log/maxSize", json!(200_000))
         .shim("/log/maxFile", json!(3))
         .start();
-    shim.wait(None);
+    shim.wait();
     let files: Vec<_> = ["", ".1", ".2"]
         .map(|suffix| format!("{}{suffix}", shim.log_path().display()))
         .into();
@@ -176,7 +176,7 @@ fn very_long_lines_are_cut_as_in_docker() {
             json!([{"path": "/dev/zero", "type": "c", "major": 1, "minor": 5}]),
         )
         .start();
-    shim.wait(None);
+    shim.wait();
     let lengths: Vec<usize> = shim.log().iter().map(|(_, text)| text.len()).collect();
     assert_eq!(lengths, [16384, 16384, 40000 - 2 * 16384 + 1, 5]);
 }

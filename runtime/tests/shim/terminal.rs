@@ -47,7 +47,7 @@ fn an_exec_with_a_terminal_is_resized_on_its_own() {
     exec.write(b"\n");
     exec.read_until("33 44\r\n");
     assert_eq!(exec.frame(), None);
-    assert_eq!(shim.wait(Some("tty"))["exitCode"], 3);
+    assert_eq!(shim.wait_exec("tty")["exitCode"], 3);
 }
 
 #[test]
@@ -79,5 +79,5 @@ fn a_terminal_survives_its_client() {
     let mut second = shim.attach();
     second.write(b"two\n");
     second.read_until("one-two");
-    shim.wait(None);
+    shim.wait();
 }
