@@ -5,8 +5,20 @@
 //! the host's namespace. A container gets a namespace of its own, with one veth per network. What remains in the host's
 //! namespace is one veth and one nftables table, both named after the instance.
 
+mod dns;
 mod error;
+mod fabric;
+mod firewall;
+mod host;
+mod ipam;
+mod names;
 mod netd;
+mod netlink;
+mod netns;
+mod nft;
+mod node;
+mod ports;
+mod store;
 mod types;
 
 pub use error::{Error, ErrorKind, Result};

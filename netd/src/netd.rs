@@ -1,9 +1,13 @@
-//! The handle that the daemon holds: async methods over the node's state.
+//! The handle that the daemon holds: async methods over the node's state. Each runs on a thread that may block, one at a
+//! time; the kernel serialises changes of links anyway.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::runtime::Handle;
 
 use crate::error::{Error, Result};
+use crate::node::Node;
 use crate::types::{
     AttachRequest, Endpoint, EndpointInfo, EndpointRequest, NetdConfig, NetworkConfig, NetworkState,
     Protocol, Sandbox, ServiceEndpoint,
@@ -12,103 +16,125 @@ use crate::types::{
 /// One node's networking.
 #[derive(Debug)]
 pub struct Netd {
-    config: NetdConfig,
+    node: Arc<Mutex<Node>>,
 }
 
 impl Netd {
     /// Create the fabric or adopt the one that is there, and bring the kernel in line with the state on disk. Running
-    /// containers' connectivity is not touched. The calling thread's network namespace becomes "the host".
+    /// containers' connectivity is not touched. The network namespace of the process is "the host".
     pub async fn open(config: NetdConfig) -> Result<Arc<Self>> {
-        Ok(Arc::new(Self { config }))
+        let runtime = Handle::current();
+        let opened = tokio::task::spawn_blocking(move || Node::open(config, runtime)).await;
+        let node = opened.map_err(|_| Error::Cancelled)??;
+        Ok(Arc::new(Self {
+            node: Arc::new(Mutex::new(node)),
+        }))
     }
 
     /// Make the network exist as given. Idempotent.
     pub async fn ensure_network(&self, config: &NetworkConfig) -> Result<NetworkState> {
-        self.not_yet("create network", &config.id)
+        let config = config.clone();
+        self.run(move |node| node.ensure_network(&config)).await
     }
 
     /// The networks that exist.
     pub fn networks(&self) -> Vec<(NetworkConfig, NetworkState)> {
-        Vec::new()
+        self.read(|node| node.list_networks())
     }
 
     /// Remove a network; `Ok` if there is none. Refused while endpoints exist.
     pub async fn remove_network(&self, id: &str) -> Result<()> {
-        self.not_yet("remove network", id)
+        let id = id.to_owned();
+        self.run(move |node| node.remove_network(&id)).await
     }
 
     /// Make a container's network namespace with all its interfaces and published ports. On error nothing is left.
     pub async fn attach(&self, request: AttachRequest) -> Result<Sandbox> {
-        self.not_yet("attach", &request.sandbox)
+        self.run(move |node| node.attach(request)).await
     }
 
-    /// Remove a container's namespace, interfaces, addresses and ports. Idempotent; goes on after errors and returns the first.
+    /// Remove a container's namespace, interfaces, addresses and ports. Idempotent; goes on after errors and returns the
+    /// first.
     pub async fn detach(&self, sandbox: &str) -> Result<()> {
-        self.not_yet("detach", sandbox)
+        let id = sandbox.to_owned();
+        self.run(move |node| node.detach(&id)).await
     }
 
     /// Add an interface to a live sandbox.
-    pub async fn connect(&self, sandbox: &str, _request: EndpointRequest) -> Result<Endpoint> {
-        self.not_yet("connect", sandbox)
+    pub async fn connect(&self, sandbox: &str, request: EndpointRequest) -> Result<Endpoint> {
+        let id = sandbox.to_owned();
+        self.run(move |node| node.connect(&id, &request)).await
     }
 
     /// Take an interface from a live sandbox.
-    pub async fn disconnect(&self, sandbox: &str, _network: &str) -> Result<()> {
-        self.not_yet("disconnect", sandbox)
+    pub async fn disconnect(&self, sandbox: &str, network: &str) -> Result<()> {
+        let (id, network) = (sandbox.to_owned(), network.to_owned());
+        self.run(move |node| node.disconnect(&id, &network)).await
     }
 
     /// The sandbox as it is, if there is one.
-    pub fn sandbox(&self, _id: &str) -> Option<Sandbox> {
-        None
+    pub fn sandbox(&self, id: &str) -> Option<Sandbox> {
+        self.read(|node| node.sandbox(id))
     }
 
     /// Who is on the network.
-    pub fn endpoints(&self, _network: &str) -> Vec<EndpointInfo> {
-        Vec::new()
+    pub fn endpoints(&self, network: &str) -> Vec<EndpointInfo> {
+        self.read(|node| node.endpoints(network))
     }
 
     /// Drop every sandbox not named: the engine says after its recovery which containers still live.
-    pub async fn retain(&self, _sandboxes: &[String]) -> Result<()> {
-        Ok(())
+    pub async fn retain(&self, sandboxes: &[String]) -> Result<()> {
+        let keep = sandboxes.to_vec();
+        self.run(move |node| node.retain(&keep)).await
     }
 
-    /// Replace the state of one service: its DNS names, virtual IPs and published ports. Idempotent.
+    /// Replace the state of one service: its DNS names, virtual IPs and published ports. Idempotent. A port that cannot be
+    /// held is an error; everything else of the service is in force all the same.
+    ///
+    /// Connections that were already made to a removed backend go on until it ends; only new ones avoid it.
     pub async fn set_service(&self, service: ServiceEndpoint) -> Result<()> {
-        self.not_yet("set service", &service.id)
+        self.run(move |node| node.set_service(service)).await
     }
 
     /// Forget a service. Idempotent.
-    pub async fn remove_service(&self, _id: &str) -> Result<()> {
-        Ok(())
+    pub async fn remove_service(&self, id: &str) -> Result<()> {
+        let id = id.to_owned();
+        self.run(move |node| node.remove_service(&id)).await
     }
 
     /// Who holds the port on some address of the host, if anyone: a sandbox, a service or a foreign program.
-    pub fn publish_conflict(&self, _port: u16, _protocol: Protocol) -> Option<String> {
-        None
+    pub fn publish_conflict(&self, port: u16, protocol: Protocol) -> Option<String> {
+        self.read(|node| node.publish_conflict(port, protocol))
     }
 
     /// Address at which containers reach the host itself (`host-gateway` of extra_hosts).
     pub fn host_gateway(&self) -> Ipv4Addr {
-        Ipv4Addr::UNSPECIFIED
+        self.read(|node| node.host_gateway())
     }
 
     /// What the operator should know: conditions of the host that limit networking.
     pub fn warnings(&self) -> Vec<String> {
-        Vec::new()
+        self.read(|node| node.warnings())
     }
 
     /// Stop serving DNS and release the port reservations. With `remove`, and if no sandbox is left, also remove the
-    /// fabric, the host's veth and the host's table.
-    pub async fn shutdown(&self, _remove: bool) -> Result<()> {
-        Ok(())
+    /// fabric, the host's veth and the host's table; networks stay on disk and come back with the next `open`.
+    pub async fn shutdown(&self, remove: bool) -> Result<()> {
+        self.run(move |node| node.shutdown(remove)).await
     }
 
-    fn not_yet<T>(&self, operation: &'static str, object: &str) -> Result<T> {
-        let source = std::io::Error::new(std::io::ErrorKind::Unsupported, "not built yet");
-        Err(Error::Kernel {
-            operation,
-            object: format!("{object} ({})", self.config.instance),
-            source,
-        })
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Node) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let node = self.node.clone();
+        let work = move || work(&mut node.lock().unwrap_or_else(PoisonError::into_inner));
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|_| Error::Cancelled)?
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&Node) -> T) -> T {
+        look(&self.node.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

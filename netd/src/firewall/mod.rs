@@ -1,0 +1,27 @@
+//! What nftables does for us, as plain data: one table in the host's namespace, two in the fabric, one in each sandbox that
+//! can see a virtual IP. The rulesets are static; published ports, backends and addresses are elements.
+
+mod balancer;
+mod fabric;
+mod host;
+mod task;
+
+pub(crate) use balancer::Balancer;
+pub(crate) use fabric::{Binding, FabricFirewall};
+pub(crate) use host::{Frontend, HostFirewall};
+pub(crate) use task::TaskFirewall;
+
+use crate::nft::{Family, Table};
+
+/// Where destination addresses are rewritten (NF_IP_PRI_NAT_DST), source addresses (NF_IP_PRI_NAT_SRC), and filters work.
+const DESTINATION: i32 = -100;
+const SOURCE: i32 = 100;
+const FILTER: i32 = 0;
+
+/// Our table in a namespace that is ours.
+fn own_table(family: Family) -> Table {
+    Table {
+        family,
+        name: "shoal".into(),
+    }
+}

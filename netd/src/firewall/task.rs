@@ -1,0 +1,99 @@
+//! The table inside a sandbox: virtual IPs are rewritten where the connection begins, so the fabric sees only tasks'
+//! addresses and connection tracking happens only in sandboxes that can see a service.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use super::{Balancer, DESTINATION, own_table};
+use crate::nft::{Chain, Data, Expr, Family, Field, Hook, Key, Kind, Set, Transaction, matching};
+
+const FRONTENDS: Set = Set {
+    name: "vips",
+    key: &[Field::Ipv4],
+    data: Data::Verdict,
+};
+const BACKENDS: Set = Set {
+    name: "backends",
+    key: &[Field::Ipv4, Field::Slot],
+    data: Data::Fields(&[Field::Ipv4]),
+};
+const REFUSE: &str = "refuse";
+
+/// Every virtual IP that the sandbox can see, with the addresses behind it.
+pub(crate) type VirtualIps = BTreeMap<Ipv4Addr, Vec<Ipv4Addr>>;
+
+#[derive(Debug)]
+pub(crate) struct TaskFirewall;
+
+impl TaskFirewall {
+    pub(crate) fn balancer() -> Balancer {
+        Balancer::new(
+            own_table(Family::Ipv4),
+            &FRONTENDS,
+            &BACKENDS,
+            spread,
+            Some(REFUSE),
+        )
+    }
+
+    /// The table without elements.
+    pub(crate) fn ruleset() -> Transaction {
+        let table = own_table(Family::Ipv4);
+        let mut t = Transaction::default();
+        t.reset_table(&table);
+        t.set(&table, &FRONTENDS);
+        t.set(&table, &BACKENDS);
+        t.chain(
+            &table,
+            &Chain {
+                name: REFUSE.into(),
+                base: None,
+            },
+        );
+        t.rule(&table, REFUSE, &[Expr::Refuse]);
+        let base = Some((Kind::Nat, Hook::Output, DESTINATION, false));
+        t.chain(
+            &table,
+            &Chain {
+                name: "output".into(),
+                base,
+            },
+        );
+        let lookup = Expr::VerdictMap {
+            set: FRONTENDS.name.into(),
+            reg: 0,
+        };
+        t.rule(&table, "output", &[matching::destination(0), lookup]);
+        t
+    }
+
+    pub(crate) fn elements(vips: &VirtualIps) -> BTreeMap<Key, Vec<Key>> {
+        let key = |ip: &Ipv4Addr| Key::default().ipv4(*ip);
+        vips.iter()
+            .map(|(vip, backends)| (key(vip), backends.iter().map(key).collect()))
+            .collect()
+    }
+
+    /// Remove the table: with no virtual IP in sight, connection tracking is switched off again.
+    pub(crate) fn remove() -> Transaction {
+        let mut t = Transaction::default();
+        t.delete_table(&own_table(Family::Ipv4));
+        t
+    }
+}
+
+fn spread(modulus: u32) -> Vec<Expr> {
+    vec![
+        matching::destination(0),
+        Expr::Random { modulus, reg: 1 },
+        Expr::Map {
+            set: BACKENDS.name.into(),
+            reg: 0,
+            into: 2,
+        },
+        Expr::Dnat {
+            address: 2,
+            port: None,
+        },
+    ]
+}

@@ -1,0 +1,190 @@
+//! The host's side: its namespace as the agent sees it, one veth and one table in it, and what it says about itself.
+
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+use ipnet::Ipv4Net;
+
+use crate::error::{Error, Result};
+use crate::netlink::{Link, LinkChange, Route, Socket, Veth};
+use crate::{firewall::HostFirewall, names};
+
+const USUAL_MTU: u32 = 1500;
+
+/// The host's namespace, with sockets open in it.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) netns: OwnedFd,
+    pub(crate) route: Socket,
+    pub(crate) netfilter: Socket,
+    /// Name of our veth.
+    pub(crate) uplink: String,
+    alias: String,
+    table: String,
+}
+
+impl Host {
+    /// The calling thread's namespace is the host's.
+    pub(crate) fn open(instance: &str) -> Result<Self> {
+        let failed = |source| Error::Kernel {
+            operation: "enter",
+            object: "the host's network namespace".into(),
+            source,
+        };
+        let netns = sys::netns::current().map_err(failed)?;
+        Ok(Self {
+            netns,
+            route: Socket::route().map_err(failed)?,
+            netfilter: Socket::netfilter().map_err(failed)?,
+            uplink: names::host_uplink(instance),
+            alias: names::alias(instance),
+            table: names::host_table(instance),
+        })
+    }
+
+    pub(crate) fn firewall(&self, fabric: Ipv4Addr) -> HostFirewall {
+        HostFirewall {
+            table: self.table.clone(),
+            uplink: self.uplink.clone(),
+            fabric,
+        }
+    }
+
+    /// What the host's routes lay claim to, ours not counted.
+    pub(crate) fn claimed(&mut self) -> Result<Vec<(Ipv4Net, String)>> {
+        let failed = |source| Error::Kernel {
+            operation: "list",
+            object: "the host's routes".into(),
+            source,
+        };
+        let links = Link::list(&mut self.route).map_err(failed)?;
+        let name = |index: Option<u32>| {
+            links
+                .iter()
+                .find(|l| Some(l.index) == index)
+                .map(|l| l.name.as_str())
+        };
+        let routes = Route::list(&mut self.route).map_err(failed)?;
+        let others = routes.iter().filter(|r| name(r.link) != Some(&self.uplink));
+        Ok(others
+            .map(|r| {
+                (
+                    r.destination,
+                    format!(
+                        "the host's route {} on {}",
+                        r.destination,
+                        name(r.link).unwrap_or("?")
+                    ),
+                )
+            })
+            .collect())
+    }
+
+    /// MTU of the link with the default route.
+    pub(crate) fn mtu(&mut self) -> u32 {
+        let mut find = || -> io::Result<Option<u32>> {
+            let default = Route::list(&mut self.route)?
+                .into_iter()
+                .find(|r| r.destination.prefix_len() == 0);
+            let Some(index) = default.and_then(|r| r.link) else {
+                return Ok(None);
+            };
+            Ok(Link::list(&mut self.route)?
+                .into_iter()
+                .find(|l| l.index == index)
+                .map(|l| l.mtu))
+        };
+        find()
+            .ok()
+            .flatten()
+            .filter(|mtu| (576..=65535).contains(mtu))
+            .unwrap_or(USUAL_MTU)
+    }
+
+    /// Our veth, if it is there. Somebody else's link of that name is an error.
+    pub(crate) fn find_uplink(&mut self) -> Result<Option<Link>> {
+        let name = self.uplink.clone();
+        let link = Link::find(&mut self.route, &name).map_err(|e| self.failed("find", e))?;
+        match link {
+            // Between its birth and its naming a crash may leave it without an alias.
+            Some(link) if link.alias.as_ref().is_some_and(|a| *a != self.alias) => {
+                let other = format!("it belongs to {}", link.alias.unwrap_or_default());
+                Err(self.failed("adopt", io::Error::new(io::ErrorKind::AlreadyExists, other)))
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// Make the veth to the fabric, whose end is born in `fabric`.
+    pub(crate) fn create_uplink(&mut self, fabric: &OwnedFd) -> Result<()> {
+        use std::os::fd::AsFd;
+        let mtu = self.mtu();
+        let name = self.uplink.clone();
+        let veth = Veth {
+            name: &name,
+            master: None,
+            mtu,
+            peer: names::UPLINK,
+            peer_netns: fabric.as_fd(),
+            peer_mac: None,
+        };
+        self.route
+            .request(veth.create())
+            .map_err(|e| self.failed("create", e))
+    }
+
+    /// Mark, raise and address the veth. 127.0.0.0/8 may pass on this one device, so that a published port answers on
+    /// 127.0.0.1; its only neighbour is the fabric, which drops such packets from containers.
+    pub(crate) fn configure_uplink(&mut self, address: Ipv4Addr, prefix_len: u8) -> Result<u32> {
+        let name = self.uplink.clone();
+        let alias = self.alias.clone();
+        let change = LinkChange {
+            alias: Some(&alias),
+            up: true,
+            route_localnet: true,
+        };
+        self.route
+            .request(Link::change(&name, &change))
+            .map_err(|e| self.failed("configure", e))?;
+        let link = self
+            .find_uplink()?
+            .ok_or_else(|| self.failed("find", io::ErrorKind::NotFound.into()))?;
+        let add = Route::add_address(link.index, address, prefix_len);
+        self.route.request(add).map_err(|e| self.failed("address", e))?;
+        Ok(link.index)
+    }
+
+    /// Delete our veth if there is one; refuse to touch another's.
+    pub(crate) fn delete_uplink(&mut self) -> Result<()> {
+        if self.find_uplink()?.is_none() {
+            return Ok(());
+        }
+        let name = self.uplink.clone();
+        Link::ensure_deleted(&mut self.route, &name).map_err(|e| self.failed("delete", e))
+    }
+
+    /// What limits networking on this host.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let forwarding = sys::netns::run_in(&self.netns, || {
+            fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
+        });
+        match forwarding {
+            Ok(Ok(value)) if value.trim() == "0" => vec![
+                "IPv4 forwarding is disabled on this host: published ports answer local clients only, and containers \
+                 cannot reach the outside (remedy: sysctl net.ipv4.ip_forward=1)"
+                    .into(),
+            ],
+            _ => Vec::new(),
+        }
+    }
+
+    fn failed(&self, operation: &'static str, source: io::Error) -> Error {
+        Error::Kernel {
+            operation,
+            object: format!("link {}", self.uplink),
+            source,
+        }
+    }
+}

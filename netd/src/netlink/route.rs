@@ -1,0 +1,134 @@
+//! IPv4 addresses and routes.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, NlasIterator};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::socket::{Request, Socket};
+
+const RTM_NEWROUTE: u16 = 24;
+/// `struct rtmsg`.
+const RTMSG: usize = 12;
+const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+
+/// A unicast or local IPv4 route as the kernel has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) destination: Ipv4Net,
+    pub(crate) gateway: Option<Ipv4Addr>,
+    /// Index of the outgoing link.
+    pub(crate) link: Option<u32>,
+}
+
+impl Route {
+    /// Give the link an address, with the on-link route that comes with it. Repeating it is fine.
+    pub(crate) fn add_address(index: u32, address: Ipv4Addr, prefix_len: u8) -> Request {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.prefix_len = prefix_len;
+        message.header.index = index;
+        message.attributes = vec![
+            AddressAttribute::Local(address.into()),
+            AddressAttribute::Address(address.into()),
+        ];
+        if let Ok(net) = Ipv4Net::new(address, prefix_len)
+            && prefix_len < 31
+        {
+            message
+                .attributes
+                .push(AddressAttribute::Broadcast(net.broadcast()));
+        }
+        Request::route(
+            &RouteNetlinkMessage::NewAddress(message),
+            NLM_F_CREATE | NLM_F_REPLACE,
+        )
+    }
+
+    /// Route `destination` through `gateway`, or straight onto the link. Replaces an equal route.
+    pub(crate) fn add(destination: Ipv4Net, gateway: Option<Ipv4Addr>, index: u32) -> Request {
+        Request::route(
+            &RouteNetlinkMessage::NewRoute(message(destination, gateway, index)),
+            NLM_F_CREATE | NLM_F_REPLACE,
+        )
+    }
+
+    pub(crate) fn delete(destination: Ipv4Net, gateway: Option<Ipv4Addr>, index: u32) -> Request {
+        Request::route(
+            &RouteNetlinkMessage::DelRoute(message(destination, gateway, index)),
+            0,
+        )
+    }
+
+    /// The routes of every table in the socket's namespace.
+    pub(crate) fn list(socket: &mut Socket) -> io::Result<Vec<Self>> {
+        let mut all = RouteMessage::default();
+        all.header.address_family = AddressFamily::Inet;
+        let request = Request::route(&RouteNetlinkMessage::GetRoute(all), 0);
+        socket.dump(&request, |kind, body| {
+            if kind == RTM_NEWROUTE {
+                Self::parse(body)
+            } else {
+                None
+            }
+        })
+    }
+
+    fn parse(body: &[u8]) -> Option<Self> {
+        let (prefix_len, kind) = (*body.get(1)?, *body.get(7)?);
+        if !matches!(kind, RTN_UNICAST | RTN_LOCAL) {
+            return None;
+        }
+        let (mut destination, mut gateway, mut link) = (Ipv4Addr::UNSPECIFIED, None, None);
+        for nla in NlasIterator::new(body.get(RTMSG..)?).flatten() {
+            let value: Option<[u8; 4]> = nla.value().try_into().ok();
+            match (nla.kind(), value) {
+                (RTA_DST, Some(v)) => destination = v.into(),
+                (RTA_GATEWAY, Some(v)) => gateway = Some(v.into()),
+                (RTA_OIF, Some(v)) => link = Some(u32::from_ne_bytes(v)),
+                _ => {}
+            }
+        }
+        Some(Self {
+            destination: Ipv4Net::new(destination, prefix_len).ok()?,
+            gateway,
+            link,
+        })
+    }
+}
+
+fn message(destination: Ipv4Net, gateway: Option<Ipv4Addr>, index: u32) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.destination_prefix_length = destination.prefix_len();
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.kind = RouteType::Unicast;
+    message.header.scope = if gateway.is_some() {
+        RouteScope::Universe
+    } else {
+        RouteScope::Link
+    };
+    if destination.prefix_len() > 0 {
+        message
+            .attributes
+            .push(RouteAttribute::Destination(RouteAddress::Inet(
+                destination.network(),
+            )));
+    }
+    message
+        .attributes
+        .extend(gateway.map(|g| RouteAttribute::Gateway(RouteAddress::Inet(g))));
+    message.attributes.push(RouteAttribute::Oif(index));
+    message
+}

@@ -1,0 +1,399 @@
+//! The expressions of a rule, and the phrases that our rules are made of.
+//!
+//! Registers are the 32-bit ones, counted from 0; nf_tables calls register n `NFT_REG32_00 + n`.
+
+use std::net::Ipv4Addr;
+
+use super::attr::Attrs;
+use super::key::interface_name;
+
+/// `NFT_REG32_00`.
+const REG32: u32 = 8;
+const REG_VERDICT: u32 = 0;
+const NFTA_EXPR_NAME: u16 = 1;
+const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_DATA_VERDICT: u16 = 2;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Accept,
+    Drop,
+    Goto(String),
+}
+
+/// meta keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meta {
+    Protocol = 1,
+    InName = 6,
+    OutName = 7,
+    L4Protocol = 16,
+}
+
+/// Where a payload offset counts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Base {
+    Link = 0,
+    Network = 1,
+    Transport = 2,
+}
+
+/// conntrack keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ct {
+    State = 0,
+    Status = 2,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Expr {
+    Meta {
+        key: Meta,
+        reg: u32,
+    },
+    Payload {
+        base: Base,
+        offset: u32,
+        len: u32,
+        reg: u32,
+    },
+    Ct {
+        key: Ct,
+        reg: u32,
+    },
+    /// Type of the destination address (RTN_LOCAL …).
+    FibDestination {
+        reg: u32,
+    },
+    /// A number from 0 to modulus − 1, anew for each packet.
+    Random {
+        modulus: u32,
+        reg: u32,
+    },
+    /// `reg & mask`; mask has the field's length.
+    Mask {
+        reg: u32,
+        mask: Vec<u8>,
+    },
+    Compare {
+        reg: u32,
+        equal: bool,
+        value: Vec<u8>,
+    },
+    /// In the set, or not.
+    Member {
+        set: String,
+        reg: u32,
+        not: bool,
+    },
+    /// Load the map's value; no element, no match.
+    Map {
+        set: String,
+        reg: u32,
+        into: u32,
+    },
+    /// Take the map's verdict; no element, no match.
+    VerdictMap {
+        set: String,
+        reg: u32,
+    },
+    Dnat {
+        address: u32,
+        port: Option<u32>,
+    },
+    Masquerade,
+    /// ICMP port unreachable: a connecting client sees "connection refused" at once.
+    Refuse,
+    Verdict(Verdict),
+}
+
+impl Expr {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Meta { .. } => "meta",
+            Self::Payload { .. } => "payload",
+            Self::Ct { .. } => "ct",
+            Self::FibDestination { .. } => "fib",
+            Self::Random { .. } => "numgen",
+            Self::Mask { .. } => "bitwise",
+            Self::Compare { .. } => "cmp",
+            Self::Member { .. } | Self::Map { .. } | Self::VerdictMap { .. } => "lookup",
+            Self::Dnat { .. } => "nat",
+            Self::Masquerade => "masq",
+            Self::Refuse => "reject",
+            Self::Verdict(_) => "immediate",
+        }
+    }
+
+    pub(super) fn encode(&self, out: &mut Attrs) {
+        out.text(NFTA_EXPR_NAME, self.name());
+        out.nest(NFTA_EXPR_DATA, |a| self.encode_data(a));
+    }
+
+    fn encode_data(&self, a: &mut Attrs) {
+        match self {
+            Self::Meta { key, reg } => a.number(1, REG32 + reg).number(2, *key as u32),
+            Self::Payload {
+                base,
+                offset,
+                len,
+                reg,
+            } => a
+                .number(1, REG32 + reg)
+                .number(2, *base as u32)
+                .number(3, *offset)
+                .number(4, *len),
+            Self::Ct { key, reg } => a.number(1, REG32 + reg).number(2, *key as u32),
+            // result addrtype, flags daddr
+            Self::FibDestination { reg } => a.number(1, REG32 + reg).number(2, 3).number(3, 2),
+            // type random
+            Self::Random { modulus, reg } => a.number(1, REG32 + reg).number(2, *modulus).number(3, 1),
+            Self::Mask { reg, mask } => {
+                a.number(1, REG32 + reg)
+                    .number(2, REG32 + reg)
+                    .number(3, mask.len() as u32);
+                value(a, 4, mask);
+                value(a, 5, &vec![0; mask.len()])
+            }
+            Self::Compare {
+                reg,
+                equal,
+                value: bytes,
+            } => {
+                a.number(1, REG32 + reg).number(2, u32::from(!equal));
+                value(a, 3, bytes)
+            }
+            Self::Member { set, reg, not } => {
+                a.text(1, set).number(2, REG32 + reg).number(5, u32::from(*not))
+            }
+            Self::Map { set, reg, into } => a.text(1, set).number(2, REG32 + reg).number(3, REG32 + into),
+            Self::VerdictMap { set, reg } => a.text(1, set).number(2, REG32 + reg).number(3, REG_VERDICT),
+            Self::Dnat { address, port } => {
+                a.number(1, 1)
+                    .number(2, libc::AF_INET as u32)
+                    .number(3, REG32 + address);
+                if let Some(port) = port {
+                    a.number(5, REG32 + port);
+                }
+                a
+            }
+            Self::Masquerade => a,
+            Self::Refuse => a.number(1, 0).put(2, &[3]),
+            Self::Verdict(verdict) => a.number(1, REG_VERDICT).nest(2, |a| verdict.encode(a)),
+        };
+    }
+}
+
+impl Verdict {
+    /// As the content of a data attribute.
+    pub(super) fn encode(&self, a: &mut Attrs) {
+        a.nest(NFTA_DATA_VERDICT, |a| {
+            match self {
+                Self::Drop => a.number(1, 0),
+                Self::Accept => a.number(1, 1),
+                Self::Goto(chain) => a.number(1, -4i32 as u32).text(2, chain),
+            };
+        });
+    }
+}
+
+fn value<'a>(a: &'a mut Attrs, kind: u16, bytes: &[u8]) -> &'a mut Attrs {
+    a.nest(kind, |a| {
+        a.put(NFTA_DATA_VALUE, bytes);
+    })
+}
+
+/// The phrases of our rules. Each loads register 0 upwards.
+pub(crate) mod matching {
+    use super::{Base, Ct, Expr, Ipv4Addr, Meta, interface_name};
+
+    pub(crate) const ETHER_TYPE_IPV4: [u8; 2] = [0x08, 0x00];
+    pub(crate) const ETHER_TYPE_ARP: [u8; 2] = [0x08, 0x06];
+
+    pub(crate) fn in_name(reg: u32) -> Expr {
+        Expr::Meta {
+            key: Meta::InName,
+            reg,
+        }
+    }
+
+    pub(crate) fn source(reg: u32) -> Expr {
+        Expr::Payload {
+            base: Base::Network,
+            offset: 12,
+            len: 4,
+            reg,
+        }
+    }
+
+    pub(crate) fn destination(reg: u32) -> Expr {
+        Expr::Payload {
+            base: Base::Network,
+            offset: 16,
+            len: 4,
+            reg,
+        }
+    }
+
+    pub(crate) fn l4_protocol(reg: u32) -> Expr {
+        Expr::Meta {
+            key: Meta::L4Protocol,
+            reg,
+        }
+    }
+
+    pub(crate) fn destination_port(reg: u32) -> Expr {
+        Expr::Payload {
+            base: Base::Transport,
+            offset: 2,
+            len: 2,
+            reg,
+        }
+    }
+
+    pub(crate) fn ether_source(reg: u32) -> Expr {
+        Expr::Payload {
+            base: Base::Link,
+            offset: 6,
+            len: 6,
+            reg,
+        }
+    }
+
+    /// Sender address of an ARP packet.
+    pub(crate) fn arp_sender(reg: u32) -> Expr {
+        Expr::Payload {
+            base: Base::Network,
+            offset: 14,
+            len: 4,
+            reg,
+        }
+    }
+
+    /// Hardware address that an ARP packet claims for its sender.
+    pub(crate) fn arp_sender_mac(reg: u32) -> Expr {
+        Expr::Payload {
+            base: Base::Network,
+            offset: 8,
+            len: 6,
+            reg,
+        }
+    }
+
+    pub(crate) fn from(interface: &str) -> Vec<Expr> {
+        vec![in_name(0), equal(interface_name(interface).to_vec())]
+    }
+
+    /// Interface names that begin with `prefix`.
+    pub(crate) fn from_any(prefix: &str) -> Vec<Expr> {
+        vec![in_name(0), equal(prefix.as_bytes().to_vec())]
+    }
+
+    pub(crate) fn to(interface: &str) -> Vec<Expr> {
+        vec![
+            Expr::Meta {
+                key: Meta::OutName,
+                reg: 0,
+            },
+            equal(interface_name(interface).to_vec()),
+        ]
+    }
+
+    pub(crate) fn to_member(set: &str) -> Vec<Expr> {
+        vec![
+            Expr::Meta {
+                key: Meta::OutName,
+                reg: 0,
+            },
+            Expr::Member {
+                set: set.into(),
+                reg: 0,
+                not: false,
+            },
+        ]
+    }
+
+    pub(crate) fn from_member(set: &str) -> Vec<Expr> {
+        vec![
+            in_name(0),
+            Expr::Member {
+                set: set.into(),
+                reg: 0,
+                not: false,
+            },
+        ]
+    }
+
+    pub(crate) fn addressed_to(address: Ipv4Addr) -> Vec<Expr> {
+        vec![destination(0), equal(address.octets().to_vec())]
+    }
+
+    /// Source in 127.0.0.0/8.
+    pub(crate) fn from_loopback() -> Vec<Expr> {
+        vec![
+            Expr::Payload {
+                base: Base::Network,
+                offset: 12,
+                len: 1,
+                reg: 0,
+            },
+            equal(vec![127]),
+        ]
+    }
+
+    pub(crate) fn ether_type(kind: [u8; 2]) -> Vec<Expr> {
+        vec![
+            Expr::Meta {
+                key: Meta::Protocol,
+                reg: 0,
+            },
+            equal(kind.to_vec()),
+        ]
+    }
+
+    pub(crate) fn protocol(number: u8) -> Vec<Expr> {
+        vec![l4_protocol(0), equal(vec![number])]
+    }
+
+    /// The destination is an address of this namespace (RTN_LOCAL).
+    pub(crate) fn to_this_host() -> Vec<Expr> {
+        vec![
+            Expr::FibDestination { reg: 0 },
+            equal(2u32.to_ne_bytes().to_vec()),
+        ]
+    }
+
+    /// Established or related.
+    pub(crate) fn known_connection() -> Vec<Expr> {
+        has_bits(Ct::State, 2 | 4)
+    }
+
+    /// The connection's destination was rewritten (IPS_DST_NAT).
+    pub(crate) fn redirected() -> Vec<Expr> {
+        has_bits(Ct::Status, 1 << 5)
+    }
+
+    fn has_bits(key: Ct, bits: u32) -> Vec<Expr> {
+        vec![
+            Expr::Ct { key, reg: 0 },
+            Expr::Mask {
+                reg: 0,
+                mask: bits.to_ne_bytes().to_vec(),
+            },
+            Expr::Compare {
+                reg: 0,
+                equal: false,
+                value: vec![0; 4],
+            },
+        ]
+    }
+
+    fn equal(value: Vec<u8>) -> Expr {
+        Expr::Compare {
+            reg: 0,
+            equal: true,
+            value,
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! nftables spoken over netlink: our own encoder for the few messages and expressions that the node needs.
+//!
+//! Rules of the house: the ruleset is static, what changes are elements of sets and maps; every change is one transaction.
+//! Source of numbers and layouts: linux/netfilter/nf_tables.h and net/netfilter/*.c.
+
+mod attr;
+mod expr;
+mod key;
+mod transaction;
+
+pub(crate) use expr::{Expr, Verdict, matching};
+pub(crate) use key::{Field, Key};
+pub(crate) use transaction::{Chain, Data, Element, Family, Hook, Kind, Set, Table, Transaction};

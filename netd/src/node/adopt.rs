@@ -1,0 +1,172 @@
+//! After a start: take over what is there, repair what differs from the records, remove what nobody remembers. Containers
+//! that are in order keep every link, address and connection.
+
+use std::collections::BTreeSet;
+
+use super::sandboxes::{RESOLVER, bindings};
+use super::services;
+use super::{Errors, NetworkRecord, Node, Sandbox, SandboxRecord, Service};
+use crate::dns::DnsSockets;
+use crate::error::Result;
+use crate::firewall::{FabricFirewall, Frontend};
+use crate::netlink::Socket;
+use crate::{names, netns};
+
+impl Node {
+    pub(super) fn adopt(&mut self) -> Result<()> {
+        let networks: Vec<NetworkRecord> = self.stores.networks.read_all()?;
+        for record in &networks {
+            let state = &record.state;
+            self.fabric
+                .ensure_bridge(&state.bridge, state.gateway, state.subnet, state.mtu)?;
+            self.route_to(record)?;
+            self.announce_network(record)?;
+        }
+        for record in self.stores.sandboxes.read_all::<SandboxRecord>()? {
+            self.adopt_sandbox(record)?;
+        }
+        for service in self.stores.services.read_all::<Service>()? {
+            self.adopt_service(service);
+        }
+        self.write_rules(&networks)?;
+        self.remove_strangers()?;
+        let sandboxes: Vec<_> = self.sandboxes.keys().cloned().collect();
+        for id in sandboxes {
+            if let Err(error) = self.balance_sandbox(&id) {
+                tracing::warn!(container.id = %id, error = chain(&error), "virtual IPs not restored");
+            }
+        }
+        self.networks.keys().for_each(|id| self.refresh_zone(id));
+        Ok(())
+    }
+
+    /// A record without a namespace is what a reboot or a crash in `attach` leaves: it is dropped.
+    fn adopt_sandbox(&mut self, record: SandboxRecord) -> Result<()> {
+        let (id, path) = (record.id.clone(), names::netns(&self.config.run_dir, &record.id));
+        let known = record
+            .endpoints
+            .iter()
+            .all(|e| self.networks.contains_key(&e.network));
+        let Some(namespace) = netns::open(&path)?.filter(|_| known) else {
+            return self.stores.sandboxes.remove(&id);
+        };
+        for frontend in record.frontends() {
+            self.adopt_port(&super::sandboxes::owner(&id), frontend);
+        }
+        let endpoints = record.endpoints.clone();
+        self.sandboxes.insert(
+            id.clone(),
+            Sandbox {
+                record,
+                balancer: None,
+                dns: None,
+            },
+        );
+        self.name_sandbox(&id);
+        if endpoints.is_empty() {
+            return Ok(());
+        }
+        let ports: BTreeSet<_> = self.fabric.links()?.into_iter().map(|l| l.name).collect();
+        let missing: Vec<_> = endpoints
+            .into_iter()
+            .filter(|e| !ports.contains(&names::port(&id, &e.network)))
+            .collect();
+        let (mut inside, sockets) = netns::run(&path, &namespace, || {
+            Ok((Socket::route()?, DnsSockets::bind(RESOLVER)))
+        })?;
+        if !missing.is_empty() {
+            tracing::warn!(container.id = %id, count = missing.len(), "interfaces were missing; making them again");
+            if let Err(error) = self.make_links(&id, &namespace, &mut inside, &missing) {
+                tracing::warn!(container.id = %id, error = chain(&error), "interfaces not restored");
+            }
+        }
+        match sockets {
+            Ok(sockets) => self.serve_sandbox(&id, sockets),
+            Err(error) => {
+                tracing::warn!(container.id = %id, %error, "127.0.0.11 does not answer in this container");
+                Ok(())
+            }
+        }
+    }
+
+    fn adopt_service(&mut self, service: Service) {
+        for frontend in &service.frontends {
+            self.adopt_port(&services::owner(&service.wanted.name), *frontend);
+        }
+        self.services.insert(service.wanted.id.clone(), service);
+    }
+
+    fn adopt_port(&mut self, owner: &str, frontend: Frontend) {
+        if let Err(error) = self.ports.adopt(&self.host.netns, owner, frontend) {
+            self.warnings.push(format!("{owner}: {}", chain(&error)));
+        }
+    }
+
+    /// All tables anew, each in one transaction: no packet sees a gap, no connection is forgotten.
+    fn write_rules(&mut self, networks: &[NetworkRecord]) -> Result<()> {
+        let mut fabric = self.fabric.firewall().ruleset();
+        for NetworkRecord { config, state } in networks {
+            FabricFirewall::add_network(&mut fabric, &state.bridge, state.gateway, config.internal);
+        }
+        for sandbox in self.sandboxes.values() {
+            FabricFirewall::bind(
+                &mut fabric,
+                &bindings(&sandbox.record.id, &sandbox.record.endpoints),
+            );
+        }
+        self.fabric.balancer = FabricFirewall::balancer();
+        self.balance_ports(fabric)?;
+        let sandboxes = self.sandboxes.values().flat_map(|s| s.record.frontends());
+        let frontends: Vec<_> = sandboxes
+            .chain(self.services.values().flat_map(|s| s.frontends.clone()))
+            .collect();
+        let host = self.host_firewall.ruleset(&frontends);
+        self.commit_host(host, "write the rules of")
+    }
+
+    /// Links of the fabric and namespace files that no record knows.
+    fn remove_strangers(&mut self) -> Result<()> {
+        let mut known: BTreeSet<String> = self
+            .networks
+            .values()
+            .map(|n| n.record.state.bridge.clone())
+            .collect();
+        for sandbox in self.sandboxes.values() {
+            known.extend(
+                sandbox
+                    .record
+                    .endpoints
+                    .iter()
+                    .map(|e| names::port(&sandbox.record.id, &e.network)),
+            );
+        }
+        let mut errors = Errors::default();
+        let ours =
+            |name: &str| name.starts_with(names::BRIDGE_PREFIX) || name.starts_with(names::PORT_PREFIX);
+        for link in self
+            .fabric
+            .links()?
+            .into_iter()
+            .filter(|l| ours(&l.name) && !known.contains(&l.name))
+        {
+            errors.collect(self.fabric.delete_link(&link.name));
+        }
+        for name in netns::list(&names::netns_dir(&self.config.run_dir))? {
+            if name != "fabric" && !self.sandboxes.contains_key(&name) {
+                errors.collect(netns::remove(&names::netns(&self.config.run_dir, &name)));
+            }
+        }
+        errors.first()
+    }
+}
+
+/// The error with its causes, for a log line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}

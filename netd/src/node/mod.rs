@@ -1,0 +1,215 @@
+//! The node's networking as one state, changed by one caller at a time: records (what should be), the kernel's objects
+//! (what is), and the DNS directory (what is said). Blocking; `Netd` calls it from threads that may block.
+
+mod adopt;
+mod networks;
+mod sandboxes;
+mod services;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+
+use crate::dns::{Directory, DnsServer, DnsTasks, Upstreams};
+use crate::error::{Error, Result};
+use crate::fabric::Fabric;
+use crate::firewall::{Balancer, Frontend, HostFirewall};
+use crate::host::Host;
+use crate::nft::Transaction;
+use crate::ports::Ports;
+use crate::store::Store;
+use crate::types::{Endpoint, NetdConfig, NetworkConfig, NetworkState, Publish, ServiceEndpoint};
+use crate::{names, netns};
+
+/// A network on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct NetworkRecord {
+    config: NetworkConfig,
+    state: NetworkState,
+}
+
+/// A sandbox on disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct SandboxRecord {
+    id: String,
+    hostname: String,
+    endpoints: Vec<Endpoint>,
+    published: Vec<PublishRecord>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct PublishRecord {
+    /// With the real host port.
+    publish: Publish,
+    /// Port at the fabric's uplink.
+    fabric_port: u16,
+}
+
+#[derive(Debug)]
+struct Network {
+    record: NetworkRecord,
+    /// Address given last, so that a freed one rests.
+    last: Option<Ipv4Addr>,
+    _dns: Option<DnsTasks>,
+}
+
+#[derive(Debug)]
+struct Sandbox {
+    record: SandboxRecord,
+    /// Virtual IPs in its namespace; `None`: there is no table.
+    balancer: Option<Balancer>,
+    dns: Option<DnsTasks>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Service {
+    wanted: ServiceEndpoint,
+    frontends: Vec<Frontend>,
+}
+
+#[derive(Debug)]
+struct Stores {
+    networks: Store,
+    sandboxes: Store,
+    services: Store,
+}
+
+/// The state of one node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    config: NetdConfig,
+    host: Host,
+    fabric: Fabric,
+    host_firewall: HostFirewall,
+    stores: Stores,
+    networks: BTreeMap<String, Network>,
+    sandboxes: BTreeMap<String, Sandbox>,
+    services: BTreeMap<String, Service>,
+    ports: Ports,
+    dns: DnsServer,
+    directory: Arc<RwLock<Directory>>,
+    /// Found while adopting.
+    warnings: Vec<String>,
+}
+
+impl Node {
+    /// See [`crate::Netd::open`]. Must be called on a thread in the host's namespace.
+    pub(crate) fn open(config: NetdConfig, runtime: Handle) -> Result<Self> {
+        let stores = Stores {
+            networks: Store::open(config.state_dir.join("networks"), true)?,
+            sandboxes: Store::open(config.run_dir.join("netd/sandboxes"), false)?,
+            services: Store::open(config.run_dir.join("netd/services"), false)?,
+        };
+        let dir = names::netns_dir(&config.run_dir);
+        std::fs::create_dir_all(&dir).map_err(|source| Error::Namespace {
+            path: dir,
+            operation: "create",
+            source,
+        })?;
+        let mut host = Host::open(&config.instance)?;
+        let fabric = Fabric::open(&config.run_dir, &config.instance, &mut host)?;
+        let directory = Arc::new(RwLock::new(Directory::default()));
+        let upstreams = Upstreams::new(config.upstreams.clone());
+        let mut node = Self {
+            host_firewall: host.firewall(fabric.address),
+            dns: DnsServer::new(directory.clone(), upstreams, runtime),
+            config,
+            host,
+            fabric,
+            stores,
+            networks: BTreeMap::new(),
+            sandboxes: BTreeMap::new(),
+            services: BTreeMap::new(),
+            ports: Ports::default(),
+            directory,
+            warnings: Vec::new(),
+        };
+        node.adopt()?;
+        Ok(node)
+    }
+
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.host
+            .warnings()
+            .into_iter()
+            .chain(self.warnings.iter().cloned())
+            .collect()
+    }
+
+    pub(crate) fn host_gateway(&self) -> Ipv4Addr {
+        self.fabric.host_address
+    }
+
+    pub(crate) fn publish_conflict(&self, port: u16, protocol: crate::types::Protocol) -> Option<String> {
+        self.ports.holder(&self.host.netns, port, protocol)
+    }
+
+    /// See [`crate::Netd::shutdown`].
+    pub(crate) fn shutdown(&mut self, remove: bool) -> Result<()> {
+        self.networks.values_mut().for_each(|n| n._dns = None);
+        self.sandboxes.values_mut().for_each(|s| s.dns = None);
+        self.ports.release_all();
+        if !remove || !self.sandboxes.is_empty() {
+            return Ok(());
+        }
+        let mut errors = Errors::default();
+        errors.collect(self.commit_host(self.host_firewall.delete(), "remove the table of"));
+        errors.collect(self.host.delete_uplink());
+        errors.collect(netns::remove(&self.fabric.path));
+        errors.first()
+    }
+
+    fn network(&self, id: &str) -> Result<&NetworkRecord> {
+        self.networks
+            .get(id)
+            .map(|n| &n.record)
+            .ok_or_else(|| Error::NetworkNotFound(id.to_owned()))
+    }
+
+    fn directory(&self) -> RwLockWriteGuard<'_, Directory> {
+        self.directory.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn commit_host(&mut self, transaction: Transaction, operation: &'static str) -> Result<()> {
+        transaction
+            .commit(&mut self.host.netfilter)
+            .map_err(|source| Error::Kernel {
+                operation,
+                object: "the host's packet filter".into(),
+                source,
+            })
+    }
+
+    fn commit_fabric(&mut self, transaction: Transaction, operation: &'static str) -> Result<()> {
+        transaction
+            .commit(&mut self.fabric.netfilter)
+            .map_err(|source| Error::Kernel {
+                operation,
+                object: "the fabric's packet filter".into(),
+                source,
+            })
+    }
+}
+
+/// Teardown goes on after an error; the first one is told.
+#[derive(Debug, Default)]
+struct Errors(Option<Error>);
+
+impl Errors {
+    fn collect<T>(&mut self, result: Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.0.get_or_insert(error);
+                None
+            }
+        }
+    }
+
+    fn first(self) -> Result<()> {
+        self.0.map_or(Ok(()), Err)
+    }
+}

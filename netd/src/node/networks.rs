@@ -1,0 +1,322 @@
+//! Networks: choose or check the subnet, make the bridge, serve names.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::{Errors, Network, NetworkRecord, Node};
+use crate::dns::{DnsSockets, DnsTasks, Scope, Zone};
+use crate::error::{Error, Result};
+use crate::firewall::FabricFirewall;
+use crate::netlink::Route;
+use crate::nft::Transaction;
+use crate::types::{EndpointInfo, NetworkConfig, NetworkState};
+use crate::{ipam, names, netns};
+
+impl Node {
+    /// See [`crate::Netd::ensure_network`].
+    pub(crate) fn ensure_network(&mut self, config: &NetworkConfig) -> Result<NetworkState> {
+        names::check_id(&config.id)?;
+        if let Some(network) = self.networks.get_mut(&config.id) {
+            check_same(&network.record, config)?;
+            network.record.config.name.clone_from(&config.name);
+            network.record.config.labels.clone_from(&config.labels);
+            return Ok(network.record.state.clone());
+        }
+        let record = NetworkRecord {
+            state: self.plan_network(config)?,
+            config: config.clone(),
+        };
+        self.stores.networks.write(&config.id, &record)?;
+        let made = self
+            .make_network(&record)
+            .and_then(|()| self.announce_network(&record));
+        if let Err(error) = made {
+            let _ = self.unmake_network(&record);
+            let _ = self.stores.networks.remove(&config.id);
+            return Err(error);
+        }
+        Ok(record.state)
+    }
+
+    pub(crate) fn list_networks(&self) -> Vec<(NetworkConfig, NetworkState)> {
+        self.networks
+            .values()
+            .map(|n| (n.record.config.clone(), n.record.state.clone()))
+            .collect()
+    }
+
+    /// See [`crate::Netd::remove_network`].
+    pub(crate) fn remove_network(&mut self, id: &str) -> Result<()> {
+        let Some(network) = self.networks.get(id) else {
+            return Ok(());
+        };
+        let record = network.record.clone();
+        let endpoints: Vec<_> = self.endpoints(id).into_iter().map(|e| e.name).collect();
+        if !endpoints.is_empty() {
+            return Err(Error::NetworkInUse {
+                network: record.config.name,
+                endpoints,
+            });
+        }
+        self.networks.remove(id);
+        self.directory().remove_zone(id);
+        let mut errors = Errors::default();
+        errors.collect(self.unmake_network(&record));
+        errors.collect(self.stores.networks.remove(id));
+        errors.first()
+    }
+
+    /// See [`crate::Netd::endpoints`].
+    pub(crate) fn endpoints(&self, network: &str) -> Vec<EndpointInfo> {
+        let all = self
+            .sandboxes
+            .values()
+            .flat_map(|s| s.record.endpoints.iter().map(move |e| (&s.record.id, e)));
+        all.filter(|(_, endpoint)| endpoint.network == network)
+            .map(|(sandbox, endpoint)| EndpointInfo {
+                sandbox: sandbox.clone(),
+                name: endpoint.aliases.first().unwrap_or(sandbox).clone(),
+                ipv4: endpoint.ipv4,
+                prefix_len: endpoint.prefix_len,
+                mac: endpoint.mac,
+            })
+            .collect()
+    }
+
+    /// The kernel's side of a network: bridge, filter elements, and the host's route to it.
+    pub(super) fn make_network(&mut self, record: &NetworkRecord) -> Result<()> {
+        let NetworkState {
+            subnet,
+            gateway,
+            bridge,
+            mtu,
+        } = &record.state;
+        self.fabric.ensure_bridge(bridge, *gateway, *subnet, *mtu)?;
+        self.route_to(record)?;
+        let mut transaction = Transaction::default();
+        FabricFirewall::add_network(&mut transaction, bridge, *gateway, record.config.internal);
+        self.commit_fabric(transaction, "admit a network to")
+    }
+
+    /// The host's route to a network that is not internal.
+    pub(super) fn route_to(&mut self, record: &NetworkRecord) -> Result<()> {
+        if record.config.internal {
+            return Ok(());
+        }
+        let route = Route::add(
+            record.state.subnet,
+            Some(self.fabric.address),
+            self.fabric.host_uplink,
+        );
+        self.host.route.request(route).map_err(|source| Error::Kernel {
+            operation: "route",
+            object: format!("subnet {} of network {}", record.state.subnet, record.config.name),
+            source,
+        })
+    }
+
+    /// Serve the network's names at its gateway.
+    pub(super) fn announce_network(&mut self, record: &NetworkRecord) -> Result<()> {
+        let id = &record.config.id;
+        let dns = self.serve_gateway(id, record.state.gateway)?;
+        let network = Network {
+            record: record.clone(),
+            last: None,
+            _dns: Some(dns),
+        };
+        self.networks.insert(id.clone(), network);
+        self.refresh_zone(id);
+        Ok(())
+    }
+
+    /// Compute a network's names anew from the records.
+    pub(super) fn refresh_zone(&self, id: &str) {
+        let Some(network) = self.networks.get(id) else {
+            return;
+        };
+        let NetworkRecord { config, state } = &network.record;
+        let mut zone = Zone::new(&config.name, config.internal, state.subnet);
+        self.name_services(id, &mut zone);
+        for sandbox in self.sandboxes.values() {
+            for endpoint in sandbox.record.endpoints.iter().filter(|e| e.network == id) {
+                zone.member(endpoint.ipv4, &sandbox.record.id);
+                endpoint
+                    .aliases
+                    .iter()
+                    .for_each(|alias| zone.add(alias, [endpoint.ipv4]));
+                if let Some(first) = endpoint.aliases.first() {
+                    zone.point(endpoint.ipv4, first);
+                }
+            }
+        }
+        self.directory().set_zone(id, zone);
+    }
+
+    /// Choose an address, or check the wanted one. `also` is taken too.
+    pub(super) fn choose_address(
+        &mut self,
+        id: &str,
+        wanted: Option<Ipv4Addr>,
+        also: &BTreeSet<Ipv4Addr>,
+    ) -> Result<Ipv4Addr> {
+        let record = self.network(id)?.clone();
+        let (network, subnet) = (record.config.name, record.state.subnet);
+        if let Some(address) = wanted {
+            if !ipam::is_host(subnet, address) {
+                return Err(Error::AddressOutside {
+                    network,
+                    address,
+                    subnet,
+                });
+            }
+            return match self.address_holder(id, address) {
+                Some(holder) => Err(Error::AddressInUse {
+                    network,
+                    address,
+                    holder,
+                }),
+                None => Ok(address),
+            };
+        }
+        let mut taken: BTreeSet<_> = self.endpoints(id).iter().map(|e| e.ipv4).collect();
+        taken.extend(also);
+        taken.insert(record.state.gateway);
+        taken.extend(self.virtual_ips(id));
+        let Some(entry) = self.networks.get_mut(id) else {
+            return Err(Error::NetworkNotFound(id.to_owned()));
+        };
+        let chosen = ipam::choose_address(subnet, &taken, entry.last);
+        entry.last = chosen.or(entry.last);
+        chosen.ok_or(Error::NoFreeAddress { network, subnet })
+    }
+
+    fn address_holder(&self, id: &str, address: Ipv4Addr) -> Option<String> {
+        if self.networks.get(id)?.record.state.gateway == address {
+            return Some("the network's gateway".into());
+        }
+        if self.virtual_ips(id).any(|vip| vip == address) {
+            return Some("a service's virtual IP".into());
+        }
+        self.endpoints(id)
+            .into_iter()
+            .find(|e| e.ipv4 == address)
+            .map(|e| e.name)
+    }
+
+    fn virtual_ips(&self, id: &str) -> impl Iterator<Item = Ipv4Addr> {
+        let networks = self.services.values().flat_map(|s| &s.wanted.networks);
+        networks.filter(move |n| n.network == id).filter_map(|n| n.vip)
+    }
+
+    fn plan_network(&mut self, config: &NetworkConfig) -> Result<NetworkState> {
+        let mut taken = self.host.claimed()?;
+        let ours = self.networks.values().map(|n| &n.record);
+        taken.extend(ours.map(|r| {
+            (
+                r.state.subnet,
+                format!("network {} ({})", r.config.name, r.state.subnet),
+            )
+        }));
+        let network = config.name.clone();
+        let subnet = match config.subnet {
+            Some(subnet) => check_subnet(&network, subnet, &taken)?,
+            None => ipam::choose_subnet(&taken).ok_or_else(|| Error::NoFreeSubnet {
+                network: network.clone(),
+            })?,
+        };
+        let gateway = config
+            .gateway
+            .unwrap_or_else(|| Ipv4Addr::from(u32::from(subnet.network()) + 1));
+        if !ipam::is_host(subnet, gateway) {
+            return Err(Error::InvalidGateway {
+                network,
+                gateway,
+                subnet,
+            });
+        }
+        let mtu = config.mtu.unwrap_or_else(|| self.host.mtu());
+        Ok(NetworkState {
+            subnet,
+            gateway,
+            bridge: names::bridge(&config.id),
+            mtu,
+        })
+    }
+
+    fn unmake_network(&mut self, record: &NetworkRecord) -> Result<()> {
+        let NetworkState {
+            subnet,
+            gateway,
+            bridge,
+            ..
+        } = &record.state;
+        let mut errors = Errors::default();
+        let mut transaction = Transaction::default();
+        FabricFirewall::remove_network(&mut transaction, bridge, *gateway, record.config.internal);
+        errors.collect(self.commit_fabric(transaction, "dismiss a network from"));
+        if !record.config.internal {
+            let route = Route::delete(*subnet, Some(self.fabric.address), self.fabric.host_uplink);
+            let _ = self.host.route.request(route); // gone already is fine
+        }
+        errors.collect(self.fabric.delete_link(bridge));
+        errors.first()
+    }
+
+    fn serve_gateway(&self, id: &str, gateway: Ipv4Addr) -> Result<DnsTasks> {
+        let sockets = netns::run(&self.fabric.path, &self.fabric.netns, || {
+            DnsSockets::bind(gateway)
+        })?;
+        self.dns
+            .serve(sockets, Scope::Network(id.to_owned()))
+            .map_err(|source| Error::Kernel {
+                operation: "serve DNS at",
+                object: gateway.to_string(),
+                source,
+            })
+    }
+}
+
+fn check_subnet(network: &str, subnet: Ipv4Net, taken: &[(Ipv4Net, String)]) -> Result<Ipv4Net> {
+    let network = || network.to_owned();
+    if let Some(reason) = ipam::invalid_subnet(subnet) {
+        return Err(Error::InvalidSubnet {
+            network: network(),
+            subnet,
+            reason,
+        });
+    }
+    match ipam::overlap(subnet, taken) {
+        Some((_, with)) => Err(Error::SubnetOverlap {
+            network: network(),
+            subnet,
+            with: with.clone(),
+        }),
+        None => Ok(subnet),
+    }
+}
+
+/// What was left open at creation may stay open; what was said must be the same.
+fn check_same(record: &NetworkRecord, config: &NetworkConfig) -> Result<()> {
+    let differs = |what| {
+        Err(Error::NetworkDiffers {
+            network: config.name.clone(),
+            what,
+        })
+    };
+    if config.subnet.is_some_and(|subnet| subnet != record.state.subnet) {
+        differs("subnet")
+    } else if config
+        .gateway
+        .is_some_and(|gateway| gateway != record.state.gateway)
+    {
+        differs("gateway")
+    } else if config.internal != record.config.internal {
+        differs("internal")
+    } else if config.mtu.is_some_and(|mtu| mtu != record.state.mtu) {
+        differs("mtu")
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,270 @@
+//! Services: names, virtual IPs in the sandboxes that can see them, published ports in the fabric.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use super::{Errors, Node, Sandbox, Service};
+use crate::dns::Zone;
+use crate::error::{Error, Result};
+use crate::firewall::{FabricFirewall, Frontend, TaskFirewall};
+use crate::netlink::Socket;
+use crate::nft::{Key, Transaction};
+use crate::ports::Wanted;
+use crate::types::{Backend, IngressPort, ServiceEndpoint};
+use crate::{names, netns};
+
+impl Node {
+    /// See [`crate::Netd::set_service`].
+    pub(crate) fn set_service(&mut self, wanted: ServiceEndpoint) -> Result<()> {
+        names::check_id(&wanted.id)?;
+        if self.services.get(&wanted.id).is_some_and(|s| s.wanted == wanted) {
+            return Ok(());
+        }
+        let mut touched: BTreeSet<String> = wanted.networks.iter().map(|n| n.network.clone()).collect();
+        let old = self.services.remove(&wanted.id);
+        let (old_frontends, old_wanted) = old.map(|s| (s.frontends, Some(s.wanted))).unwrap_or_default();
+        touched.extend(
+            old_wanted
+                .iter()
+                .flat_map(|w| w.networks.iter().map(|n| n.network.clone())),
+        );
+
+        let owner = owner(&wanted.name);
+        let (kept, dropped): (Vec<_>, Vec<_>) = old_frontends
+            .into_iter()
+            .partition(|f| wanted.ports.iter().any(|p| serves(f, p)));
+        self.ports.release(&owner, &dropped);
+        let missing: Vec<_> = wanted
+            .ports
+            .iter()
+            .filter(|p| !kept.iter().any(|f| serves(f, p)))
+            .map(|p| Wanted {
+                address: None,
+                port: Some(p.published),
+                protocol: p.protocol,
+            })
+            .collect();
+        let (new, refusal) = match self.ports.reserve(&self.host.netns, &owner, &missing) {
+            Ok(new) => (new, None),
+            Err(refusal) => (Vec::new(), Some(refusal)),
+        };
+        let record = self.stores.services.write(&wanted.id, &wanted);
+        let frontends = [kept, new.clone()].concat();
+        self.services
+            .insert(wanted.id.clone(), Service { wanted, frontends });
+
+        let mut errors = Errors::default();
+        errors.collect(record);
+        errors.collect(refusal.map_or(Ok(()), Err));
+        self.apply_services(&touched, &new, &dropped, &mut errors);
+        errors.first()
+    }
+
+    /// See [`crate::Netd::remove_service`].
+    pub(crate) fn remove_service(&mut self, id: &str) -> Result<()> {
+        let Some(service) = self.services.remove(id) else {
+            return Ok(());
+        };
+        self.ports
+            .release(&owner(&service.wanted.name), &service.frontends);
+        let touched = service
+            .wanted
+            .networks
+            .iter()
+            .map(|n| n.network.clone())
+            .collect();
+        let mut errors = Errors::default();
+        errors.collect(self.stores.services.remove(id));
+        self.apply_services(&touched, &[], &service.frontends, &mut errors);
+        errors.first()
+    }
+
+    /// Bring the kernel and the names in line after a service has changed. Goes on after errors.
+    fn apply_services(
+        &mut self,
+        touched: &BTreeSet<String>,
+        new: &[Frontend],
+        old: &[Frontend],
+        errors: &mut Errors,
+    ) {
+        // Names last when something comes, but a stale name is worse than none: they are one instant apart.
+        errors.collect(self.balance_ports(Transaction::default()));
+        let mut host = Transaction::default();
+        self.host_firewall.remove(&mut host, old);
+        self.host_firewall.add(&mut host, new);
+        errors.collect(self.commit_host(host, "publish a service's ports in"));
+        let sandboxes: Vec<String> = self
+            .sandboxes
+            .iter()
+            .filter(|(_, s)| sees(s, touched))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for sandbox in &sandboxes {
+            errors.collect(self.balance_sandbox(sandbox));
+        }
+        touched.iter().for_each(|network| self.refresh_zone(network));
+    }
+
+    /// Bring the fabric's published ports in line with all sandboxes and services, together with `transaction`.
+    pub(super) fn balance_ports(&mut self, mut transaction: Transaction) -> Result<()> {
+        let next = self.fabric.balancer.update(self.published(), &mut transaction);
+        self.commit_fabric(transaction, "publish ports in")?;
+        self.fabric.balancer = next;
+        Ok(())
+    }
+
+    /// Bring the virtual IPs in one sandbox's namespace in line.
+    pub(super) fn balance_sandbox(&mut self, id: &str) -> Result<()> {
+        let Some(sandbox) = self.sandboxes.get(id) else {
+            return Ok(());
+        };
+        let vips = self.virtual_ips_of(sandbox);
+        let (mut transaction, before) = match (&sandbox.balancer, vips.is_empty()) {
+            (None, true) => return Ok(()),
+            (Some(_), true) => (TaskFirewall::remove(), None),
+            (None, false) => (TaskFirewall::ruleset(), Some(TaskFirewall::balancer())),
+            (Some(balancer), false) => (Transaction::default(), Some(balancer.clone())),
+        };
+        let next = before.map(|b| b.update(TaskFirewall::elements(&vips), &mut transaction));
+        let path = names::netns(&self.config.run_dir, id);
+        let namespace = netns::open(&path)?.ok_or_else(|| Error::SandboxNotFound(id.to_owned()))?;
+        let done = netns::run(&path, &namespace, || {
+            transaction.commit(&mut Socket::netfilter()?)
+        });
+        if let Some(sandbox) = self.sandboxes.get_mut(id) {
+            // After a failure nothing is known about the table: the next change begins with a new one.
+            sandbox.balancer = if done.is_ok() { next } else { None };
+        }
+        done
+    }
+
+    /// A network's names of services.
+    pub(super) fn name_services(&self, network: &str, zone: &mut Zone) {
+        for service in self.services.values() {
+            let ServiceEndpoint {
+                name,
+                networks,
+                backends,
+                ..
+            } = &service.wanted;
+            let Some(on) = networks.iter().find(|n| n.network == network) else {
+                continue;
+            };
+            let tasks: Vec<_> = addresses(backends, network).collect();
+            for alias in std::iter::once(name).chain(&on.aliases) {
+                match on.vip {
+                    Some(vip) => zone.add(alias, [vip]),
+                    None => zone.add(alias, tasks.clone()),
+                }
+                zone.add(&format!("tasks.{alias}"), tasks.clone());
+            }
+            if let Some(vip) = on.vip {
+                zone.point(vip, name);
+            }
+            for backend in backends {
+                if let Some(address) = address_on(backend, network) {
+                    zone.add(&backend.name, [address]);
+                    zone.point(address, &backend.name);
+                }
+            }
+        }
+    }
+
+    fn virtual_ips_of(&self, sandbox: &Sandbox) -> BTreeMap<Ipv4Addr, Vec<Ipv4Addr>> {
+        let mut vips = BTreeMap::new();
+        for service in self.services.values() {
+            for on in &service.wanted.networks {
+                if let Some(vip) = on.vip
+                    && sandbox.record.endpoints.iter().any(|e| e.network == on.network)
+                {
+                    vips.insert(vip, addresses(&service.wanted.backends, &on.network).collect());
+                }
+            }
+        }
+        vips
+    }
+
+    /// Everything that is published, by port at the fabric's uplink.
+    fn published(&self) -> BTreeMap<Key, Vec<Key>> {
+        let mut all = BTreeMap::new();
+        for sandbox in self.sandboxes.values() {
+            let Some(address) = self.way_out(sandbox) else {
+                continue;
+            };
+            for p in &sandbox.record.published {
+                let front = FabricFirewall::frontend(p.publish.protocol, p.fabric_port);
+                all.insert(
+                    front,
+                    vec![FabricFirewall::backend(address, p.publish.container_port)],
+                );
+            }
+        }
+        for service in self.services.values() {
+            for frontend in &service.frontends {
+                let Some(port) = service.wanted.ports.iter().find(|p| serves(frontend, p)) else {
+                    continue;
+                };
+                let backends = service.wanted.backends.iter().filter_map(|b| self.reachable(b));
+                let front = FabricFirewall::frontend(frontend.protocol, frontend.fabric_port);
+                all.insert(
+                    front,
+                    backends
+                        .map(|a| FabricFirewall::backend(a, port.target))
+                        .collect(),
+                );
+            }
+        }
+        all
+    }
+
+    /// The address at which the fabric reaches a task and from which its answers come back: that of its default route.
+    fn reachable(&self, backend: &Backend) -> Option<Ipv4Addr> {
+        if let Some(sandbox) = backend.sandbox.as_ref().and_then(|id| self.sandboxes.get(id)) {
+            return self.way_out(sandbox);
+        }
+        let open = |network: &str| {
+            self.networks
+                .get(network)
+                .is_some_and(|n| !n.record.config.internal)
+        };
+        backend
+            .addresses
+            .iter()
+            .find(|(network, _)| open(network))
+            .map(|(_, address)| *address)
+    }
+
+    /// The address on the interface with the default route.
+    fn way_out(&self, sandbox: &Sandbox) -> Option<Ipv4Addr> {
+        self.default_endpoint(&sandbox.record.endpoints).map(|e| e.ipv4)
+    }
+}
+
+/// Who holds a service's ports.
+pub(super) fn owner(service: &str) -> String {
+    format!("service {service}")
+}
+
+fn serves(frontend: &Frontend, port: &IngressPort) -> bool {
+    frontend.port == port.published && frontend.protocol == port.protocol
+}
+
+fn sees(sandbox: &Sandbox, networks: &BTreeSet<String>) -> bool {
+    sandbox
+        .record
+        .endpoints
+        .iter()
+        .any(|e| networks.contains(&e.network))
+}
+
+fn address_on(backend: &Backend, network: &str) -> Option<Ipv4Addr> {
+    backend
+        .addresses
+        .iter()
+        .find(|(n, _)| n == network)
+        .map(|(_, address)| *address)
+}
+
+fn addresses<'a>(backends: &'a [Backend], network: &'a str) -> impl Iterator<Item = Ipv4Addr> + 'a {
+    backends.iter().filter_map(move |b| address_on(b, network))
+}

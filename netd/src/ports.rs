@@ -1,0 +1,356 @@
+//! Ports of the host that we hold. Each is kept by a bound socket in the host's namespace, so that another program cannot
+//! take it and we notice one that has; packets never reach that socket, because nftables redirects them first.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+
+use crate::error::{Error, Result};
+use crate::firewall::Frontend;
+use crate::types::Protocol;
+
+/// Where a port's number at the fabric is taken from if its own is in use there by another address of the host.
+const SPARE: std::ops::RangeInclusive<u16> = 20000..=32767;
+
+/// A wanted port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// `None`: every address of the host.
+    pub(crate) address: Option<Ipv4Addr>,
+    /// `None`: any free one.
+    pub(crate) port: Option<u16>,
+    pub(crate) protocol: Protocol,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(#[allow(dead_code, reason = "held, not used")] TcpListener),
+    Udp(#[allow(dead_code, reason = "held, not used")] UdpSocket),
+}
+
+#[derive(Debug)]
+struct Held {
+    owner: String,
+    frontend: Frontend,
+    /// `None`: another program took the port while we were not running.
+    #[allow(dead_code, reason = "held, not used")]
+    socket: Option<Socket>,
+}
+
+/// All ports held on one node.
+#[derive(Debug, Default)]
+pub(crate) struct Ports(Vec<Held>);
+
+impl Ports {
+    /// Hold all the wanted ports for `owner`, or none.
+    pub(crate) fn reserve(
+        &mut self,
+        host: &OwnedFd,
+        owner: &str,
+        wanted: &[Wanted],
+    ) -> Result<Vec<Frontend>> {
+        let before = self.0.len();
+        let result: Result<Vec<_>> = wanted.iter().map(|w| self.reserve_one(host, owner, *w)).collect();
+        if result.is_err() {
+            self.0.truncate(before);
+        }
+        result
+    }
+
+    /// Hold a port that was held before a restart. If that fails the port goes on being redirected; the error says who
+    /// has it.
+    pub(crate) fn adopt(&mut self, host: &OwnedFd, owner: &str, frontend: Frontend) -> Result<()> {
+        let bound = bind(host, frontend.address, frontend.port, frontend.protocol);
+        let (socket, result) = match bound {
+            Ok((socket, _)) => (Some(socket), Ok(())),
+            Err(e) => (
+                None,
+                Err(refused(
+                    host,
+                    frontend.address,
+                    frontend.port,
+                    frontend.protocol,
+                    e,
+                )),
+            ),
+        };
+        self.0.push(Held {
+            owner: owner.to_owned(),
+            frontend,
+            socket,
+        });
+        result
+    }
+
+    pub(crate) fn release(&mut self, owner: &str, frontends: &[Frontend]) {
+        self.0
+            .retain(|held| held.owner != owner || !frontends.contains(&held.frontend));
+    }
+
+    pub(crate) fn release_all(&mut self) {
+        self.0.clear();
+    }
+
+    /// Who holds the port on any address: one of ours, or another program.
+    pub(crate) fn holder(&self, host: &OwnedFd, port: u16, protocol: Protocol) -> Option<String> {
+        let ours = self
+            .0
+            .iter()
+            .find(|h| h.frontend.port == port && h.frontend.protocol == protocol);
+        ours.map(|held| held.owner.clone())
+            .or_else(|| foreign_holder(host, port, protocol))
+    }
+
+    fn reserve_one(&mut self, host: &OwnedFd, owner: &str, wanted: Wanted) -> Result<Frontend> {
+        let Wanted {
+            address, protocol, ..
+        } = wanted;
+        if let Some(port) = wanted.port
+            && let Some(holder) = self.conflict(address, port, protocol)
+        {
+            let address = IpAddr::V4(address.unwrap_or(Ipv4Addr::UNSPECIFIED));
+            return Err(Error::PortInUse {
+                address,
+                port,
+                protocol,
+                holder,
+            });
+        }
+        let number = wanted.port.unwrap_or(0);
+        let (socket, port) =
+            bind(host, address, number, protocol).map_err(|e| refused(host, address, number, protocol, e))?;
+        let fabric_port = self
+            .fabric_port(port, protocol)
+            .ok_or(Error::NoFreePort(protocol))?;
+        let frontend = Frontend {
+            address,
+            protocol,
+            port,
+            fabric_port,
+        };
+        self.0.push(Held {
+            owner: owner.to_owned(),
+            frontend,
+            socket: Some(socket),
+        });
+        Ok(frontend)
+    }
+
+    fn conflict(&self, address: Option<Ipv4Addr>, port: u16, protocol: Protocol) -> Option<String> {
+        let overlaps = |other: Option<Ipv4Addr>| match (address, other) {
+            (Some(a), Some(b)) => a == b,
+            _ => true,
+        };
+        let mut same = self
+            .0
+            .iter()
+            .filter(|h| h.frontend.port == port && h.frontend.protocol == protocol);
+        same.find(|held| overlaps(held.frontend.address))
+            .map(|held| held.owner.clone())
+    }
+
+    fn fabric_port(&self, port: u16, protocol: Protocol) -> Option<u16> {
+        let taken: BTreeSet<u16> = self
+            .0
+            .iter()
+            .filter(|h| h.frontend.protocol == protocol)
+            .map(|h| h.frontend.fabric_port)
+            .collect();
+        std::iter::once(port)
+            .chain(SPARE)
+            .find(|candidate| !taken.contains(candidate))
+    }
+}
+
+fn bind(
+    host: &OwnedFd,
+    address: Option<Ipv4Addr>,
+    port: u16,
+    protocol: Protocol,
+) -> io::Result<(Socket, u16)> {
+    let at = SocketAddrV4::new(address.unwrap_or(Ipv4Addr::UNSPECIFIED), port);
+    sys::netns::run_in(host, || match protocol {
+        Protocol::Tcp => {
+            let socket = TcpListener::bind(at)?;
+            let port = socket.local_addr()?.port();
+            Ok((Socket::Tcp(socket), port))
+        }
+        Protocol::Udp => {
+            let socket = UdpSocket::bind(at)?;
+            let port = socket.local_addr()?.port();
+            Ok((Socket::Udp(socket), port))
+        }
+    })?
+}
+
+fn refused(
+    host: &OwnedFd,
+    address: Option<Ipv4Addr>,
+    port: u16,
+    protocol: Protocol,
+    source: io::Error,
+) -> Error {
+    let address = IpAddr::V4(address.unwrap_or(Ipv4Addr::UNSPECIFIED));
+    if source.kind() == io::ErrorKind::AddrInUse {
+        let holder = foreign_holder(host, port, protocol).unwrap_or_else(|| "another program".into());
+        return Error::PortInUse {
+            address,
+            port,
+            protocol,
+            holder,
+        };
+    }
+    Error::PortBind {
+        address,
+        port,
+        protocol,
+        source,
+    }
+}
+
+/// The program that has a socket on the port: `nginx (pid 42)`. Only asked after a refusal, so it may look around.
+fn foreign_holder(host: &OwnedFd, port: u16, protocol: Protocol) -> Option<String> {
+    let tables = sys::netns::run_in(host, || {
+        ["", "6"]
+            .map(|v| fs::read_to_string(format!("/proc/thread-self/net/{protocol}{v}")).unwrap_or_default())
+    });
+    let inodes: BTreeSet<String> = tables
+        .ok()?
+        .iter()
+        .flat_map(|table| listeners(table, port, protocol))
+        .collect();
+    if inodes.is_empty() {
+        return None;
+    }
+    let named = processes().find(|pid| holds(*pid, &inodes)).map(|pid| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        format!("{} (pid {pid})", name.trim())
+    });
+    Some(named.unwrap_or_else(|| "another program".into()))
+}
+
+/// Inodes of the sockets that wait on the port, from a table of proc_net(5): address in column 1, state in 3, inode in 9.
+fn listeners(table: &str, port: u16, protocol: Protocol) -> Vec<String> {
+    let waiting = if protocol == Protocol::Tcp { "0A" } else { "07" };
+    let suffix = format!(":{port:04X}");
+    let fields = table
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    fields
+        .filter(|f| f.len() > 9 && f[1].ends_with(&suffix) && f[3] == waiting)
+        .map(|f| format!("socket:[{}]", f[9]))
+        .collect()
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse().ok())
+}
+
+fn holds(pid: u32, inodes: &BTreeSet<String>) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    descriptors
+        .filter_map(|e| fs::read_link(e.path()).ok())
+        .any(|to| inodes.contains(&*to.to_string_lossy()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCAL: Option<Ipv4Addr> = Some(Ipv4Addr::LOCALHOST);
+
+    fn netns() -> OwnedFd {
+        let raise = || {
+            let up = crate::netlink::LinkChange {
+                up: true,
+                ..Default::default()
+            };
+            let request = crate::netlink::Link::change("lo", &up);
+            crate::netlink::Socket::route().unwrap().request(request).unwrap();
+        };
+        sys::netns::create(raise).unwrap().0
+    }
+
+    fn wanted(address: Option<Ipv4Addr>, port: Option<u16>) -> Wanted {
+        Wanted {
+            address,
+            port,
+            protocol: Protocol::Tcp,
+        }
+    }
+
+    #[test]
+    fn a_port_is_held_once_and_the_error_names_the_holder() {
+        let (host, mut ports) = (netns(), Ports::default());
+        let first = ports.reserve(&host, "web", &[wanted(None, Some(8080))]).unwrap();
+        assert_eq!(first[0].fabric_port, 8080);
+        let error = ports
+            .reserve(&host, "other", &[wanted(None, None), wanted(LOCAL, Some(8080))])
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("8080/tcp") && error.to_string().contains("web"),
+            "{error}"
+        );
+        assert_eq!(ports.0.len(), 1, "the free port of the failed request is let go");
+        ports.release("web", &first);
+        ports
+            .reserve(&host, "other", &[wanted(LOCAL, Some(8080))])
+            .unwrap();
+    }
+
+    #[test]
+    fn two_addresses_share_a_number_and_differ_at_the_fabric() {
+        let (host, mut ports) = (netns(), Ports::default());
+        let second = Some(Ipv4Addr::new(127, 0, 0, 2));
+        let got = ports
+            .reserve(&host, "web", &[wanted(LOCAL, Some(80)), wanted(second, Some(80))])
+            .unwrap();
+        assert_eq!((got[0].fabric_port, got[1].fabric_port), (80, 20000));
+    }
+
+    #[test]
+    fn another_programs_port_is_noticed_and_the_program_named() {
+        let (host, mut ports) = (netns(), Ports::default());
+        let theirs = sys::netns::run_in(&host, || TcpListener::bind("127.0.0.1:9090").unwrap()).unwrap();
+        let error = ports
+            .reserve(&host, "web", &[wanted(None, Some(9090))])
+            .unwrap_err();
+        assert!(
+            error.to_string().contains(&format!("pid {}", std::process::id())),
+            "{error}"
+        );
+        assert!(ports.holder(&host, 9090, Protocol::Tcp).is_some());
+        drop(theirs);
+        assert_eq!(ports.holder(&host, 9090, Protocol::Tcp), None);
+        ports.reserve(&host, "web", &[wanted(None, Some(9090))]).unwrap();
+    }
+
+    #[test]
+    fn a_free_port_is_found_for_both_protocols() {
+        let (host, mut ports) = (netns(), Ports::default());
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let got = ports
+                .reserve(
+                    &host,
+                    "web",
+                    &[Wanted {
+                        address: None,
+                        port: None,
+                        protocol,
+                    }],
+                )
+                .unwrap();
+            assert!(got[0].port >= 1024);
+        }
+    }
+}
