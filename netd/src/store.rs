@@ -68,10 +68,7 @@ impl Store {
                 }
                 continue;
             }
-            match fs::read(&path)
-                .map_err(io::Error::from)
-                .and_then(|bytes| Ok(serde_json::from_slice(&bytes)?))
-            {
+            match fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?)) {
                 Ok(record) => records.push(record),
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "set aside an unreadable network record");

@@ -39,6 +39,27 @@ fn containers_of_a_network_find_each_other_by_name() {
 }
 
 #[test]
+fn a_container_may_be_a_dns_server_itself() {
+    world(|w| {
+        let netd = w.open();
+        w.network(&netd, "front", false);
+        let a = w.attach(&netd, "alpha", &["front"]);
+        let _own = a.serve(53, "own");
+        let b = w.attach(&netd, "beta", &["front"]);
+        assert_eq!(a.resolve("beta"), [b.address()], "127.0.0.11 is still ours");
+        assert!(
+            common::call_udp(&b.netns, a.address(), 53)
+                .unwrap()
+                .starts_with("own ")
+        );
+        assert!(b.call(a.address(), 53).unwrap().starts_with("own "));
+        // And over TCP, by hand: length, then the packet.
+        let answer = common::query_tcp(&a.netns, a.sandbox.nameserver, "beta.", RecordType::A).unwrap();
+        assert_eq!(common::addresses(&answer), [b.address()]);
+    });
+}
+
+#[test]
 fn networks_are_isolated_from_each_other() {
     world(|w| {
         let netd = w.open();

@@ -53,13 +53,18 @@ struct Service {
 }
 
 impl DnsSockets {
-    /// Bind both in the calling thread's network namespace.
-    pub(crate) fn bind(address: Ipv4Addr) -> io::Result<Self> {
-        let udp = UdpSocket::bind((address, 53))?;
-        let tcp = TcpListener::bind((address, 53))?;
+    /// Bind both in the calling thread's network namespace; port 0 stands for any.
+    pub(crate) fn bind(address: Ipv4Addr, port: u16) -> io::Result<Self> {
+        let udp = UdpSocket::bind((address, port))?;
+        let tcp = TcpListener::bind((address, port))?;
         udp.set_nonblocking(true)?;
         tcp.set_nonblocking(true)?;
         Ok(Self { udp, tcp })
+    }
+
+    /// The ports that they are bound to, UDP's first.
+    pub(crate) fn ports(&self) -> io::Result<(u16, u16)> {
+        Ok((self.udp.local_addr()?.port(), self.tcp.local_addr()?.port()))
     }
 }
 

@@ -4,11 +4,13 @@
 mod balancer;
 mod fabric;
 mod host;
+mod resolver;
 mod task;
 
 pub(crate) use balancer::Balancer;
 pub(crate) use fabric::{Binding, FabricFirewall};
 pub(crate) use host::{Frontend, HostFirewall};
+pub(crate) use resolver::ResolverFirewall;
 pub(crate) use task::TaskFirewall;
 
 use crate::nft::{Family, Table};

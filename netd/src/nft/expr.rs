@@ -102,6 +102,17 @@ pub(crate) enum Expr {
         address: u32,
         port: Option<u32>,
     },
+    Load {
+        reg: u32,
+        value: Vec<u8>,
+    },
+    /// Overwrite a field of the transport header, whose checksum is at `checksum`.
+    Rewrite {
+        offset: u32,
+        len: u32,
+        reg: u32,
+        checksum: u32,
+    },
     Masquerade,
     /// ICMP port unreachable: a connecting client sees "connection refused" at once.
     Refuse,
@@ -112,7 +123,7 @@ impl Expr {
     const fn name(&self) -> &'static str {
         match self {
             Self::Meta { .. } => "meta",
-            Self::Payload { .. } => "payload",
+            Self::Payload { .. } | Self::Rewrite { .. } => "payload",
             Self::Ct { .. } => "ct",
             Self::FibDestination { .. } => "fib",
             Self::Random { .. } => "numgen",
@@ -122,7 +133,7 @@ impl Expr {
             Self::Dnat { .. } => "nat",
             Self::Masquerade => "masq",
             Self::Refuse => "reject",
-            Self::Verdict(_) => "immediate",
+            Self::Verdict(_) | Self::Load { .. } => "immediate",
         }
     }
 
@@ -177,6 +188,22 @@ impl Expr {
                     a.number(5, REG32 + port);
                 }
                 a
+            }
+            Self::Load { reg, value: bytes } => {
+                a.number(1, REG32 + reg);
+                value(a, 2, bytes)
+            }
+            // sreg, checksum type inet
+            Self::Rewrite {
+                offset,
+                len,
+                reg,
+                checksum,
+            } => {
+                a.number(2, Base::Transport as u32)
+                    .number(3, *offset)
+                    .number(4, *len);
+                a.number(5, REG32 + reg).number(6, 1).number(7, *checksum)
             }
             Self::Masquerade => a,
             Self::Refuse => a.number(1, 0).put(2, &[3]),
@@ -247,6 +274,15 @@ pub(crate) mod matching {
         Expr::Payload {
             base: Base::Transport,
             offset: 2,
+            len: 2,
+            reg,
+        }
+    }
+
+    pub(crate) fn source_port(reg: u32) -> Expr {
+        Expr::Payload {
+            base: Base::Transport,
+            offset: 0,
             len: 2,
             reg,
         }
@@ -389,7 +425,7 @@ pub(crate) mod matching {
         ]
     }
 
-    fn equal(value: Vec<u8>) -> Expr {
+    pub(crate) fn equal(value: Vec<u8>) -> Expr {
         Expr::Compare {
             reg: 0,
             equal: true,

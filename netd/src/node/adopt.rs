@@ -3,10 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use super::sandboxes::{RESOLVER, bindings};
+use super::sandboxes::{bind_resolver, bindings};
 use super::services;
 use super::{Errors, NetworkRecord, Node, Sandbox, SandboxRecord, Service};
-use crate::dns::DnsSockets;
 use crate::error::Result;
 use crate::firewall::{FabricFirewall, Frontend};
 use crate::netlink::Socket;
@@ -71,9 +70,8 @@ impl Node {
             .into_iter()
             .filter(|e| !ports.contains(&names::port(&id, &e.network)))
             .collect();
-        let (mut inside, sockets) = netns::run(&path, &namespace, || {
-            Ok((Socket::route()?, DnsSockets::bind(RESOLVER)))
-        })?;
+        let (mut inside, sockets) =
+            netns::run(&path, &namespace, || Ok((Socket::route()?, bind_resolver())))?;
         if !missing.is_empty() {
             tracing::warn!(container.id = %id, count = missing.len(), "interfaces were missing; making them again");
             if let Err(error) = self.make_links(&id, &namespace, &mut inside, &missing) {

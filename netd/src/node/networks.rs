@@ -1,7 +1,9 @@
 //! Networks: choose or check the subnet, make the bridge, serve names.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
@@ -13,6 +15,8 @@ use crate::netlink::Route;
 use crate::nft::Transaction;
 use crate::types::{EndpointInfo, NetworkConfig, NetworkState};
 use crate::{ipam, names, netns};
+
+const DNS: u16 = 53;
 
 impl Node {
     /// See [`crate::Netd::ensure_network`].
@@ -265,9 +269,7 @@ impl Node {
     }
 
     fn serve_gateway(&self, id: &str, gateway: Ipv4Addr) -> Result<DnsTasks> {
-        let sockets = netns::run(&self.fabric.path, &self.fabric.netns, || {
-            DnsSockets::bind(gateway)
-        })?;
+        let sockets = netns::run(&self.fabric.path, &self.fabric.netns, || bind_patiently(gateway))?;
         self.dns
             .serve(sockets, Scope::Network(id.to_owned()))
             .map_err(|source| Error::Kernel {
@@ -275,6 +277,18 @@ impl Node {
                 object: gateway.to_string(),
                 source,
             })
+    }
+}
+
+/// A network removed a moment ago with the same gateway may still be closing its sockets: that is done by their task.
+fn bind_patiently(gateway: Ipv4Addr) -> io::Result<DnsSockets> {
+    let mut left = 200;
+    loop {
+        match DnsSockets::bind(gateway, DNS) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && left > 0 => left -= 1,
+            done => return done,
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

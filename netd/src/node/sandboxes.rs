@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use super::{Errors, Node, PublishRecord, Sandbox, SandboxRecord};
 use crate::dns::{DnsSockets, Scope};
 use crate::error::{Error, Result};
-use crate::firewall::{Binding, FabricFirewall, Frontend};
+use crate::firewall::{Binding, FabricFirewall, Frontend, ResolverFirewall};
 use crate::netlink::{Link, LinkChange, Request, Route, Socket, Veth};
 use crate::nft::Transaction;
 use crate::ports::Wanted;
@@ -18,7 +18,7 @@ use crate::types::{self, AttachRequest, Endpoint, EndpointRequest, Mac, Publish}
 use crate::{names, netns};
 
 /// Where Docker's resolver answers, and where configuration files expect it.
-pub(super) const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
 impl Node {
     /// See [`crate::Netd::attach`].
@@ -260,11 +260,7 @@ impl Node {
         let namespace = netns::open(&path)?.ok_or_else(|| Error::SandboxNotFound(id.to_owned()))?;
         let needs_dns = self.sandboxes.get(id).is_some_and(|s| s.dns.is_none());
         let (mut inside, sockets) = netns::run(&path, &namespace, || {
-            let sockets = if needs_dns {
-                DnsSockets::bind(RESOLVER).ok()
-            } else {
-                None
-            };
+            let sockets = if needs_dns { Some(bind_resolver()?) } else { None };
             Ok((Socket::route()?, sockets))
         })?;
         self.make_links(id, &namespace, &mut inside, std::slice::from_ref(endpoint))?;
@@ -453,12 +449,22 @@ fn prepare(with_dns: bool) -> io::Result<(Socket, Option<DnsSockets>)> {
             ..LinkChange::default()
         },
     ))?;
-    let sockets = if with_dns {
-        Some(DnsSockets::bind(RESOLVER)?)
-    } else {
-        None
-    };
+    let sockets = if with_dns { Some(bind_resolver()?) } else { None };
     Ok((socket, sockets))
+}
+
+/// Sockets for 127.0.0.11 in the calling thread's namespace, and the rules that lead port 53 there.
+pub(super) fn bind_resolver() -> io::Result<DnsSockets> {
+    let sockets = DnsSockets::bind(RESOLVER, 0)?;
+    let (udp, tcp) = sockets.ports()?;
+    ResolverFirewall {
+        address: RESOLVER,
+        udp,
+        tcp,
+    }
+    .ruleset()
+    .commit(&mut Socket::netfilter()?)?;
+    Ok(sockets)
 }
 
 /// Give the interfaces inside a sandbox their addresses, and the default route to one of them.

@@ -48,10 +48,12 @@ impl Node {
             Ok(new) => (new, None),
             Err(refusal) => (Vec::new(), Some(refusal)),
         };
-        let record = self.stores.services.write(&wanted.id, &wanted);
-        let frontends = [kept, new.clone()].concat();
-        self.services
-            .insert(wanted.id.clone(), Service { wanted, frontends });
+        let service = Service {
+            wanted,
+            frontends: [kept, new.clone()].concat(),
+        };
+        let record = self.stores.services.write(&service.wanted.id, &service);
+        self.services.insert(service.wanted.id.clone(), service);
 
         let mut errors = Errors::default();
         errors.collect(record);

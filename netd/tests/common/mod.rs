@@ -344,6 +344,24 @@ pub fn query(netns: &OwnedFd, server: IpAddr, name: &str, kind: RecordType) -> i
     })?
 }
 
+/// The same over TCP.
+pub fn query_tcp(netns: &OwnedFd, server: IpAddr, name: &str, kind: RecordType) -> io::Result<Message> {
+    let mut message = Message::new(rand::random(), MessageType::Query, OpCode::Query);
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    let packet = message.to_vec().unwrap();
+    sys::netns::run_in(netns, || {
+        let mut stream = TcpStream::connect_timeout(&(server, 53).into(), PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(&(packet.len() as u16).to_be_bytes())?;
+        stream.write_all(&packet)?;
+        let mut length = [0; 2];
+        stream.read_exact(&mut length)?;
+        let mut answer = vec![0; u16::from_be_bytes(length).into()];
+        stream.read_exact(&mut answer)?;
+        Message::from_vec(&answer).map_err(io::Error::other)
+    })?
+}
+
 pub fn addresses(message: &Message) -> Vec<Ipv4Addr> {
     let mut found: Vec<_> = message
         .answers
