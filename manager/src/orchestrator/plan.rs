@@ -7,7 +7,9 @@ use tokio::time::Instant;
 use super::delay::{Delays, promote};
 use super::draft::{Draft, Picture, Step};
 use super::restart::{Rules, restart};
-use super::update::{Update, update};
+use super::slot::SlotKey;
+use super::task::is_wanted;
+use super::update::{Update, is_active, update};
 use super::{global, job, replicated};
 
 /// What the orchestrator remembers of a service between reconciliations. All of it can be lost: the store tells the
@@ -16,6 +18,8 @@ use super::{global, job, replicated};
 pub(crate) struct Memory {
     pub(crate) delays: Delays,
     pub(crate) update: Option<Update>,
+    /// Whether it matters that a task comes to run: an update waits for it, or an old task of its slot ends then.
+    pub(crate) handing_over: bool,
     /// Whether nodes changed, so that tasks may run where the constraints no longer allow it.
     pub(crate) enforce: bool,
 }
@@ -37,7 +41,7 @@ pub(crate) fn plan(picture: &Picture, memory: &mut Memory, now: Instant) -> Plan
     let mode = &picture.service.spec.mode;
     let per_node = mode.is_global() || mode.global_job.is_some();
     let standing = Draft::new(picture);
-    let replaceable = |key: &super::slot::SlotKey| !per_node || global::takes_tasks(&standing, key);
+    let replaceable = |key: &SlotKey| !per_node || global::takes_tasks(&standing, key);
     restart(
         &mut draft,
         delays,
@@ -58,6 +62,8 @@ pub(crate) fn plan(picture: &Picture, memory: &mut Memory, now: Instant) -> Plan
             None => global::place(&mut draft, delays, now),
         };
         wake = update(&mut memory.update, &mut draft, delays, &slots, now);
+        let doubled = |key| draft.slot(key).iter().filter(|task| is_wanted(task)).count() > 1;
+        memory.handing_over = is_active(memory.update.as_ref()) || slots.iter().any(doubled);
     }
     // Delays made by this very plan are over at once, or later than this.
     let delayed = promote(&mut draft, delays, now);

@@ -137,3 +137,86 @@ fn restarts(task: &Task, slot: &[Arc<Task>], window: Option<i64>) -> u64 {
         .filter(|other| counts(other.meta.created_at.0))
         .count() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::{TaskId, Timestamp, Version};
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    /// A task made and ended so many seconds after the epoch.
+    fn task(made: i64, ended: i64, state: TaskState, policy: &RestartPolicy) -> Arc<Task> {
+        let at = |seconds| Timestamp(OffsetDateTime::from_unix_timestamp(seconds).unwrap());
+        let mut task = Task {
+            id: TaskId::random(),
+            spec_version: Some(Version { index: 1 }),
+            ..Task::default()
+        };
+        task.meta.created_at = at(made);
+        (task.status.timestamp, task.status.state) = (at(ended), state);
+        task.spec.restart_policy = Some(policy.clone());
+        Arc::new(task)
+    }
+
+    fn policy(attempts: u64, window: Option<i64>) -> RestartPolicy {
+        RestartPolicy {
+            max_attempts: Some(attempts),
+            window: window.map(|seconds| seconds * 1_000_000_000),
+            ..RestartPolicy::default()
+        }
+    }
+
+    fn restarts_last(slot: &[Arc<Task>]) -> bool {
+        should_restart(slot.last().unwrap(), slot)
+    }
+
+    #[test]
+    fn attempts_without_a_window_count_for_ever() {
+        let policy = policy(2, None);
+        let mut slot = vec![task(0, 10, TaskState::Failed, &policy)];
+        assert!(restarts_last(&slot));
+        slot.push(task(1000, 1010, TaskState::Failed, &policy));
+        assert!(restarts_last(&slot));
+        slot.push(task(2000, 2010, TaskState::Failed, &policy));
+        assert!(!restarts_last(&slot));
+    }
+
+    #[test]
+    fn attempts_count_within_the_window_before_the_end() {
+        let policy = policy(2, Some(60));
+        let first = task(0, 5, TaskState::Failed, &policy);
+        let second = task(10, 15, TaskState::Failed, &policy);
+        let quick = task(20, 25, TaskState::Failed, &policy);
+        assert!(!restarts_last(&[first.clone(), second.clone(), quick]));
+        let later = task(20, 75, TaskState::Failed, &policy);
+        assert!(
+            restarts_last(&[first, second, later]),
+            "the first restart is out of the window"
+        );
+    }
+
+    #[test]
+    fn tasks_of_another_spec_do_not_count() {
+        let policy = policy(1, None);
+        let mut before = Arc::unwrap_or_clone(task(0, 5, TaskState::Failed, &policy));
+        before.spec_version = Some(Version { index: 0 });
+        let first = task(10, 15, TaskState::Failed, &policy);
+        assert!(restarts_last(&[Arc::new(before), first]));
+    }
+
+    #[test]
+    fn the_condition_decides_first() {
+        let on = |condition, state| {
+            let policy = RestartPolicy {
+                condition,
+                ..RestartPolicy::default()
+            };
+            restarts_last(&[task(0, 5, state, &policy)])
+        };
+        assert!(on(RestartCondition::Any, TaskState::Complete));
+        assert!(on(RestartCondition::OnFailure, TaskState::Failed));
+        assert!(!on(RestartCondition::OnFailure, TaskState::Complete));
+        assert!(!on(RestartCondition::None, TaskState::Failed));
+    }
+}

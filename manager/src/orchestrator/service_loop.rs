@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use proto::object::{UpdateState, UpdateStatus};
+use proto::object::{TaskStatus, UpdateState, UpdateStatus};
 use proto::{Cluster, Node, NodeId, Service, ServiceId, Task, TaskState, Timestamp};
 use tokio::time::{Instant, sleep_until};
 
 use super::draft::{Action, Picture, Step, UpdateChange};
 use super::plan::{Memory, Plan, plan, plan_removal};
-use super::update::is_active;
+use super::task::is_wanted;
 use crate::state::{
     Change, Event, Filter, Key, Kind, ReadTx, Reader, Store, StoreError, WatchStream, WriteTx,
 };
@@ -122,8 +122,8 @@ impl Orchestrator {
             Event::Service(change) => drop(self.dirty.insert(change.object().id.clone())),
             Event::Task(change) => {
                 let id = &change.object().service_id;
-                let updating = is_active(self.memory.get(id).and_then(|memory| memory.update.as_ref()));
-                if !id.is_empty() && concerns(change, updating) {
+                let handing_over = self.memory.get(id).is_some_and(|memory| memory.handing_over);
+                if !id.is_empty() && concerns(change, handing_over) {
                     self.dirty.insert(id.clone());
                 }
             }
@@ -163,15 +163,17 @@ fn every_service(tx: &ReadTx<'_>) -> BTreeSet<ServiceId> {
     services.chain(orphans).filter(|id| !id.is_empty()).collect()
 }
 
-/// Whether the change of a task can be a reason to act.
-fn concerns(change: &Change<Task>, updating: bool) -> bool {
+/// Whether the change of a task can be a reason to act. `handing_over`: whether it matters that a task came to run.
+fn concerns(change: &Change<Task>, handing_over: bool) -> bool {
     match change {
-        Change::Create(_) | Change::Remove(_) => true,
+        // Nobody else makes tasks of services.
+        Change::Create(_) => false,
+        Change::Remove(_) => true,
         Change::Update { old, new } => {
             let moved = old.status.state != new.status.state;
-            old.desired_state != new.desired_state
-                || moved
-                    && (new.status.state.is_terminal() || updating || new.status.state == TaskState::Running)
+            let matters =
+                new.status.state.is_terminal() || (handing_over && new.status.state == TaskState::Running);
+            old.desired_state != new.desired_state || (moved && matters)
         }
     }
 }
@@ -248,16 +250,20 @@ fn create(tx: &mut WriteTx<'_>, id: &ServiceId, task: &Task) -> Result<(), Store
     }
 }
 
-/// Wanted states only grow.
+/// Wanted states only grow. A task that is not wanted any more and that no node has heard of ends here and now: until
+/// it is assigned its status is the manager's.
 fn desire(tx: &mut WriteTx<'_>, id: &str, state: TaskState) -> Result<(), StoreError> {
-    match tx.get::<Task>(id) {
-        Some(task) if task.desired_state < state => tx.modify::<Task>(id, |task| task.desired_state = state),
-        Some(_) => Ok(()),
-        None => Err(StoreError::NotFound {
-            kind: Kind::Task,
-            id: id.to_owned(),
-        }),
-    }
+    tx.modify::<Task>(id, |task| {
+        task.desired_state = task.desired_state.max(state);
+        if !is_wanted(task) && task.status.state < TaskState::Assigned {
+            task.status = TaskStatus {
+                timestamp: Timestamp::now(),
+                state: TaskState::Shutdown,
+                message: "shutdown before it was assigned".into(),
+                ..TaskStatus::default()
+            };
+        }
+    })
 }
 
 /// Changes the update status; nothing where the service was written anew meanwhile, which clears the status.

@@ -110,10 +110,7 @@ async fn jobs_run_to_their_end_so_many_at_a_time() {
         }),
         ..ServiceMode::default()
     };
-    let Ok(_) = cluster.control.create_service(spec).await else {
-        return;
-    };
-    settle().await;
+    cluster.create(spec).await;
     assert_eq!(cluster.tasks("job").len(), 2);
     let ended = |cluster: &Cluster| {
         let tasks = cluster.tasks("job");
