@@ -23,6 +23,7 @@ mod service_loop;
 mod slot;
 mod task;
 mod update;
+mod write;
 
 #[cfg(test)]
 mod tests;

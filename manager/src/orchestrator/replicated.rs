@@ -129,3 +129,93 @@ fn free_numbers(taken: &[SlotKey]) -> impl Iterator<Item = SlotKey> + '_ {
         .map(SlotKey::Number)
         .filter(|key| taken.binary_search(key).is_err())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proto::spec::ServiceMode;
+    use proto::{Service, Task};
+
+    use super::super::draft::{Action, Picture};
+    use super::*;
+
+    /// A service with one task per slot, each on a node and in a state.
+    fn picture(tasks: &[(u64, &str, TaskState)]) -> Picture {
+        let mut service = Service {
+            id: "s".into(),
+            ..Service::default()
+        };
+        service.spec.mode = ServiceMode::replicated(0);
+        let task = |(slot, node, state): &(u64, &str, TaskState)| {
+            let mut task = Task {
+                id: format!("t{slot}").into(),
+                service_id: "s".into(),
+                slot: *slot,
+                node_id: (*node).into(),
+                desired_state: TaskState::Running,
+                ..Task::default()
+            };
+            task.status.state = *state;
+            Arc::new(task)
+        };
+        Picture {
+            service: Arc::new(service),
+            tasks: tasks.iter().map(task).collect(),
+            ..Picture::default()
+        }
+    }
+
+    /// The tasks that are removed and the slots that are filled to come to so many replicas.
+    fn scaled(tasks: &[(u64, &str, TaskState)], replicas: u64) -> (Vec<String>, Vec<u64>) {
+        let picture = picture(tasks);
+        let mut draft = Draft::new(&picture);
+        scale(&mut draft, &mut Delays::new(), replicas, Instant::now());
+        let (mut removed, mut made) = (Vec::new(), Vec::new());
+        for action in draft.into_steps().into_iter().flatten() {
+            match action {
+                Action::Desire(id, TaskState::Remove) => removed.push(String::from(id)),
+                Action::Create(task) => made.push(task.slot),
+                other => panic!("{other:?}"),
+            }
+        }
+        removed.sort();
+        (removed, made)
+    }
+
+    use TaskState::{Failed, Pending, Running, Starting};
+
+    #[test]
+    fn the_fullest_node_gives_first() {
+        let tasks = [
+            (1, "a", Running),
+            (2, "b", Running),
+            (3, "b", Running),
+            (4, "b", Running),
+        ];
+        assert_eq!(scaled(&tasks, 2), (vec!["t3".into(), "t4".into()], vec![]));
+        assert_eq!(scaled(&tasks, 4), (vec![], vec![]));
+    }
+
+    #[test]
+    fn what_does_not_run_goes_before_what_runs_then_high_slots() {
+        let tasks = [(1, "a", Starting), (2, "a", Running), (3, "a", Running)];
+        assert_eq!(scaled(&tasks, 2).0, ["t1"]);
+        assert_eq!(scaled(&tasks, 1).0, ["t1", "t3"]);
+        assert_eq!(scaled(&[(1, "", Pending), (2, "a", Running)], 1).0, ["t1"]);
+    }
+
+    #[test]
+    fn free_slots_are_filled_from_below() {
+        assert_eq!(scaled(&[(2, "a", Running), (4, "a", Running)], 5).1, [1, 3, 5]);
+        assert_eq!(scaled(&[], 2).1, [1, 2]);
+    }
+
+    #[test]
+    fn a_slot_whose_task_failed_and_is_to_be_replaced_still_counts() {
+        assert_eq!(
+            scaled(&[(1, "a", Failed), (2, "a", Running)], 2),
+            (vec![], vec![])
+        );
+    }
+}

@@ -15,9 +15,9 @@ use tokio::time::Instant;
 
 use super::draft::{Action, Picture, UpdateChange};
 use super::plan::{Memory, plan};
-use super::service_loop::change_update;
 use super::slot::{SlotKey, by_slot};
 use super::task::{fitness, is_dirty, is_wanted};
+use super::write::change_update;
 
 /// What can happen between two reconciliations.
 #[derive(Debug, Clone)]
