@@ -13,6 +13,7 @@
 pub mod allocator;
 pub mod ca;
 pub mod control;
+mod files;
 pub mod manager;
 mod orchestration;
 mod orchestrator;

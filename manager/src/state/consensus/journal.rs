@@ -16,7 +16,8 @@ use rustix::fs::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{ConsensusError, Types, files};
+use super::{ConsensusError, Types};
+use crate::files::{self, FileError};
 
 const MAGIC: &[u8; 4] = b"SHJ1";
 const HEADER: usize = 16;
@@ -96,7 +97,7 @@ impl Journal {
     }
 
     /// Replaces the content by the records alone.
-    pub(super) fn rewrite(&mut self, records: &[Record]) -> Result<(), ConsensusError> {
+    pub(super) fn rewrite(&mut self, records: &[Record]) -> Result<(), FileError> {
         let frame = frame(records).map_err(files::error("write", &self.path))?;
         let (file, size) = files::replace(&self.path, |writer| writer.write_all(&frame))?;
         (self.file, self.size, self.reserved) = (file, size, size);

@@ -114,7 +114,7 @@ impl Log {
         // The old journal is still there and says the same, at greater length.
         if let Ok(Err(error)) = shrunk.await {
             tracing::warn!(
-                error = super::files::chain(&error),
+                error = crate::files::chain(&error),
                 "the journal was not shortened"
             );
         }

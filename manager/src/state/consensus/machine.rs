@@ -51,7 +51,7 @@ impl Machine {
                 let applied = this.applied();
                 (applied.meta(), this.replica.snapshot())
             };
-            snapshot::save(&this.dir, &meta, &tables)
+            Ok(snapshot::save(&this.dir, &meta, &tables)?)
         });
         written.await.map_err(super::stopped)?
     }

@@ -10,7 +10,6 @@
 //! ```
 //! Files in the directory: `journal` ([`journal`]), `snapshot` ([`snapshot`]).
 
-mod files;
 mod journal;
 mod log;
 mod machine;
@@ -34,6 +33,7 @@ use tokio::task::JoinHandle;
 use super::object::StoreAction;
 use super::proposer::{ProposeError, Proposer};
 use super::replica::Replica;
+use crate::files::{self, FileError};
 use log::Log;
 use machine::Machine;
 
@@ -62,16 +62,8 @@ pub struct ChangeSet(Vec<StoreAction>);
 #[derive(Debug, thiserror::Error)]
 pub enum ConsensusError {
     /// A file could not be worked with.
-    #[error("{action} {path}")]
-    File {
-        /// What was tried.
-        action: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A file is damaged in a place that no interrupted write explains.
     #[error("{path} is damaged at byte {offset}; restore the directory from a backup")]
     Damaged {

@@ -13,7 +13,7 @@ use openraft::{BasicNode, SnapshotMeta};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{ConsensusError, files};
+use crate::files::{self, FileError};
 use crate::state::object::Object;
 use crate::state::tables::Tables;
 
@@ -43,12 +43,12 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 }
 
 /// Puts a snapshot in the place of the one before.
-pub(super) fn save(dir: &Path, meta: &Meta, tables: &Tables) -> Result<(), ConsensusError> {
+pub(super) fn save(dir: &Path, meta: &Meta, tables: &Tables) -> Result<(), FileError> {
     files::replace(&path(dir), |writer| encode(writer, meta, tables)).map(|_| ())
 }
 
 /// The snapshot's bytes; `None` if there is none yet.
-pub(super) fn bytes(dir: &Path) -> Result<Option<Vec<u8>>, ConsensusError> {
+pub(super) fn bytes(dir: &Path) -> Result<Option<Vec<u8>>, FileError> {
     match std::fs::read(path(dir)) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -1,0 +1,231 @@
+//! The root certificate, and what it signs. ECDSA P-256 throughout.
+//!
+//! A node's certificate names the cluster (O), the role (OU) and the node (CN), as SwarmKit's does. The manager writes the
+//! subject; nothing that a node asks for ends up in it.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use proto::object::TlsInfo;
+use proto::spec::NodeRole;
+use proto::{ClusterId, NodeId};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose,
+};
+use time::{Duration, OffsetDateTime};
+use x509_parser::pem::parse_x509_pem;
+
+/// How long a root is valid.
+const ROOT_LIFE: Duration = Duration::days(20 * 365);
+/// How long a node's certificate is valid where the cluster does not say.
+pub(crate) const NODE_LIFE: Duration = Duration::days(90);
+/// Certificates begin a little in the past, for clocks that are slow.
+const BACKDATE: Duration = Duration::hours(1);
+/// The root's name.
+const ROOT_NAME: &str = "swarm-ca";
+
+/// A certificate could not be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    /// Making a key or certificate failed.
+    #[error("make a certificate")]
+    Make(#[from] rcgen::Error),
+    /// A stored certificate makes no sense.
+    #[error("read the {0}")]
+    Read(&'static str),
+    /// A file could not be worked with.
+    #[error(transparent)]
+    File(#[from] crate::files::FileError),
+}
+
+/// The root certificate with its key. Debug output does not show the key.
+#[derive(Clone)]
+pub struct RootCa {
+    cert: String,
+    key: String,
+}
+
+/// A node's certificate with its key.
+#[derive(Clone)]
+pub struct Signed {
+    /// The certificate in PEM.
+    pub cert: String,
+    /// The private key in PEM.
+    pub key: String,
+}
+
+impl RootCa {
+    /// A new root.
+    ///
+    /// # Errors
+    /// [`CaError::Make`].
+    pub fn generate() -> Result<Self, CaError> {
+        let key = KeyPair::generate()?;
+        let mut params = root_params();
+        let now = OffsetDateTime::now_utc();
+        (params.not_before, params.not_after) = (now - BACKDATE, now + ROOT_LIFE);
+        Ok(Self {
+            cert: params.self_signed(&key)?.pem(),
+            key: key.serialize_pem(),
+        })
+    }
+
+    /// The root that a cluster keeps.
+    pub fn from_object(object: &proto::object::RootCa) -> Self {
+        Self {
+            cert: object.cert.clone(),
+            key: object.key.clone(),
+        }
+    }
+
+    /// The root as the cluster keeps it.
+    pub fn to_object(&self) -> proto::object::RootCa {
+        proto::object::RootCa {
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+        }
+    }
+
+    /// The certificate in PEM.
+    pub fn cert(&self) -> &str {
+        &self.cert
+    }
+
+    /// What the API says of the root.
+    ///
+    /// # Errors
+    /// [`CaError::Read`].
+    pub fn tls_info(&self) -> Result<TlsInfo, CaError> {
+        let (_, pem) = parse_x509_pem(self.cert.as_bytes()).map_err(|_| CaError::Read("root certificate"))?;
+        let cert = pem.parse_x509().map_err(|_| CaError::Read("root certificate"))?;
+        Ok(TlsInfo {
+            trust_root: self.cert.clone(),
+            cert_issuer_subject: STANDARD.encode(cert.subject().as_raw()),
+            cert_issuer_public_key: STANDARD.encode(cert.public_key().raw),
+        })
+    }
+
+    /// A new key and certificate for a node, valid for so long.
+    ///
+    /// # Errors
+    /// [`CaError::Make`].
+    pub fn issue(
+        &self,
+        cluster: &ClusterId,
+        node: &NodeId,
+        role: NodeRole,
+        life: Duration,
+    ) -> Result<Signed, CaError> {
+        // The issuer is known by its name and its key's identifier: both are as in the root certificate.
+        let issuer = Issuer::new(root_params(), KeyPair::from_pem(&self.key)?);
+        let key = KeyPair::generate()?;
+        let mut params = node_params(cluster, node, role)?;
+        let now = OffsetDateTime::now_utc();
+        (params.not_before, params.not_after) = (now - BACKDATE, now + life);
+        Ok(Signed {
+            cert: params.signed_by(&key, &issuer)?.pem(),
+            key: key.serialize_pem(),
+        })
+    }
+}
+
+impl std::fmt::Debug for RootCa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RootCa")
+            .field("cert", &self.cert)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Signed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signed")
+            .field("cert", &self.cert)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The role as it stands in certificates.
+pub(crate) fn role_name(role: NodeRole) -> &'static str {
+    match role {
+        NodeRole::Worker => "swarm-worker",
+        NodeRole::Manager => "swarm-manager",
+    }
+}
+
+fn root_params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, ROOT_NAME);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+fn node_params(cluster: &ClusterId, node: &NodeId, role: NodeRole) -> Result<CertificateParams, CaError> {
+    let mut names = vec![role_name(role).to_owned(), node.to_string()];
+    if role == NodeRole::Manager {
+        names.push(ROOT_NAME.to_owned());
+    }
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, cluster.to_string());
+    params
+        .distinguished_name
+        .push(DnType::OrganizationalUnitName, role_name(role));
+    params
+        .distinguished_name
+        .push(DnType::CommonName, node.to_string());
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_certificate_names_cluster_role_and_node() {
+        let root = RootCa::generate().unwrap();
+        let (cluster, node) = (ClusterId::random(), NodeId::random());
+        let signed = root.issue(&cluster, &node, NodeRole::Manager, NODE_LIFE).unwrap();
+        let (_, pem) = parse_x509_pem(signed.cert.as_bytes()).unwrap();
+        let cert = pem.parse_x509().unwrap();
+        let (_, root_pem) = parse_x509_pem(root.cert().as_bytes()).unwrap();
+        let root_cert = root_pem.parse_x509().unwrap();
+        assert_eq!(
+            cert.subject().to_string(),
+            format!("O={cluster}, OU=swarm-manager, CN={node}")
+        );
+        assert_eq!(cert.issuer(), root_cert.subject());
+        assert!(root_cert.is_ca() && !cert.is_ca());
+        let days = (cert.validity().not_after.timestamp() - cert.validity().not_before.timestamp()) / 86_400;
+        assert_eq!(days, 90);
+        assert!(signed.key.contains("PRIVATE KEY") && !format!("{root:?}{signed:?}").contains("PRIVATE"));
+    }
+
+    #[test]
+    fn a_root_survives_the_way_through_the_store() {
+        let root = RootCa::generate().unwrap();
+        let again = RootCa::from_object(&root.to_object());
+        assert!(
+            again
+                .issue(
+                    &ClusterId::random(),
+                    &NodeId::random(),
+                    NodeRole::Worker,
+                    NODE_LIFE
+                )
+                .is_ok()
+        );
+        let info = again.tls_info().unwrap();
+        assert!(!info.cert_issuer_public_key.is_empty() && info.trust_root == root.cert());
+    }
+}
