@@ -13,6 +13,7 @@
 pub mod allocator;
 pub mod ca;
 pub mod control;
+pub mod dispatcher;
 mod files;
 pub mod manager;
 mod orchestration;

@@ -1,0 +1,252 @@
+//! What one node must know, and the changes of that.
+//!
+//! A node gets the tasks assigned to it; the secrets, configs and networks that its living tasks use; and the endpoint
+//! of every service that shares a network with them or publishes ports. Nothing else ever reaches it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use proto::wire::AssignmentChange;
+use proto::wire::assignment_change::{Action, Kind as WireKind};
+use proto::{
+    Config, ConfigId, Network, NetworkId, NodeId, Secret, SecretId, Service, ServiceEndpoint, ServiceId,
+    Task, TaskId, TaskState,
+};
+use serde::Serialize;
+
+use super::endpoint;
+use crate::state::{Event, Key, Reader};
+
+/// What the node has been told.
+#[derive(Debug)]
+pub(super) struct Assignments {
+    node: NodeId,
+    tasks: BTreeMap<TaskId, Arc<Task>>,
+    secrets: BTreeMap<SecretId, u64>,
+    configs: BTreeMap<ConfigId, u64>,
+    networks: BTreeMap<NetworkId, u64>,
+    endpoints: BTreeMap<ServiceId, ServiceEndpoint>,
+    /// Tasks and services to look at again.
+    dirty_tasks: BTreeSet<TaskId>,
+    dirty_services: BTreeSet<ServiceId>,
+    /// What the tasks need is to be looked at again.
+    dirty_objects: bool,
+}
+
+/// Whether an event can concern the node at all. Asked inside the commit.
+pub(super) fn concerns(node: &NodeId, event: &Event) -> bool {
+    match event {
+        Event::Task(change) => {
+            let (old, new) = (change.old(), change.new_object());
+            let here = old.into_iter().chain(new).any(|task| task.node_id == *node);
+            let answers = |task: Option<&Arc<Task>>| task.is_some_and(|task| endpoint::is_backend(task));
+            here || answers(old) != answers(new)
+        }
+        Event::Service(_) | Event::Network(_) | Event::Secret(_) | Event::Config(_) => true,
+        Event::Cluster(_) | Event::Node(_) | Event::Commit(_) => false,
+    }
+}
+
+impl Assignments {
+    /// The node has been told nothing; everything is to be looked at.
+    pub(super) fn new(node: NodeId, tx: &impl Reader) -> Self {
+        let tasks = tx.by_key::<Task>(Key::Node(node.as_str().to_owned()));
+        Self {
+            node,
+            tasks: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            configs: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            dirty_tasks: tasks.iter().map(|task| task.id.clone()).collect(),
+            dirty_services: tx
+                .all::<Service>()
+                .iter()
+                .map(|service| service.id.clone())
+                .collect(),
+            dirty_objects: true,
+        }
+    }
+
+    /// Learns that something has changed.
+    pub(super) fn note(&mut self, event: &Event) {
+        match event {
+            Event::Task(change) => {
+                let task = change.object();
+                self.dirty_services.insert(task.service_id.clone());
+                self.dirty_tasks.insert(task.id.clone());
+            }
+            Event::Service(change) => drop(self.dirty_services.insert(change.object().id.clone())),
+            Event::Network(_) | Event::Secret(_) | Event::Config(_) => self.dirty_objects = true,
+            Event::Cluster(_) | Event::Node(_) | Event::Commit(_) => {}
+        }
+    }
+
+    /// What the node must be told now: what tasks need comes before them, and goes after them.
+    pub(super) fn changes(&mut self, tx: &impl Reader) -> Vec<AssignmentChange> {
+        let (mut tasks, mut gone_tasks) = (Vec::new(), Vec::new());
+        for id in std::mem::take(&mut self.dirty_tasks) {
+            // Also when it has only ended: it needs nothing any more.
+            self.dirty_objects |= self.tasks.contains_key(&id);
+            match self.look_at_task(tx, id) {
+                Some(change) if change.action() == Action::Remove => gone_tasks.push(change),
+                change => tasks.extend(change),
+            }
+        }
+        let (mut needs, mut gone_needs) = (Vec::new(), Vec::new());
+        if self.dirty_objects || !tasks.is_empty() {
+            self.dirty_objects = false;
+            let networks_before: BTreeSet<_> = self.networks.keys().cloned().collect();
+            self.look_at_needs(tx, &mut needs, &mut gone_needs);
+            if !networks_before.iter().eq(self.networks.keys()) {
+                // Which services the node must reach depends on its networks.
+                self.dirty_services
+                    .extend(tx.all::<Service>().iter().map(|service| service.id.clone()));
+                self.dirty_services.extend(self.endpoints.keys().cloned());
+            }
+        }
+        let services = std::mem::take(&mut self.dirty_services);
+        let endpoints: Vec<_> = services
+            .into_iter()
+            .filter_map(|id| self.look_at_service(tx, id))
+            .collect();
+        [needs, endpoints, tasks, gone_tasks, gone_needs]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    fn look_at_task(&mut self, tx: &impl Reader, id: TaskId) -> Option<AssignmentChange> {
+        let now = tx.get::<Task>(&id);
+        let ours = now.filter(|task| task.node_id == self.node && task.status.state >= TaskState::Assigned);
+        let Some(task) = ours else {
+            return self
+                .tasks
+                .remove(&id)
+                .map(|_| remove(WireKind::Task, id.as_str()));
+        };
+        let told = self.tasks.insert(id.clone(), task.clone());
+        // The node knows the status better: it has written it.
+        let same = told.is_some_and(|told| same_but_for_status(&told, &task));
+        (!same).then(|| update(WireKind::Task, id.as_str(), task.as_ref()))
+    }
+
+    fn look_at_needs(
+        &mut self,
+        tx: &impl Reader,
+        news: &mut Vec<AssignmentChange>,
+        gone: &mut Vec<AssignmentChange>,
+    ) {
+        let alive: Vec<_> = self
+            .tasks
+            .values()
+            .filter(|task| is_alive(task))
+            .cloned()
+            .collect();
+        let containers = || alive.iter().filter_map(|task| task.spec.container_spec.as_ref());
+        let secrets = containers()
+            .flat_map(|container| &container.secrets)
+            .map(|secret| secret.secret_id.clone());
+        let secrets = objects(secrets, |id| tx.get::<Secret>(id));
+        tell(WireKind::Secret, &mut self.secrets, secrets, news, gone);
+        let configs = containers()
+            .flat_map(|container| &container.configs)
+            .map(|config| config.config_id.clone());
+        let configs = objects(configs, |id| tx.get::<Config>(id));
+        tell(WireKind::Config, &mut self.configs, configs, news, gone);
+        let networks = alive
+            .iter()
+            .flat_map(|task| &task.networks_attachments)
+            .map(|on| on.network.id.clone());
+        let networks = objects(networks, |id| tx.get::<Network>(id));
+        tell(WireKind::Network, &mut self.networks, networks, news, gone);
+    }
+
+    fn look_at_service(&mut self, tx: &impl Reader, id: ServiceId) -> Option<AssignmentChange> {
+        let endpoint = tx.get::<Service>(&id).and_then(|service| {
+            let known = |network: &NetworkId| self.networks.contains_key(network);
+            let tasks = tx.by_key::<Task>(Key::Service(id.as_str().to_owned()));
+            let endpoint = endpoint::of(&service, &tasks, known);
+            (!endpoint.networks.is_empty() || !endpoint.ports.is_empty()).then_some(endpoint)
+        });
+        let Some(endpoint) = endpoint else {
+            return self
+                .endpoints
+                .remove(&id)
+                .map(|_| remove(WireKind::ServiceEndpoint, id.as_str()));
+        };
+        let changed = self.endpoints.get(&id) != Some(&endpoint);
+        let change = changed.then(|| update(WireKind::ServiceEndpoint, id.as_str(), &endpoint));
+        self.endpoints.insert(id, endpoint);
+        change
+    }
+}
+
+/// Whether the task still needs what it was given.
+fn is_alive(task: &Task) -> bool {
+    !task.status.state.is_terminal()
+}
+
+fn same_but_for_status(one: &Task, two: &Task) -> bool {
+    // Most changes are reports of the node itself: the parts that can change are few.
+    one.desired_state == two.desired_state
+        && one.networks_attachments == two.networks_attachments
+        && one.spec == two.spec
+        && one.labels == two.labels
+        && one.endpoint == two.endpoint
+        && one.generic_resources == two.generic_resources
+}
+
+/// The objects that are there, by identifier.
+fn objects<I: Ord, T>(
+    ids: impl Iterator<Item = I>,
+    get: impl Fn(&I) -> Option<Arc<T>>,
+) -> BTreeMap<I, Arc<T>> {
+    let ids: BTreeSet<_> = ids.collect();
+    ids.into_iter()
+        .filter_map(|id| get(&id).map(|object| (id, object)))
+        .collect()
+}
+
+/// Compares what was told with what is needed, by version.
+fn tell<I: Ord + Clone + AsRef<str>, T: crate::state::StoreObject + Serialize>(
+    kind: WireKind,
+    told: &mut BTreeMap<I, u64>,
+    needed: BTreeMap<I, Arc<T>>,
+    news: &mut Vec<AssignmentChange>,
+    gone: &mut Vec<AssignmentChange>,
+) {
+    gone.extend(
+        told.keys()
+            .filter(|id| !needed.contains_key(*id))
+            .map(|id| remove(kind, id.as_ref())),
+    );
+    let version = |object: &T| object.meta().version.index;
+    let changed = needed
+        .iter()
+        .filter(|(id, object)| told.get(*id) != Some(&version(object)));
+    news.extend(changed.map(|(id, object)| update(kind, id.as_ref(), object.as_ref())));
+    *told = needed
+        .into_iter()
+        .map(|(id, object)| (id, version(&object)))
+        .collect();
+}
+
+fn update(kind: WireKind, id: &str, object: &impl Serialize) -> AssignmentChange {
+    AssignmentChange {
+        action: Action::Update.into(),
+        kind: kind.into(),
+        id: id.to_owned(),
+        // Plain data with string keys: writing it to memory does not fail.
+        object: serde_json::to_vec(object).unwrap_or_default(),
+    }
+}
+
+fn remove(kind: WireKind, id: &str) -> AssignmentChange {
+    AssignmentChange {
+        action: Action::Remove.into(),
+        kind: kind.into(),
+        id: id.to_owned(),
+        object: Vec::new(),
+    }
+}

@@ -1,0 +1,91 @@
+//! How a service is reached: its virtual addresses, its published ports, and the tasks that answer.
+
+use std::sync::Arc;
+
+use proto::object::{Backend, BackendAddress, ServiceNetwork};
+use proto::spec::PublishMode;
+use proto::{NetworkId, Service, ServiceEndpoint, Task, TaskState};
+
+/// The service's endpoint on the networks of which `known` holds.
+pub(super) fn of(
+    service: &Service,
+    tasks: &[Arc<Task>],
+    known: impl Fn(&NetworkId) -> bool,
+) -> ServiceEndpoint {
+    let ports = service
+        .endpoint
+        .ports
+        .iter()
+        .filter(|port| port.publish_mode == PublishMode::Ingress);
+    let backends = tasks
+        .iter()
+        .filter(|task| is_backend(task))
+        .map(|task| backend(task, &known));
+    ServiceEndpoint {
+        id: service.id.clone(),
+        name: service.spec.name.clone(),
+        mode: service.endpoint.spec.mode,
+        networks: networks(service)
+            .filter(|network| known(&network.network_id))
+            .collect(),
+        ports: ports.cloned().collect(),
+        backends: backends.collect(),
+    }
+}
+
+/// Whether the task takes part in answering for its service: it runs, and is wanted to.
+pub(super) fn is_backend(task: &Task) -> bool {
+    task.status.state == TaskState::Running && task.desired_state == TaskState::Running
+}
+
+/// The networks on which a service is found: those of its spec, and the one of its published ports.
+pub(super) fn networks(service: &Service) -> impl Iterator<Item = ServiceNetwork> {
+    let virtual_ips = &service.endpoint.virtual_ips;
+    let asked = service.spec.task_template.networks.iter();
+    let named = asked.clone().map(move |on| {
+        let network_id = NetworkId::from(on.target.as_str());
+        let vip = virtual_ips.iter().find(|vip| vip.network_id == network_id);
+        let virtual_ip = vip.and_then(|vip| vip.addr.split('/').next()?.parse().ok());
+        ServiceNetwork {
+            network_id,
+            virtual_ip,
+            aliases: on.aliases.clone(),
+        }
+    });
+    let further = virtual_ips
+        .iter()
+        .filter(move |vip| asked.clone().all(|on| on.target != vip.network_id.as_str()));
+    named.chain(further.map(|vip| {
+        ServiceNetwork {
+            network_id: vip.network_id.clone(),
+            virtual_ip: vip
+                .addr
+                .split('/')
+                .next()
+                .and_then(|address| address.parse().ok()),
+            aliases: Vec::new(),
+        }
+    }))
+}
+
+fn backend(task: &Task, known: impl Fn(&NetworkId) -> bool) -> Backend {
+    let attachments = task
+        .networks_attachments
+        .iter()
+        .filter(|on| known(&on.network.id));
+    let addresses = attachments.flat_map(|on| {
+        on.addresses.iter().filter_map(|address| {
+            let address = address.split('/').next()?.parse().ok()?;
+            Some(BackendAddress {
+                network_id: on.network.id.clone(),
+                address,
+            })
+        })
+    });
+    Backend {
+        task_id: task.id.clone(),
+        name: task.name(),
+        node_id: task.node_id.clone(),
+        addresses: addresses.collect(),
+    }
+}

@@ -1,0 +1,102 @@
+//! The only part of a manager that talks to nodes: sessions, heartbeats, assignments down, statuses up.
+//!
+//! Input: nodes, tasks and what they need in the store; the nodes' reports. Output: to each node what it must know;
+//! in the store whether a node is there and what became of its tasks.
+//!
+//! - [`Dispatcher`]: the gRPC service, served over any byte stream; [`Dispatcher::serve_in_process`] for this node
+//! - `sessions`: who is registered, and who has missed its heartbeats
+//! - `assignments`: what one node must know, and the changes of that
+//! - `endpoint`: how a service is reached
+//! - `statuses`: reports of many tasks in few transactions
+
+mod assignments;
+mod endpoint;
+mod in_process;
+mod service;
+mod sessions;
+mod statuses;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::wire::dispatcher_client::DispatcherClient;
+use proto::wire::dispatcher_server::DispatcherServer;
+use proto::{Cluster, NodeId};
+use tonic::transport::Channel;
+
+use crate::state::{Reader, Store, StoreError};
+use sessions::Sessions;
+use statuses::Statuses;
+
+/// Between two heartbeats where the cluster does not say.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Heartbeats that a node may miss before it counts as lost.
+const MISSED: u32 = 3;
+/// How long nodes have to register with a manager that has just begun to lead.
+const REGISTRATION: Duration = Duration::from_secs(30);
+
+/// The dispatcher. Cheap to clone: all clones are the same one. Its sessions end when the last one is dropped.
+#[derive(Debug, Clone)]
+pub struct Dispatcher {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    sessions: Sessions,
+    statuses: Statuses,
+}
+
+impl Dispatcher {
+    /// A dispatcher over the store. Nodes that were ready under an earlier leader are unknown until they register; those
+    /// that do not, in time, are down.
+    ///
+    /// # Errors
+    /// The store refused the change.
+    pub async fn start(store: Store) -> Result<Self, StoreError> {
+        let unknown = sessions::doubt_all(&store).await?;
+        let shared = Arc::new(Shared {
+            sessions: Sessions::new(store.clone()),
+            statuses: Statuses::start(store.clone()),
+            store,
+        });
+        for node in unknown {
+            shared.sessions.expect(node, REGISTRATION);
+        }
+        Ok(Self { shared })
+    }
+
+    /// The gRPC service, to be served over any connection.
+    pub fn service(&self) -> DispatcherServer<impl proto::wire::dispatcher_server::Dispatcher> {
+        DispatcherServer::new(self.clone())
+    }
+
+    /// Serves the node in this process over a pipe in memory; the same messages as over a wire.
+    pub fn serve_in_process(&self) -> DispatcherClient<Channel> {
+        in_process::serve(self)
+    }
+
+    /// Ends every session: nodes register again, with whoever leads then.
+    pub fn end_sessions(&self) {
+        self.shared.sessions.end_all();
+    }
+
+    /// Whether the node has a session.
+    pub fn has_session(&self, node: &NodeId) -> bool {
+        self.shared.sessions.has(node)
+    }
+}
+
+/// Between two heartbeats, as the cluster says.
+fn heartbeat_period(store: &Store) -> Duration {
+    let cluster = store.view(|tx| tx.all::<Cluster>().into_iter().next());
+    let nanoseconds =
+        cluster.and_then(|cluster| cluster.spec.dispatcher.as_ref().map(|d| d.heartbeat_period));
+    let period = nanoseconds
+        .and_then(|nanoseconds| u64::try_from(nanoseconds).ok())
+        .filter(|&n| n > 0);
+    period.map_or(HEARTBEAT, Duration::from_nanos)
+}

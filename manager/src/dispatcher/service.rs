@@ -1,0 +1,208 @@
+//! The gRPC service.
+
+use std::pin::Pin;
+
+use futures::Stream;
+use proto::wire::assignments_message::Type;
+use proto::wire::dispatcher_server;
+use proto::wire::{
+    AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, HeartbeatResponse, SessionMessage,
+    SessionRequest, UpdateTaskStatusRequest, UpdateTaskStatusResponse,
+};
+use proto::{Node, NodeId};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::Dispatcher;
+use super::assignments::{Assignments, concerns};
+use super::sessions::Session;
+use crate::state::{Change, Event, Filter, Kind, Reader, Store, StoreError, WatchStream};
+
+/// Messages of a stream that wait for a slow node; then their making waits.
+const AHEAD: usize = 16;
+
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Sender<T> = mpsc::Sender<Result<T, Status>>;
+
+#[tonic::async_trait]
+impl dispatcher_server::Dispatcher for Dispatcher {
+    type SessionStream = Messages<SessionMessage>;
+    type AssignmentsStream = Messages<AssignmentsMessage>;
+
+    async fn session(
+        &self,
+        request: Request<SessionRequest>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let request = request.into_inner();
+        let description = serde_json::from_slice(&request.description)
+            .map_err(|error| Status::invalid_argument(format!("node description: {error}")))?;
+        let node = NodeId::from(request.node_id);
+        let session = self
+            .shared
+            .sessions
+            .register(node.clone(), description)
+            .await
+            .map_err(refused)?;
+        tracing::info!(node.id = %node, session.id = &*session.id, "node registered");
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        let store = self.shared.store.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = tell_of_node(&store, &session, &sender) => {}
+                () = session.ended() => {}
+                () = sender.closed() => {}
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<HeartbeatRequest>,
+    ) -> Result<Response<HeartbeatResponse>, Status> {
+        let period = self
+            .shared
+            .sessions
+            .beat(&request.into_inner().session_id)
+            .ok_or_else(no_session)?;
+        let period_ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
+        Ok(Response::new(HeartbeatResponse { period_ms }))
+    }
+
+    async fn update_task_status(
+        &self,
+        request: Request<UpdateTaskStatusRequest>,
+    ) -> Result<Response<UpdateTaskStatusResponse>, Status> {
+        let request = request.into_inner();
+        let session = self.open_session(&request.session_id)?;
+        let statuses = request.updates.into_iter().map(|update| {
+            let status = serde_json::from_slice(&update.status).map_err(|error| {
+                Status::invalid_argument(format!("status of task {}: {error}", update.task_id))
+            })?;
+            Ok((update.task_id.into(), status))
+        });
+        let statuses = statuses.collect::<Result<_, Status>>()?;
+        self.shared
+            .statuses
+            .report(session.node, statuses)
+            .await
+            .map_err(Status::unavailable)?;
+        Ok(Response::new(UpdateTaskStatusResponse {}))
+    }
+
+    async fn assignments(
+        &self,
+        request: Request<AssignmentsRequest>,
+    ) -> Result<Response<Self::AssignmentsStream>, Status> {
+        let session = self.open_session(&request.into_inner().session_id)?;
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        let store = self.shared.store.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = assign(&store, &session.node, &sender) => {}
+                () = session.ended() => {}
+                () = sender.closed() => {}
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+impl Dispatcher {
+    fn open_session(&self, id: &str) -> Result<Session, Status> {
+        self.shared.sessions.get(id).ok_or_else(no_session)
+    }
+}
+
+/// Sends the node's object, now and whenever it changes; ends when the node is removed.
+async fn tell_of_node(store: &Store, session: &Session, sender: &Sender<SessionMessage>) {
+    let id = session.node.clone();
+    let only = move |event: &Event| matches!(event, Event::Node(change) if change.object().id == id);
+    let (mut node, mut events) = store.view_and_watch(Filter::kinds(&[Kind::Node]).only(only), |tx| {
+        tx.get::<Node>(&session.node)
+    });
+    while let Some(current) = node {
+        let message = SessionMessage {
+            session_id: session.id.to_string(),
+            node: serde_json::to_vec(current.as_ref()).unwrap_or_default(),
+        };
+        if sender.send(Ok(message)).await.is_err() {
+            return;
+        }
+        node = match events.next().await {
+            Some(Event::Node(Change::Create(new) | Change::Update { new, .. })) => Some(new),
+            _ => None,
+        };
+    }
+    let removed = Status::not_found(format!("node {} is not part of the cluster", session.node));
+    // The node may have gone already.
+    let _ = sender.send(Err(removed)).await;
+}
+
+/// Sends everything, then the changes.
+async fn assign(store: &Store, node: &NodeId, sender: &Sender<AssignmentsMessage>) {
+    let kinds = [
+        Kind::Task,
+        Kind::Service,
+        Kind::Network,
+        Kind::Secret,
+        Kind::Config,
+    ];
+    let concerned = node.clone();
+    let filter = Filter::kinds(&kinds).only(move |event| concerns(&concerned, event));
+    let (mut told, mut events) = store.view_and_watch(filter, |tx| Assignments::new(node.clone(), &tx));
+    let mut sequence = 0u64;
+    loop {
+        let changes = store.view(|tx| told.changes(&tx));
+        if sequence == 0 || !changes.is_empty() {
+            let message = AssignmentsMessage {
+                r#type: if sequence == 0 {
+                    Type::Complete
+                } else {
+                    Type::Incremental
+                }
+                .into(),
+                applies_to: if sequence == 0 {
+                    String::new()
+                } else {
+                    sequence.to_string()
+                },
+                results_in: (sequence + 1).to_string(),
+                changes,
+            };
+            sequence += 1;
+            if sender.send(Ok(message)).await.is_err() {
+                return;
+            }
+        }
+        if !learn(&mut told, &mut events).await {
+            return;
+        }
+    }
+}
+
+/// Waits for an event and takes all that are there. Returns whether the store is still there.
+async fn learn(told: &mut Assignments, events: &mut WatchStream) -> bool {
+    let Some(first) = events.next().await else {
+        return false;
+    };
+    told.note(&first);
+    while let Some(event) = events.try_next() {
+        told.note(&event);
+    }
+    true
+}
+
+fn no_session() -> Status {
+    Status::not_found("the session is not known; register again")
+}
+
+fn refused(error: StoreError) -> Status {
+    match error {
+        StoreError::NotFound { kind, id } => {
+            Status::not_found(format!("{kind} {id} is not part of the cluster"))
+        }
+        other => Status::unavailable(crate::files::chain(&other)),
+    }
+}

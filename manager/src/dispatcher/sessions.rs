@@ -1,0 +1,261 @@
+//! Who is registered, and who has missed its heartbeats.
+//!
+//! ```text
+//! UNKNOWN (a new leader) ─register→ READY ─3 heartbeats missed→ DOWN ─register→ READY
+//!         └──── not registered in time ──────────────────────→ DOWN
+//! ```
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use proto::object::{NodeDescription, NodeState, NodeStatus};
+use proto::{Node, NodeId};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use super::{MISSED, heartbeat_period};
+use crate::state::{Reader, Store, StoreError};
+
+type Table = Mutex<HashMap<NodeId, Entry>>;
+
+/// All sessions, one per node at most.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    store: Store,
+    table: Arc<Table>,
+}
+
+/// A registered node, or one that is expected to register.
+#[derive(Debug)]
+struct Entry {
+    session: Session,
+    watchdog: JoinHandle<()>,
+}
+
+/// One node's session. Ends when the node registers anew, misses its heartbeats, or the manager wants it to.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    pub(super) id: Arc<str>,
+    pub(super) node: NodeId,
+    /// When the node counts as lost; `None` once the session has ended.
+    deadline: Arc<watch::Sender<Option<Instant>>>,
+}
+
+impl Session {
+    fn new(node: NodeId, deadline: Instant) -> Self {
+        let id = NodeId::random();
+        Self {
+            id: id.as_str().into(),
+            node,
+            deadline: Arc::new(watch::channel(Some(deadline)).0),
+        }
+    }
+
+    /// Returns when the session has ended.
+    pub(super) async fn ended(&self) {
+        // The sender is ours: it cannot be gone.
+        let _ = self.deadline.subscribe().wait_for(Option::is_none).await;
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        *self.deadline.borrow()
+    }
+
+    fn extend(&self, deadline: Instant) -> bool {
+        self.deadline.send_if_modified(|current| match current {
+            Some(current) => {
+                *current = deadline.max(*current);
+                true
+            }
+            None => false,
+        })
+    }
+
+    fn end(&self) {
+        self.deadline.send_replace(None);
+    }
+
+    /// Returns when the node is lost; never if the session ends otherwise.
+    async fn lost(&self, period: Duration) {
+        while let Some(deadline) = self.deadline() {
+            sleep_until(deadline).await;
+            let now = Instant::now();
+            if self.deadline() != Some(deadline) {
+                continue;
+            }
+            if now - deadline < period {
+                return;
+            }
+            // This process was stopped or starved: the node may have sent what nobody has read yet.
+            self.extend(now + period);
+        }
+        std::future::pending().await
+    }
+}
+
+impl Sessions {
+    pub(super) fn new(store: Store) -> Self {
+        Self {
+            store,
+            table: Arc::default(),
+        }
+    }
+
+    /// Opens a session: the node is ready, and as it describes itself.
+    pub(super) async fn register(
+        &self,
+        node: NodeId,
+        description: NodeDescription,
+    ) -> Result<Session, StoreError> {
+        // The session comes first: a watchdog that is about to say the opposite then sees that it is late.
+        let session = self.open(node, heartbeat_period(&self.store) * MISSED);
+        let change = |current: &mut Node| {
+            current.description = description;
+            current.status.state = NodeState::Ready;
+            current.status.message.clear();
+        };
+        let registered = self.store.update(|tx| tx.modify(&session.node, change)).await;
+        if registered.is_err() {
+            session.end();
+            forget(&self.table, &session);
+        }
+        registered.map(|()| session)
+    }
+
+    /// Gives a node some time to register; then it is down.
+    pub(super) fn expect(&self, node: NodeId, within: Duration) {
+        self.open(node, within);
+    }
+
+    /// The session with this identifier.
+    pub(super) fn get(&self, id: &str) -> Option<Session> {
+        self.lock()
+            .values()
+            .map(|entry| &entry.session)
+            .find(|session| &*session.id == id)
+            .cloned()
+    }
+
+    /// Whether the node has a session.
+    pub(super) fn has(&self, node: &NodeId) -> bool {
+        self.lock().contains_key(node)
+    }
+
+    /// A heartbeat: the node is not lost for so many periods more. Returns the period, unless there is no such session.
+    pub(super) fn beat(&self, id: &str) -> Option<Duration> {
+        let period = heartbeat_period(&self.store);
+        let session = self.get(id)?;
+        session.extend(Instant::now() + period * MISSED).then_some(period)
+    }
+
+    /// Ends every session.
+    pub(super) fn end_all(&self) {
+        for (_, entry) in self.lock().drain() {
+            entry.session.end();
+            entry.watchdog.abort();
+        }
+    }
+
+    fn open(&self, node: NodeId, within: Duration) -> Session {
+        let session = Session::new(node.clone(), Instant::now() + within);
+        let watchdog = tokio::spawn(watch_over(
+            self.store.clone(),
+            Arc::downgrade(&self.table),
+            session.clone(),
+        ));
+        if let Some(before) = self.lock().insert(
+            node,
+            Entry {
+                session: session.clone(),
+                watchdog,
+            },
+        ) {
+            before.session.end();
+            before.watchdog.abort();
+        }
+        session
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Entry>> {
+        lock(&self.table)
+    }
+}
+
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        self.end_all();
+    }
+}
+
+/// Waits until the node is lost, and says so.
+async fn watch_over(store: Store, table: Weak<Table>, session: Session) {
+    session.lost(heartbeat_period(&store)).await;
+    tracing::warn!(node.id = %session.node, "node is down: it has missed its heartbeats");
+    session.end();
+    let Some(table) = table.upgrade() else { return };
+    let down = store.update(|tx| match is_current(&table, &session) {
+        true => tx.modify(&session.node, |node: &mut Node| {
+            set(&mut node.status, NodeState::Down, "heartbeat failure")
+        }),
+        false => Ok(()),
+    });
+    match down.await {
+        Ok(()) | Err(StoreError::NotFound { .. }) => {}
+        Err(error) => {
+            let error = crate::files::chain(&error);
+            tracing::warn!(node.id = %session.node, error, "the node's state was not kept");
+        }
+    }
+    forget(&table, &session);
+}
+
+fn is_current(table: &Table, session: &Session) -> bool {
+    lock(table)
+        .get(&session.node)
+        .is_some_and(|entry| entry.session.id == session.id)
+}
+
+/// Takes the session out of the table, if it is still the node's.
+fn forget(table: &Table, session: &Session) {
+    if is_current(table, session) {
+        lock(table).remove(&session.node);
+    }
+}
+
+/// After a change of the leader nobody knows who is there. Returns the nodes that have to register.
+pub(super) async fn doubt_all(store: &Store) -> Result<Vec<NodeId>, StoreError> {
+    let present = |node: &Node| matches!(node.status.state, NodeState::Ready | NodeState::Unknown);
+    let nodes: Vec<_> = store
+        .view(|tx| tx.all::<Node>())
+        .into_iter()
+        .filter(|node| present(node))
+        .collect();
+    let mut batch = store.batch().await;
+    for node in nodes.iter().filter(|node| node.status.state == NodeState::Ready) {
+        let doubt = |node: &mut Node| {
+            set(
+                &mut node.status,
+                NodeState::Unknown,
+                "the manager has just started",
+            )
+        };
+        let doubted: Result<(), StoreError> = batch.update(|tx| tx.modify(&node.id, doubt)).await;
+        // Removed meanwhile.
+        if !matches!(doubted, Err(StoreError::NotFound { .. })) {
+            doubted?;
+        }
+    }
+    batch.commit().await?;
+    Ok(nodes.into_iter().map(|node| node.id.clone()).collect())
+}
+
+fn set(status: &mut NodeStatus, state: NodeState, message: &str) {
+    status.state = state;
+    message.clone_into(&mut status.message);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,331 @@
+//! The dispatcher through its own gRPC, as a node sees it.
+
+use proto::object::{NetworkAttachment, NodeDescription, NodeState, TaskStatus};
+use proto::spec::{ContainerSpec, NetworkAttachmentConfig, SecretReference};
+use proto::wire::assignment_change::Action;
+use proto::wire::assignments_message::Type;
+use proto::wire::{
+    AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, SessionRequest, TaskStatusUpdate,
+    UpdateTaskStatusRequest,
+};
+use proto::{Network, Node, Secret, Service, ServiceEndpoint, Task, TaskState};
+use tokio_stream::StreamExt;
+use tonic::{Code, Status, Streaming};
+
+use super::*;
+use crate::state::StoreObject;
+
+async fn create<T: StoreObject>(store: &Store, object: T) {
+    store.update(|tx| tx.create(object)).await.unwrap();
+}
+
+async fn modify<T: StoreObject>(store: &Store, id: &str, change: impl FnOnce(&mut T)) {
+    store.update(|tx| tx.modify(id, change)).await.unwrap();
+}
+
+/// A store with nodes `n1` and `n2`, a network, a secret, and a service whose task `t1` uses both on `n1`.
+async fn cluster() -> Store {
+    let store = Store::in_memory();
+    for id in ["n1", "n2"] {
+        create(
+            &store,
+            Node {
+                id: id.into(),
+                ..Node::default()
+            },
+        )
+        .await;
+    }
+    let mut network = Network {
+        id: "net".into(),
+        ..Network::default()
+    };
+    network.spec.name = "net".into();
+    create(&store, network).await;
+    for id in ["used", "unused"] {
+        let mut secret = Secret {
+            id: id.into(),
+            ..Secret::default()
+        };
+        secret.spec.name = id.into();
+        create(&store, secret).await;
+    }
+    let mut service = Service {
+        id: "s".into(),
+        ..Service::default()
+    };
+    service.spec.name = "web".into();
+    let on = NetworkAttachmentConfig {
+        target: "net".into(),
+        ..NetworkAttachmentConfig::default()
+    };
+    service.spec.task_template.networks = vec![on];
+    create(&store, service).await;
+    create(&store, task("t1", "n1")).await;
+    store
+}
+
+fn task(id: &str, node: &str) -> Task {
+    let network = Network {
+        id: "net".into(),
+        ..Network::default()
+    };
+    let attachment = NetworkAttachment {
+        network,
+        addresses: vec![format!("10.0.0.{}/24", id.len())],
+        aliases: vec![],
+    };
+    let secret = SecretReference {
+        secret_id: "used".into(),
+        ..SecretReference::default()
+    };
+    let container = ContainerSpec {
+        secrets: vec![secret],
+        ..ContainerSpec::default()
+    };
+    let mut task = Task {
+        id: id.into(),
+        node_id: node.into(),
+        service_id: "s".into(),
+        service_name: "web".into(),
+        slot: 1,
+        networks_attachments: vec![attachment],
+        desired_state: TaskState::Running,
+        ..Task::default()
+    };
+    task.status.state = TaskState::Assigned;
+    task.spec.container_spec = Some(container);
+    task
+}
+
+/// A node's side of a session.
+struct Agent {
+    client: DispatcherClient<Channel>,
+    session: String,
+    _stream: Streaming<proto::wire::SessionMessage>,
+}
+
+async fn register(dispatcher: &Dispatcher, node: &str) -> Result<Agent, Status> {
+    let mut client = dispatcher.serve_in_process();
+    let description = NodeDescription {
+        hostname: format!("host-{node}"),
+        ..NodeDescription::default()
+    };
+    let description = serde_json::to_vec(&description).unwrap();
+    let request = SessionRequest {
+        description,
+        session_id: String::new(),
+        node_id: node.into(),
+    };
+    let mut stream = client.session(request).await?.into_inner();
+    let session = stream.next().await.unwrap()?.session_id;
+    Ok(Agent {
+        client,
+        session,
+        _stream: stream,
+    })
+}
+
+impl Agent {
+    async fn assignments(&mut self) -> Streaming<AssignmentsMessage> {
+        let request = AssignmentsRequest {
+            session_id: self.session.clone(),
+        };
+        self.client.assignments(request).await.unwrap().into_inner()
+    }
+
+    async fn report(&mut self, task: &str, state: TaskState) -> Result<(), Status> {
+        let status = serde_json::to_vec(&TaskStatus {
+            state,
+            ..TaskStatus::default()
+        })
+        .unwrap();
+        let updates = vec![TaskStatusUpdate {
+            task_id: task.into(),
+            status,
+        }];
+        let request = UpdateTaskStatusRequest {
+            session_id: self.session.clone(),
+            updates,
+        };
+        self.client.update_task_status(request).await.map(|_| ())
+    }
+
+    async fn beat(&mut self) -> Result<u64, Status> {
+        let request = HeartbeatRequest {
+            session_id: self.session.clone(),
+        };
+        Ok(self.client.heartbeat(request).await?.into_inner().period_ms)
+    }
+}
+
+/// The message's changes as words, `+task t1` or `-secret used`.
+fn words(message: &AssignmentsMessage) -> Vec<String> {
+    let word = |change: &proto::wire::AssignmentChange| {
+        let sign = if change.action() == Action::Update {
+            '+'
+        } else {
+            '-'
+        };
+        format!("{sign}{:?} {}", change.kind(), change.id).to_lowercase()
+    };
+    message.changes.iter().map(word).collect()
+}
+
+fn node_state(store: &Store, node: &str) -> NodeState {
+    store.view(|tx| tx.get::<Node>(node)).unwrap().status.state
+}
+
+#[tokio::test]
+async fn a_node_is_told_everything_and_then_the_changes() {
+    let store = cluster().await;
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    let mut agent = register(&dispatcher, "n1").await.unwrap();
+    assert_eq!(node_state(&store, "n1"), NodeState::Ready);
+    let mut stream = agent.assignments().await;
+
+    let first = stream.next().await.unwrap().unwrap();
+    assert_eq!(first.r#type(), Type::Complete);
+    assert_eq!(
+        words(&first),
+        ["+secret used", "+network net", "+serviceendpoint s", "+task t1"]
+    );
+
+    // What the node reports itself is no news to it, but the others' endpoint is.
+    agent.report("t1", TaskState::Running).await.unwrap();
+    let second = stream.next().await.unwrap().unwrap();
+    assert_eq!(
+        (second.r#type(), second.applies_to == first.results_in),
+        (Type::Incremental, true)
+    );
+    assert_eq!(words(&second), ["+serviceendpoint s"]);
+    let endpoint: ServiceEndpoint = serde_json::from_slice(&second.changes[0].object).unwrap();
+    let backend = &endpoint.backends[0];
+    assert_eq!(
+        (backend.task_id.as_str(), backend.addresses[0].address.to_string()),
+        ("t1", "10.0.0.2".into())
+    );
+
+    create(&store, task("elsewhere", "n2")).await;
+    modify(&store, "t1", |task: &mut Task| {
+        task.desired_state = TaskState::Shutdown
+    })
+    .await;
+    assert_eq!(
+        words(&stream.next().await.unwrap().unwrap()),
+        ["+serviceendpoint s", "+task t1"]
+    );
+    agent.report("t1", TaskState::Shutdown).await.unwrap();
+    let fourth = stream.next().await.unwrap().unwrap();
+    assert_eq!(
+        words(&fourth),
+        ["-serviceendpoint s", "-secret used", "-network net"]
+    );
+    store.update(|tx| tx.remove::<Task>("t1")).await.unwrap();
+    assert_eq!(words(&stream.next().await.unwrap().unwrap()), ["-task t1"]);
+}
+
+#[tokio::test]
+async fn a_node_learns_of_others_tasks_only_what_it_needs() {
+    let store = cluster().await;
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    let mut agent = register(&dispatcher, "n2").await.unwrap();
+    let first = agent.assignments().await.next().await.unwrap().unwrap();
+    assert_eq!((first.r#type(), first.changes.len()), (Type::Complete, 0));
+}
+
+#[tokio::test]
+async fn states_only_grow_and_only_the_node_itself_reports() {
+    let store = cluster().await;
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    let mut stranger = register(&dispatcher, "n2").await.unwrap();
+    stranger.report("t1", TaskState::Failed).await.unwrap();
+    let mut agent = register(&dispatcher, "n1").await.unwrap();
+    agent.report("t1", TaskState::Running).await.unwrap();
+    agent.report("t1", TaskState::Preparing).await.unwrap();
+    agent.report("nosuch", TaskState::Running).await.unwrap();
+    assert_eq!(
+        store.view(|tx| tx.get::<Task>("t1")).unwrap().status.state,
+        TaskState::Running
+    );
+}
+
+#[tokio::test]
+async fn unknown_nodes_and_sessions_are_refused() {
+    let dispatcher = Dispatcher::start(cluster().await).await.unwrap();
+    let refused = register(&dispatcher, "stranger").await.map(|_| ()).unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::NotFound, "node stranger is not part of the cluster")
+    );
+    assert!(!dispatcher.has_session(&"stranger".into()));
+    let mut agent = register(&dispatcher, "n1").await.unwrap();
+    // A second registration ends the first session.
+    let mut again = register(&dispatcher, "n1").await.unwrap();
+    assert_eq!(agent.beat().await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(again.beat().await.unwrap(), 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_misses_its_heartbeats_is_down_until_it_registers_again() {
+    let store = cluster().await;
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    let mut agent = register(&dispatcher, "n1").await.unwrap();
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(2900)).await;
+        agent.beat().await.unwrap();
+    }
+    assert_eq!(node_state(&store, "n1"), NodeState::Ready);
+    tokio::time::sleep(Duration::from_millis(3100)).await;
+    assert_eq!(node_state(&store, "n1"), NodeState::Down);
+    assert_eq!(agent.beat().await.unwrap_err().code(), Code::NotFound);
+    let _agent = register(&dispatcher, "n1").await.unwrap();
+    assert_eq!(node_state(&store, "n1"), NodeState::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_doubts_and_then_gives_up_on_nodes_that_do_not_register() {
+    let store = cluster().await;
+    for id in ["n1", "n2"] {
+        modify(&store, id, |node: &mut Node| node.status.state = NodeState::Ready).await;
+    }
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    assert_eq!(node_state(&store, "n1"), NodeState::Unknown);
+    let mut agent = register(&dispatcher, "n1").await.unwrap();
+    for _ in 0..32 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        agent.beat().await.unwrap();
+    }
+    assert_eq!(
+        (node_state(&store, "n1"), node_state(&store, "n2")),
+        (NodeState::Ready, NodeState::Down)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stall_of_this_process_is_not_the_nodes_fault() {
+    let store = cluster().await;
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    let mut agent = register(&dispatcher, "n1").await.unwrap();
+    // The clock jumps as after SIGSTOP: the watchdog wakes far too late.
+    tokio::time::advance(Duration::from_secs(60)).await;
+    tokio::task::yield_now().await;
+    assert!(agent.beat().await.is_ok());
+    assert_eq!(node_state(&store, "n1"), NodeState::Ready);
+}
+
+#[tokio::test]
+async fn a_removed_node_loses_its_session() {
+    let store = cluster().await;
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    let mut client = dispatcher.serve_in_process();
+    let request = SessionRequest {
+        description: b"{}".to_vec(),
+        session_id: String::new(),
+        node_id: "n2".into(),
+    };
+    let mut stream = client.session(request).await.unwrap().into_inner();
+    stream.next().await.unwrap().unwrap();
+    store.update(|tx| tx.remove::<Node>("n2")).await.unwrap();
+    assert_eq!(stream.next().await.unwrap().unwrap_err().code(), Code::NotFound);
+}
