@@ -4,6 +4,7 @@
 //! - [`control`]: what users and tools may do with the objects
 //! - [`allocator`]: subnets, addresses and ports
 //! - [`manager`]: a manager from its birth to its end
+//! - [`dispatcher`]: the conversation with the nodes
 //! - [`ca`]: root certificate, node certificates, join tokens
 //! - [`Orchestration`]: the loops that turn services into tasks on nodes
 //!   - `orchestrator`: from services to tasks: slots, restarts, updates

@@ -9,5 +9,6 @@ mod root;
 mod token;
 
 pub use identity::Identity;
+pub(crate) use root::NODE_LIFE;
 pub use root::{CaError, RootCa, Signed};
 pub use token::{JoinToken, TokenError};

@@ -22,6 +22,7 @@ pub use error::{ControlError, ErrorKind};
 use std::sync::Arc;
 
 use proto::Task;
+use proto::spec::ClusterSpec;
 
 use crate::state::{Reader, Store};
 
@@ -52,4 +53,9 @@ impl Control {
     pub fn task(&self, reference: &str) -> Result<Arc<Task>> {
         self.store.view(|tx| lookup::task(&tx, reference))
     }
+}
+
+/// Checks the settings of a cluster that is yet to be made.
+pub(crate) fn check_cluster_spec(spec: &ClusterSpec) -> Result<()> {
+    validate::cluster(spec)
 }

@@ -1,0 +1,289 @@
+//! A manager from its birth to its end: consensus and the store, the loops and the services over it.
+//!
+//! ```text
+//! <state_dir>/manager.json    who this is; written last by init, removed first by leave
+//! <state_dir>/raft/           journal and snapshot
+//! <state_dir>/certificates/   root certificate; this node's certificate and key
+//! ```
+
+mod birth;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use proto::object::{ManagerStatus, Reachability};
+use proto::spec::{Availability, ClusterSpec, NodeRole};
+use proto::wire::dispatcher_client::DispatcherClient;
+use proto::{Cluster, Node, NodeId};
+use time::Duration;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+
+use crate::ca::{CaError, Identity, RootCa};
+use crate::control::{Control, ControlError};
+use crate::dispatcher::Dispatcher;
+use crate::files::FileError;
+use crate::orchestration::Orchestration;
+use crate::state::consensus::{Consensus, ConsensusConfig, ConsensusError};
+use crate::state::{Reader, Replica, Store, StoreError};
+use record::Record;
+
+/// Where a manager lives and how its node is called.
+#[derive(Debug, Clone)]
+pub struct ManagerConfig {
+    /// Directory of everything that the manager keeps; made if missing, mode 0700.
+    pub state_dir: PathBuf,
+    /// The node's hostname.
+    pub hostname: String,
+}
+
+/// What a new cluster shall be.
+#[derive(Debug, Clone, Default)]
+pub struct InitRequest {
+    /// `IP` or `IP:port` at which other nodes will reach this manager; port 2377 where it is not said, this host alone
+    /// where it is empty.
+    pub advertise_addr: String,
+    /// Settings.
+    pub spec: ClusterSpec,
+    /// Pools from which networks get their subnets; `10.0.0.0/8` where there are none.
+    pub default_addr_pool: Vec<String>,
+    /// Prefix length of those subnets; 24 where it is 0.
+    pub subnet_size: u32,
+    /// UDP port of VXLAN; 4789 where it is 0.
+    pub data_path_port: u32,
+    /// Whether this node runs tasks.
+    pub availability: Availability,
+}
+
+/// A manager could not be made, opened or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ManagerError {
+    /// The directory already holds a manager.
+    #[error("This node is already part of a swarm. Use \"leave\" to leave this swarm and join another one.")]
+    Exists,
+    /// The directory holds no manager.
+    #[error("this node is not a swarm manager")]
+    Missing,
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// Leaving would lose the cluster.
+    #[error(
+        "You are attempting to leave the swarm on a node that is participating as a manager. \
+         Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message."
+    )]
+    LastManager,
+    /// The record of this manager makes no sense.
+    #[error("{} is damaged; restore the directory from a backup", .0.display())]
+    Damaged(PathBuf),
+    /// The settings were refused.
+    #[error(transparent)]
+    Refused(#[from] ControlError),
+    /// Consensus could not be started.
+    #[error("start consensus")]
+    Consensus(#[from] ConsensusError),
+    /// The state could not be changed.
+    #[error("change the cluster's state")]
+    Store(#[from] StoreError),
+    /// Certificates could not be made.
+    #[error("prepare the certificates")]
+    Ca(#[from] CaError),
+    /// A file could not be worked with.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// A manager at work. Dropping it stops its loops; [`Manager::shutdown`] also waits for consensus to end.
+#[derive(Debug)]
+pub struct Manager {
+    config: ManagerConfig,
+    record: Record,
+    store: Store,
+    consensus: Arc<Consensus>,
+    dispatcher: Dispatcher,
+    client: DispatcherClient<Channel>,
+    loops: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Manager {
+    /// Whether the directory holds a manager.
+    pub fn exists(state_dir: &Path) -> bool {
+        Record::path(state_dir).exists()
+    }
+
+    /// Makes a new cluster of one node and starts its manager.
+    ///
+    /// # Errors
+    /// [`ManagerError::Exists`], [`ManagerError::Invalid`], [`ManagerError::Refused`], and those of the files.
+    pub async fn init(config: ManagerConfig, request: InitRequest) -> Result<Arc<Self>, ManagerError> {
+        if Self::exists(&config.state_dir) {
+            return Err(ManagerError::Exists);
+        }
+        let plan = birth::plan(&config.hostname, request)?;
+        // What a crash left of an earlier attempt has never been a cluster.
+        record::erase(&config.state_dir)?;
+        let (consensus, store) = begin(&config, &plan.record).await?;
+        let record = plan.record.clone();
+        birth::populate(&store, plan).await?;
+        let manager = Self::start(config, record, consensus, store).await?;
+        manager.record.save(&manager.config.state_dir)?;
+        Ok(Arc::new(manager))
+    }
+
+    /// Starts the manager that the directory holds.
+    ///
+    /// # Errors
+    /// [`ManagerError::Missing`], [`ManagerError::Damaged`], and those of the files.
+    pub async fn open(config: ManagerConfig) -> Result<Arc<Self>, ManagerError> {
+        let record = Record::load(&config.state_dir)?.ok_or(ManagerError::Missing)?;
+        let replica = Replica::default();
+        let consensus = Consensus::open(&consensus_config(&config, &record), replica.clone()).await?;
+        let consensus = Arc::new(consensus);
+        let store = Store::new(replica, consensus.clone());
+        Ok(Arc::new(Self::start(config, record, consensus, store).await?))
+    }
+
+    /// What users may do with the cluster's objects.
+    pub fn control(&self) -> Control {
+        Control::new(self.store.clone())
+    }
+
+    /// The state, to watch.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The node that this manager runs on.
+    pub fn node_id(&self) -> &NodeId {
+        &self.record.node_id
+    }
+
+    /// `IP:port` at which other nodes reach this manager.
+    pub fn advertise_addr(&self) -> &str {
+        &self.record.address
+    }
+
+    /// A client of the dispatcher, for the worker on this node.
+    pub fn dispatcher(&self) -> DispatcherClient<Channel> {
+        self.client.clone()
+    }
+
+    /// Stops the loops and consensus; the cluster goes on when it is opened again.
+    pub async fn shutdown(&self) {
+        let loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(loops) = loops {
+            loops.abort();
+            // It was aborted: there is nothing to learn from how it ended.
+            let _ = loops.await;
+        }
+        self.dispatcher.end_sessions();
+        self.consensus.shutdown().await;
+    }
+
+    /// Leaves the cluster and removes everything that was kept of it.
+    ///
+    /// # Errors
+    /// [`ManagerError::LastManager`] without `force`, and those of the files.
+    pub async fn leave(&self, force: bool) -> Result<(), ManagerError> {
+        if !force {
+            return Err(ManagerError::LastManager);
+        }
+        self.shutdown().await;
+        Ok(record::erase(&self.config.state_dir)?)
+    }
+
+    async fn start(
+        config: ManagerConfig,
+        record: Record,
+        consensus: Arc<Consensus>,
+        store: Store,
+    ) -> Result<Self, ManagerError> {
+        certify(&config, &record, &store)?;
+        lead(&store, &record).await?;
+        let dispatcher = Dispatcher::start(store.clone()).await?;
+        let client = dispatcher.serve_in_process();
+        let loops = tokio::spawn(Orchestration::run(store.clone(), std::future::pending()));
+        let loops = Mutex::new(Some(loops));
+        Ok(Self {
+            config,
+            record,
+            store,
+            consensus,
+            dispatcher,
+            client,
+            loops,
+        })
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        if let Some(loops) = self.loops.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            loops.abort();
+        }
+    }
+}
+
+async fn begin(config: &ManagerConfig, record: &Record) -> Result<(Arc<Consensus>, Store), ManagerError> {
+    let replica = Replica::default();
+    let consensus = Arc::new(Consensus::create(&consensus_config(config, record), replica.clone()).await?);
+    let store = Store::new(replica, consensus.clone());
+    Ok((consensus, store))
+}
+
+fn consensus_config(config: &ManagerConfig, record: &Record) -> ConsensusConfig {
+    ConsensusConfig {
+        dir: config.state_dir.join("raft"),
+        member: record.member,
+        address: record.address.clone(),
+    }
+}
+
+/// This node's certificate is there and good.
+fn certify(config: &ManagerConfig, record: &Record, store: &Store) -> Result<(), ManagerError> {
+    let cluster = store.view(|tx| tx.all::<Cluster>().into_iter().next());
+    let Some((cluster, root)) =
+        cluster.and_then(|cluster| cluster.root_ca.clone().map(|root| (cluster, root)))
+    else {
+        return Err(ManagerError::Damaged(config.state_dir.clone()));
+    };
+    let identity = Identity {
+        cluster: cluster.id.clone(),
+        node: record.node_id.clone(),
+        role: NodeRole::Manager,
+    };
+    let life = cluster
+        .spec
+        .ca_config
+        .as_ref()
+        .map(|ca_config| ca_config.node_cert_expiry)
+        .filter(|&life| life > 0);
+    let life = life.map_or(crate::ca::NODE_LIFE, Duration::nanoseconds);
+    let dir = config.state_dir.join("certificates");
+    identity.ensure(&dir, &RootCa::from_object(&root), life)?;
+    Ok(())
+}
+
+/// This manager leads, and says so on its node.
+async fn lead(store: &Store, record: &Record) -> Result<(), ManagerError> {
+    let status = ManagerStatus {
+        leader: true,
+        reachability: Reachability::Reachable,
+        addr: record.address.clone(),
+    };
+    let update = store.update(|tx| {
+        let known = tx
+            .get::<Node>(&record.node_id)
+            .and_then(|node| node.manager_status.clone());
+        if known.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        tx.modify(&record.node_id, |node: &mut Node| {
+            node.manager_status = Some(status)
+        })
+    });
+    Ok(update.await?)
+}
