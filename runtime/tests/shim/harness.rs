@@ -47,7 +47,7 @@ impl Setup {
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
         let dir = tempfile::Builder::new().prefix("shoal-shim-").tempdir().unwrap();
-        let spec = spec(args, &format!("/shoal-test/{id}"));
+        let spec = spec(args, &format!("/shoal-test-{id}"));
         let log = dir.path().join("container.log");
         let shim = json!({"id": id, "terminal": false, "log": {"driver": "json-file", "path": log}});
         Self { spec, shim, dir, id }
@@ -246,7 +246,7 @@ impl Shim {
         let hierarchies = fs::read_dir(base).unwrap().map(|entry| entry.unwrap().path());
         hierarchies
             .chain([base.to_owned()])
-            .map(|base| base.join("shoal-test").join(&self.id))
+            .map(|base| base.join(format!("shoal-test-{}", self.id)))
             .collect()
     }
 }

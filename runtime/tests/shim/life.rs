@@ -36,8 +36,9 @@ fn an_exit_code_is_on_disk_before_anyone_is_told() {
 fn signals_reach_the_container_and_its_record() {
     let shim = Setup::script("trap 'echo got it; exit 3' TERM; echo ready; cat")
         .interactive()
-        .start();
+        .create();
     let mut attached = shim.attach();
+    assert_eq!(shim.ask(json!({"start": {}})), json!({"ok": {}}));
     attached.read_until("ready");
     assert_eq!(shim.ask(json!({"kill": {"signal": 15}})), json!({"ok": {}}));
     // The shell runs its trap when cat is gone.
@@ -111,7 +112,7 @@ fn a_container_that_was_never_started_can_be_shut_down() {
 
 #[test]
 fn signals_for_the_shim_do_not_lose_the_container() {
-    let shim = Setup::script("cat").interactive().start();
+    let shim = Setup::command(&["/bin/cat"]).interactive().start();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         kill(Pid::from_raw(shim.shim_pid()), signal).unwrap();
     }
