@@ -1,7 +1,7 @@
-//! Making processes: `clone3(2)` used as a fork into new namespaces, and `close_range(2)`.
+//! Making, signalling and ending processes: `clone3(2)` used as a fork into new namespaces, pidfds, `close_range(2)`.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Flags of `clone3(2)` and `unshare(2)`, the kernel's `CLONE_*`.
 pub mod clone_flags {
@@ -25,19 +25,17 @@ pub mod clone_flags {
     pub const PARENT: u64 = 0x0000_8000;
 }
 
-/// Which side of the fork the caller is on.
+/// A process made by [`fork_with`].
 #[derive(Debug)]
-pub enum Forked {
-    /// The caller; `pid` is as seen from its own PID namespace.
-    Parent {
-        /// Process id of the child.
-        pid: i32,
-        /// Descriptor of the child (close-on-exec).
-        pidfd: OwnedFd,
-    },
-    /// The new process.
-    Child,
+pub struct Child {
+    /// Process id, as seen from the caller's PID namespace.
+    pub pid: i32,
+    /// Descriptor of the process (close-on-exec).
+    pub pidfd: OwnedFd,
 }
+
+/// Exit code of a child whose closure panicked.
+const PANICKED: i32 = 70;
 
 /// `struct clone_args` up to `CLONE_ARGS_SIZE_VER2` (Linux 5.7).
 #[repr(C, align(8))]
@@ -56,44 +54,46 @@ struct CloneArgs {
     cgroup: u64,
 }
 
-/// Forks the calling process into the new namespaces of `flags` (see [`clone_flags`]); with `cgroup`, a
-/// directory of the v2 hierarchy, the child starts as its member.
+/// Forks the calling process into the new namespaces of `flags` (see [`clone_flags`]) and runs `child` there; the new
+/// process ends with its answer as exit code, without running anything of the caller's. With `cgroup`, a directory of
+/// the v2 hierarchy, it starts as a member.
 ///
-/// Fails with `EINVAL` when the process has more than one thread: the child of a threaded process may not
-/// run ordinary code. The C library's cached thread id is stale in the child, which only `raise` and
-/// `abort` would notice.
-pub fn fork_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
+/// Signal handlers are reset in the child, ignored signals stay ignored. Fails with `EINVAL` when the calling process has
+/// more than one thread: the child of a threaded process may not run ordinary code. The C library's cached thread id is
+/// stale in the child, which only `raise` and `abort` would notice.
+pub fn fork_with(
+    flags: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> i32,
+) -> io::Result<Child> {
     const CLONE_PIDFD: u64 = 0x1000;
+    const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     assert_single_threaded()?;
     let mut pidfd: RawFd = -1;
+    let with_parent = flags & clone_flags::PARENT != 0;
     let mut args = CloneArgs {
-        flags: flags | CLONE_PIDFD,
+        flags: flags | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
         pidfd: (&raw mut pidfd).addr() as u64,
-        exit_signal: if flags & clone_flags::PARENT == 0 {
-            libc::SIGCHLD as u64
-        } else {
-            0
-        },
+        // With CLONE_PARENT the child sends what its new parent's own child would.
+        exit_signal: if with_parent { 0 } else { libc::SIGCHLD as u64 },
         ..CloneArgs::default()
     };
     if let Some(fd) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::try_from(fd.as_raw_fd()).unwrap_or(u64::MAX);
     }
-    // SAFETY: the only pointer in `args` is to `pidfd`, which lives across the call. Without CLONE_VM the child
-    // runs on a copy of this stack, as after fork(2), and the process has no other thread (checked above)
-    // that could have held a lock of the C library or the allocator.
-    let returned = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            std::ptr::from_mut(&mut args),
-            size_of::<CloneArgs>(),
-        )
-    };
+    let (address, size) = (std::ptr::from_mut(&mut args), size_of::<CloneArgs>());
+    // SAFETY: the only pointer in `args` is to `pidfd`, which lives across the call. Without CLONE_VM the child runs on a
+    // copy of this stack, as after fork(2), and the process has no other thread (checked above) that could have held a
+    // lock of the C library or the allocator.
+    let returned = unsafe { libc::syscall(libc::SYS_clone3, address, size) };
     match returned {
-        0 => Ok(Forked::Child),
-        pid if pid > 0 => Ok(Forked::Parent {
+        0 => {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
+            exit_now(outcome.unwrap_or(PANICKED))
+        }
+        pid if pid > 0 => Ok(Child {
             pid: i32::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?,
             // SAFETY: CLONE_PIDFD made the kernel store a new descriptor that nobody else owns.
             pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
@@ -102,10 +102,45 @@ pub fn fork_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forke
     }
 }
 
+/// Ends the process at once: no destructor, no exit handler, no buffer is flushed.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) takes no pointer and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Gives a process what execve(2) would keep from the caller otherwise: no signal blocked, `SIGPIPE` (which Rust
+/// programs ignore) with its default action.
+pub fn default_signals() -> io::Result<()> {
+    // SAFETY: all-zero is a valid sigset_t, and sigemptyset initialises it.
+    let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `none` lives across both calls; SIG_DFL installs no handler, and the old mask is not asked for.
+    let failed = unsafe {
+        libc::sigemptyset(&raw mut none);
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL) == libc::SIG_ERR
+            || libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) < 0
+    };
+    if failed {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
 /// `unshare(CLONE_THREAD)` changes nothing and fails with `EINVAL` in a process of several threads.
 fn assert_single_threaded() -> io::Result<()> {
     // SAFETY: unshare(2) takes no pointer; CLONE_THREAD is a check only (kernel/fork.c, check_unshare_flags).
     if unsafe { libc::unshare(libc::CLONE_THREAD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Sends signal number `signal`, real-time signals included, to the process behind `pidfd`.
+pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    let fd = pidfd.as_fd().as_raw_fd();
+    let info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo asks the kernel to fill it in as kill(2) does; no other pointer is passed.
+    if unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, 0) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
@@ -167,7 +202,7 @@ mod tests {
     #[test]
     fn a_threaded_process_is_refused() {
         // The test harness itself runs each test on a thread of its own.
-        let error = fork_into(0, None).unwrap_err();
+        let error = fork_with(0, None, || 0).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     }
 }

@@ -3,7 +3,12 @@
 //! A container is a directory `<state dir>/<id>` (`state.json`, `start.sock`) and a process, its init. Operations on
 //! one container are serialised by `flock(2)` on that directory; reading its state takes no lock.
 
+mod create;
+mod error;
+mod exec;
 mod id;
+mod lifecycle;
+pub(crate) mod record;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -11,6 +16,7 @@ use std::path::PathBuf;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+pub use error::Error;
 pub use id::{ContainerId, Signal};
 
 /// The directory that holds the state of all containers (`--root`).
@@ -97,72 +103,49 @@ pub struct Created {
     pub terminal: Option<OwnedFd>,
 }
 
-/// Why an operation on a container failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The id is no file name.
-    #[error("container id {0:?}: only letters, digits and _+-. are allowed")]
-    InvalidId(String),
-    /// There is no such signal.
-    #[error("unknown signal {0:?}")]
-    InvalidSignal(String),
-    /// Not implemented yet.
-    #[error("{0} is not implemented")]
-    NotBuilt(&'static str),
-}
-
-impl Error {
-    /// The exit code that stands for this error by convention: 127 when the payload's program was not found, 126
-    /// when it could not be executed, otherwise `None`.
-    pub fn exit_code(&self) -> Option<i32> {
-        None
-    }
-}
-
 /// Creates a container; its init waits for [`start`]. On error nothing of it remains.
 pub fn create(state: &StateDir, request: CreateRequest) -> Result<Created, Error> {
-    let _ = (state, request);
-    Err(Error::NotBuilt("create"))
+    create::create(state, request, create::Start::Later)
 }
 
-/// Lets the payload of a created container run; returns when it was executed, or why it could not be.
+/// Creates a container whose payload runs at once; returns when it was executed, or why it could not be. On error nothing
+/// of it remains.
+pub fn run(state: &StateDir, request: CreateRequest) -> Result<Created, Error> {
+    create::create(state, request, create::Start::Now)
+}
+
+/// Lets the payload of a created container run; returns when it was executed, or why it could not be. In the latter case
+/// init has ended with [`Error::exit_code`], and the container is stopped.
 pub fn start(state: &StateDir, id: &ContainerId) -> Result<(), Error> {
-    let _ = (state, id);
-    Err(Error::NotBuilt("start"))
+    lifecycle::start(state, id)
 }
 
 /// Sends `signal` to the container's init, or with `all` to each of its processes.
 pub fn kill(state: &StateDir, id: &ContainerId, signal: Signal, all: bool) -> Result<(), Error> {
-    let _ = (state, id, signal, all);
-    Err(Error::NotBuilt("kill"))
+    lifecycle::kill(state, id, signal, all)
 }
 
-/// Removes a stopped container; with `force` kills it first and accepts that it does not exist.
+/// Removes a stopped container; with `force` kills it first, and it need not exist.
 pub fn delete(state: &StateDir, id: &ContainerId, force: bool) -> Result<(), Error> {
-    let _ = (state, id, force);
-    Err(Error::NotBuilt("delete"))
+    lifecycle::delete(state, id, force)
 }
 
 /// The container's state as the OCI runtime specification words it.
 pub fn state(state: &StateDir, id: &ContainerId) -> Result<oci_spec::runtime::State, Error> {
-    let _ = (state, id);
-    Err(Error::NotBuilt("state"))
+    lifecycle::state(state, id)
 }
 
 /// All containers of the state directory, by id. One whose state cannot be read is left out.
 pub fn list(state: &StateDir) -> Result<Vec<oci_spec::runtime::State>, Error> {
-    let _ = state;
-    Err(Error::NotBuilt("list"))
+    lifecycle::list(state)
 }
 
 /// The processes of a container, in the caller's PID namespace, ascending.
 pub fn pids(state: &StateDir, id: &ContainerId) -> Result<Vec<Pid>, Error> {
-    let _ = (state, id);
-    Err(Error::NotBuilt("ps"))
+    lifecycle::pids(state, id)
 }
 
 /// Runs a further process in a running container; returns when it was executed, or why it could not be.
 pub fn exec(state: &StateDir, id: &ContainerId, request: ExecRequest) -> Result<Created, Error> {
-    let _ = (state, id, request);
-    Err(Error::NotBuilt("exec"))
+    exec::exec(state, id, request)
 }
