@@ -4,8 +4,8 @@
 //! `main.rs` is a thin shell over this library, so that tests can drive the router without a socket.
 
 pub mod api;
+pub mod cli;
 pub mod cluster;
-#[allow(dead_code, unused_imports)] // until the command line uses it
 mod compose;
 pub mod daemon;
 pub mod engine;

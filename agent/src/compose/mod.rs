@@ -29,8 +29,8 @@ use std::path::{Path, PathBuf};
 use proto::spec::{ConfigSpec, NetworkSpec, SecretSpec, ServiceSpec};
 
 pub(crate) use error::ComposeError;
-pub(crate) use plan::plan;
-pub(crate) use service::{Build, Condition};
+pub(crate) use plan::{NAMESPACE, plan};
+pub(crate) use service::Condition;
 
 /// Variables that files may use: usually the environment of the process.
 pub(crate) type Variables = BTreeMap<String, String>;
@@ -137,4 +137,39 @@ fn read(file: &Path) -> Result<String, ComposeError> {
         file: file.to_path_buf(),
         source,
     })
+}
+
+/// Nanoseconds of a duration such as `1m30s`.
+pub(crate) fn duration(text: &str) -> Result<i64, String> {
+    units::duration(text)
+}
+
+/// Bytes of a size such as `64m`.
+pub(crate) fn bytes(text: &str) -> Result<i64, String> {
+    units::bytes(text)
+}
+
+/// Billionths of a processor of a number such as `0.5`.
+pub(crate) fn nano_cpus(text: &str) -> Result<i64, String> {
+    units::nano_cpus(text)
+}
+
+/// A path of the host, relative ones starting in the folder.
+pub(crate) fn host_path(source: &str, directory: &Path) -> Result<String, String> {
+    short::host_path(source, directory)
+}
+
+/// The pairs of a file of `NAME=value` lines; a name alone takes its value from the environment.
+pub(crate) fn env_file(text: &str) -> Result<Vec<(String, String)>, String> {
+    env_file::parse(text, &std::env::vars().collect())
+}
+
+/// Ports of the short form `8080:80/tcp`.
+pub(crate) fn ports(text: &str) -> Result<Vec<proto::spec::PortConfig>, String> {
+    short::ports(text)
+}
+
+/// Words of a line, split as a shell splits it.
+pub(crate) fn split_words(line: &str) -> Result<Vec<String>, String> {
+    short::split_words(line)
 }

@@ -1,0 +1,141 @@
+//! Times, sizes and identifiers as people read them, in Docker's words.
+
+use proto::Timestamp;
+use serde_json::Value;
+
+const MINUTE: i64 = 60;
+const HOUR: i64 = 60 * MINUTE;
+
+/// How long something takes or took: `About a minute`, `3 hours`.
+pub(crate) fn duration(seconds: i64) -> String {
+    match seconds {
+        i64::MIN..1 => "Less than a second".to_owned(),
+        1 => "1 second".to_owned(),
+        2..MINUTE => format!("{seconds} seconds"),
+        MINUTE..120 => "About a minute".to_owned(),
+        120..HOUR => format!("{} minutes", seconds / MINUTE),
+        _ => long_duration(seconds),
+    }
+}
+
+fn long_duration(seconds: i64) -> String {
+    // Rounded to hours, as Docker does: 1 h 45 min is two hours.
+    let hours = (seconds + HOUR / 2) / HOUR;
+    match hours {
+        0..=1 => "About an hour".to_owned(),
+        2..48 => format!("{hours} hours"),
+        48..336 => format!("{} days", hours / 24),
+        336..1440 => format!("{} weeks", hours / 24 / 7),
+        1440..17520 => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", hours / 24 / 365),
+    }
+}
+
+/// How long ago a moment was: `2 minutes ago`; `N/A` for what has not happened.
+pub(crate) fn ago(moment: Timestamp) -> String {
+    if moment.is_zero() {
+        return "N/A".to_owned();
+    }
+    format!("{} ago", duration(seconds_since(moment)))
+}
+
+/// As [`ago`], of RFC 3339 text.
+pub(crate) fn ago_of(text: &Value) -> String {
+    text.as_str()
+        .and_then(|text| text.parse().ok())
+        .map_or_else(|| "N/A".to_owned(), ago)
+}
+
+/// As [`ago`], of seconds since 1970.
+pub(crate) fn ago_of_unix(seconds: i64) -> String {
+    let moment = time::OffsetDateTime::from_unix_timestamp(seconds)
+        .map(Timestamp)
+        .unwrap_or_default();
+    ago(moment)
+}
+
+/// Seconds between a moment and now.
+pub(crate) fn seconds_since(moment: Timestamp) -> i64 {
+    (time::OffsetDateTime::now_utc() - moment.0).whole_seconds()
+}
+
+/// Sizes in powers of 1000 with three significant digits, as `docker image ls` has them: `1.45MB`.
+pub(crate) fn size(bytes: i64) -> String {
+    const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{}{}", significant(value, 3), UNITS[unit])
+}
+
+/// Go's `%.3g` for values below 1000.
+fn significant(value: f64, digits: usize) -> String {
+    let before = if value >= 100.0 {
+        3
+    } else if value >= 10.0 {
+        2
+    } else {
+        1
+    };
+    let text = format!("{value:.*}", digits.saturating_sub(before));
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
+}
+
+/// The first twelve characters of an identifier, without the name of its hash.
+pub(crate) fn short(id: &str) -> &str {
+    let id = id.strip_prefix("sha256:").unwrap_or(id);
+    id.get(..12).unwrap_or(id)
+}
+
+/// Text that is cut at a length, with an ellipsis for what is missing.
+pub(crate) fn ellipsis(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most - 1).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 24 * HOUR;
+
+    #[test]
+    fn docker_s_words() {
+        for (seconds, words) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (61, "About a minute"),
+            (150, "2 minutes"),
+            (3700, "About an hour"),
+            (7 * HOUR, "7 hours"),
+            (3 * DAY, "3 days"),
+            (20 * DAY, "2 weeks"),
+            (100 * DAY, "3 months"),
+            (1000 * DAY, "2 years"),
+        ] {
+            assert_eq!(duration(seconds), words);
+        }
+        for (bytes, words) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1450, "1.45kB"),
+            (1_450_096, "1.45MB"),
+            (63_000_000, "63MB"),
+        ] {
+            assert_eq!(size(bytes), words);
+        }
+        assert_eq!(short("sha256:0123456789abcdef"), "0123456789ab");
+        assert_eq!(ellipsis("abcdef", 4), "abc…");
+    }
+}

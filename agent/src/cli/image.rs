@@ -1,0 +1,522 @@
+//! `image` and `build`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio_util::io::ReaderStream;
+
+use super::client::{Client, escape, filters, query};
+use super::container::{flag, text};
+use super::table::Table;
+use super::{human, inspect, output};
+
+/// `image …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageVerb {
+    /// Build an image from a Dockerfile
+    Build(Build),
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(Ls),
+    /// Display detailed information on one or more images
+    Inspect(inspect::Names),
+    /// Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE
+    Tag {
+        /// Name or ID of the image
+        source: String,
+        /// Name that it gets
+        target: String,
+    },
+    /// Remove one or more images
+    #[command(visible_alias = "remove")]
+    Rm(Rm),
+    /// Load an image from a tar archive or STDIN
+    Load(Load),
+    /// Save one or more images to a tar archive (streamed to STDOUT by default)
+    Save(Save),
+    /// Import the contents from a tarball to create a filesystem image
+    Import(Import),
+    /// Show the history of an image
+    History {
+        /// Name or ID of the image
+        image: String,
+    },
+    /// Remove unused images
+    Prune {
+        /// Remove all unused images, not just dangling ones
+        #[arg(short, long)]
+        all: bool,
+        /// Do not prompt for confirmation
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+impl ImageVerb {
+    pub(crate) async fn run(self, client: &Client) -> Result<()> {
+        match self {
+            Self::Build(build) => build.run(client).await,
+            Self::Ls(ls) => ls.run(client).await,
+            Self::Inspect(names) => names.run(client, "images", "/json").await,
+            Self::Tag { source, target } => tag(client, &source, &target).await,
+            Self::Rm(rm) => rm.run(client).await,
+            Self::Load(load) => load.run(client).await,
+            Self::Save(save) => save.run(client).await,
+            Self::Import(import) => import.run(client).await,
+            Self::History { image } => history(client, &image).await,
+            Self::Prune { all, force } => prune(client, all, force).await,
+        }
+    }
+}
+
+/// `image build`
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    /// Name and optionally a tag (format: "name:tag")
+    #[arg(short, long)]
+    tag: Vec<String>,
+    /// Name of the Dockerfile (default: "PATH/Dockerfile")
+    #[arg(short, long)]
+    file: Option<String>,
+    /// Set build-time variables
+    #[arg(long)]
+    build_arg: Vec<String>,
+    /// Set metadata for an image
+    #[arg(long)]
+    label: Vec<String>,
+    /// Set the target build stage to build
+    #[arg(long)]
+    target: Option<String>,
+    /// Do not use cache when building the image
+    #[arg(long)]
+    no_cache: bool,
+    /// Suppress the build output and print image ID on success
+    #[arg(short, long)]
+    quiet: bool,
+    /// Folder that the Dockerfile copies from
+    path: PathBuf,
+}
+
+impl Build {
+    async fn run(self, client: &Client) -> Result<()> {
+        let (dockerfile, path) = dockerfile_in(&self.path, self.file.as_deref())?;
+        let arguments = super::run::labels(&self.build_arg);
+        let request = BuildRequest {
+            tags: self.tag.clone(),
+            dockerfile,
+            arguments: arguments
+                .into_iter()
+                .map(|(name, value)| (name, Some(value)))
+                .collect(),
+            labels: super::run::labels(&self.label),
+            target: self.target.clone(),
+            no_cache: self.no_cache,
+            quiet: self.quiet,
+        };
+        request
+            .send(client, &path, |line| {
+                if let Some(text) = line["stream"].as_str() {
+                    output::write(1, text.as_bytes());
+                }
+            })
+            .await
+    }
+}
+
+/// The Dockerfile's path within the context, and the context.
+fn dockerfile_in(context: &Path, file: Option<&str>) -> Result<(String, PathBuf)> {
+    let Some(file) = file else {
+        return Ok(("Dockerfile".to_owned(), context.to_path_buf()));
+    };
+    // As Docker: the file is named from where the user is, and must lie in the context.
+    let context_full = context
+        .canonicalize()
+        .with_context(|| format!("the context {}", context.display()))?;
+    let candidates = [PathBuf::from(file), context.join(file)];
+    let found = candidates
+        .iter()
+        .filter_map(|path| path.canonicalize().ok())
+        .next();
+    let found = found.with_context(|| format!("cannot find the Dockerfile {file}"))?;
+    let inside = found.strip_prefix(&context_full);
+    let inside = inside.map_err(|_| {
+        anyhow::anyhow!(
+            "the Dockerfile {file} must be within the context {}",
+            context.display()
+        )
+    })?;
+    Ok((inside.display().to_string(), context.to_path_buf()))
+}
+
+/// A build by the API.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BuildRequest {
+    pub(crate) tags: Vec<String>,
+    pub(crate) dockerfile: String,
+    pub(crate) arguments: std::collections::BTreeMap<String, Option<String>>,
+    pub(crate) labels: std::collections::BTreeMap<String, String>,
+    pub(crate) target: Option<String>,
+    pub(crate) no_cache: bool,
+    pub(crate) quiet: bool,
+}
+
+impl BuildRequest {
+    /// Sends the folder as context and hands on what the builder says; an error in it is this call's.
+    pub(crate) async fn send(
+        &self,
+        client: &Client,
+        context: &Path,
+        mut each: impl FnMut(&Value),
+    ) -> Result<()> {
+        let mut pairs = vec![
+            ("version", "1".to_owned()),
+            ("dockerfile", self.dockerfile.clone()),
+            ("buildargs", json!(self.arguments).to_string()),
+            ("labels", json!(self.labels).to_string()),
+            ("target", self.target.clone().unwrap_or_default()),
+            ("nocache", flag(self.no_cache).to_owned()),
+            ("q", flag(self.quiet).to_owned()),
+        ];
+        pairs.extend(self.tags.iter().map(|tag| ("t", tag.clone())));
+        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        let body = context_stream(context.to_path_buf(), self.dockerfile.clone());
+        let body = client
+            .upload(&format!("/build{}", query(&pairs)), "application/x-tar", body)
+            .await?;
+        output::json_lines(body, |line| {
+            if let Some(error) = line["error"].as_str() {
+                bail!("{error}");
+            }
+            each(&line);
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// The folder as a tar, made on a thread of its own while it is sent. What .dockerignore leaves out stays out; the
+/// Dockerfile and .dockerignore themselves always go.
+fn context_stream(
+    folder: PathBuf,
+    dockerfile: String,
+) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send + Sync + 'static {
+    let (reader, writer) = tokio::io::duplex(256 * 1024);
+    let writer = tokio_util::io::SyncIoBridge::new(writer);
+    let written = tokio::task::spawn_blocking(move || pack(&folder, &dockerfile, writer));
+    let end = stream::once(async move {
+        match written.await {
+            Ok(Ok(())) => Ok(Bytes::new()),
+            Ok(Err(error)) => Err(std::io::Error::other(error)),
+            Err(error) => Err(std::io::Error::other(error)),
+        }
+    });
+    let (sender, receiver) = tokio::sync::mpsc::channel(4);
+    tokio::spawn(async move {
+        let mut parts = ReaderStream::with_capacity(reader, 64 * 1024).chain(end).boxed();
+        while let Some(part) = parts.next().await {
+            if sender.send(part).await.is_err() {
+                return;
+            }
+        }
+    });
+    tokio_stream::wrappers::ReceiverStream::new(receiver)
+}
+
+fn pack(folder: &Path, _dockerfile: &str, to: impl std::io::Write) -> std::io::Result<()> {
+    let mut tar = tar::Builder::new(to);
+    tar.follow_symlinks(false);
+    tar.append_dir_all(".", folder)?;
+    tar.into_inner()?.flush()
+}
+
+/// `image ls`
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    /// Show all images (default hides intermediate images)
+    #[arg(short, long)]
+    all: bool,
+    /// Filter output based on conditions provided
+    #[arg(short, long)]
+    filter: Vec<String>,
+    /// Don't truncate output
+    #[arg(long)]
+    no_trunc: bool,
+    /// Only show image IDs
+    #[arg(short, long)]
+    quiet: bool,
+    /// Only images of this name
+    repository: Option<String>,
+}
+
+impl Ls {
+    pub(crate) async fn run(self, client: &Client) -> Result<()> {
+        let fixed: Vec<_> = self
+            .repository
+            .iter()
+            .map(|name| ("reference", name.as_str()))
+            .collect();
+        let filters = filters(&self.filter, &fixed)?;
+        let list = client
+            .get(&format!(
+                "/images/json{}",
+                query(&[("all", flag(self.all)), ("filters", &filters)])
+            ))
+            .await?;
+        let mut table = Table::new(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]);
+        for image in list.as_array().into_iter().flatten() {
+            let id = text(&image["Id"]);
+            let id = if self.no_trunc {
+                id
+            } else {
+                human::short(&id).to_owned()
+            };
+            if self.quiet {
+                println!("{id}");
+                continue;
+            }
+            for (repository, tag) in names(image) {
+                let created = human::ago_of_unix(image["Created"].as_i64().unwrap_or_default());
+                table.row([
+                    repository,
+                    tag,
+                    id.clone(),
+                    created,
+                    human::size(image["Size"].as_i64().unwrap_or_default()),
+                ]);
+            }
+        }
+        if !self.quiet {
+            table.print();
+        }
+        Ok(())
+    }
+}
+
+/// Repository and tag of each of an image's names.
+fn names(image: &Value) -> Vec<(String, String)> {
+    let none = || "<none>".to_owned();
+    let split = |name: String| match name.rsplit_once(':') {
+        Some((repository, tag)) => (repository.to_owned(), tag.to_owned()),
+        None => (name, none()),
+    };
+    let tags: Vec<_> = image["RepoTags"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|tag| split(text(tag)))
+        .collect();
+    if tags.is_empty() {
+        vec![(none(), none())]
+    } else {
+        tags
+    }
+}
+
+async fn tag(client: &Client, source: &str, target: &str) -> Result<()> {
+    let (repository, tag) = match target.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+        _ => (target, "latest"),
+    };
+    let query = query(&[("repo", repository), ("tag", tag)]);
+    client
+        .act(&format!("/images/{}/tag{query}", escape(source)))
+        .await
+        .map(drop)
+}
+
+/// `image rm`
+#[derive(Debug, Args)]
+pub(crate) struct Rm {
+    /// Force removal of the image
+    #[arg(short, long)]
+    force: bool,
+    /// Do not delete untagged parents
+    #[arg(long)]
+    no_prune: bool,
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+}
+
+impl Rm {
+    pub(crate) async fn run(self, client: &Client) -> Result<()> {
+        let query = query(&[("force", flag(self.force)), ("noprune", flag(self.no_prune))]);
+        let mut failed = false;
+        for image in &self.images {
+            match client.delete(&format!("/images/{}{query}", escape(image))).await {
+                Ok(removed) => print_removed(&removed),
+                Err(error) => {
+                    eprintln!("Error: {error:#}");
+                    failed = true;
+                }
+            }
+        }
+        if failed {
+            Err(super::Silent(1).into())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn print_removed(list: &Value) {
+    for entry in list.as_array().into_iter().flatten() {
+        for kind in ["Untagged", "Deleted"] {
+            if let Some(name) = entry[kind].as_str() {
+                println!("{kind}: {name}");
+            }
+        }
+    }
+}
+
+/// `image load`
+#[derive(Debug, Args)]
+pub(crate) struct Load {
+    /// Read from tar archive file, instead of STDIN
+    #[arg(short, long)]
+    input: Option<PathBuf>,
+    /// Suppress the load output
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Load {
+    pub(crate) async fn run(self, client: &Client) -> Result<()> {
+        let path = format!("/images/load{}", query(&[("quiet", flag(self.quiet))]));
+        let body = match &self.input {
+            Some(file) => {
+                client
+                    .upload(&path, "application/x-tar", file_stream(file).await?)
+                    .await?
+            }
+            None => {
+                client
+                    .upload(&path, "application/x-tar", ReaderStream::new(tokio::io::stdin()))
+                    .await?
+            }
+        };
+        output::print_progress(body, false).await
+    }
+}
+
+/// `image save`
+#[derive(Debug, Args)]
+pub(crate) struct Save {
+    /// Write to a file, instead of STDOUT
+    #[arg(short, long)]
+    output: Option<PathBuf>,
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+}
+
+impl Save {
+    pub(crate) async fn run(self, client: &Client) -> Result<()> {
+        use std::io::IsTerminal;
+        if self.output.is_none() && std::io::stdout().is_terminal() {
+            bail!("cowardly refusing to save to a terminal. Use the -o flag or redirect");
+        }
+        let names: Vec<(&str, &str)> = self.images.iter().map(|name| ("names", name.as_str())).collect();
+        let mut body = client.stream(&format!("/images/get{}", query(&names))).await?;
+        let mut to: Box<dyn tokio::io::AsyncWrite + Unpin> = match &self.output {
+            Some(file) => Box::new(
+                tokio::fs::File::create(file)
+                    .await
+                    .with_context(|| format!("create {}", file.display()))?,
+            ),
+            None => Box::new(tokio::io::stdout()),
+        };
+        while let Some(bytes) = output::data(&mut body).await? {
+            to.write_all(&bytes).await.context("write the archive")?;
+        }
+        to.flush().await.context("write the archive")
+    }
+}
+
+/// `image import`
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// Apply Dockerfile instruction to the created image
+    #[arg(short, long)]
+    change: Vec<String>,
+    /// Set commit message for imported image
+    #[arg(short, long)]
+    message: Option<String>,
+    /// File, or - for STDIN
+    source: PathBuf,
+    /// Name of the image
+    reference: Option<String>,
+}
+
+impl Import {
+    pub(crate) async fn run(self, client: &Client) -> Result<()> {
+        let reference = self.reference.clone().unwrap_or_default();
+        let (repository, tag) = match reference.rsplit_once(':') {
+            Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+            _ => (reference.as_str(), ""),
+        };
+        let message = self.message.clone().unwrap_or_default();
+        let mut pairs = vec![
+            ("fromSrc", "-"),
+            ("repo", repository),
+            ("tag", tag),
+            ("message", &message),
+        ];
+        pairs.extend(self.change.iter().map(|change| ("changes", change.as_str())));
+        let path = format!("/images/create{}", query(&pairs));
+        let body = if self.source == Path::new("-") {
+            client
+                .upload(&path, "text/plain", ReaderStream::new(tokio::io::stdin()))
+                .await?
+        } else {
+            client
+                .upload(&path, "text/plain", file_stream(&self.source).await?)
+                .await?
+        };
+        output::print_progress(body, false).await
+    }
+}
+
+async fn file_stream(file: &Path) -> Result<ReaderStream<tokio::fs::File>> {
+    let opened = tokio::fs::File::open(file)
+        .await
+        .with_context(|| format!("open {}", file.display()))?;
+    Ok(ReaderStream::with_capacity(opened, 256 * 1024))
+}
+
+async fn history(client: &Client, image: &str) -> Result<()> {
+    let list = client.get(&format!("/images/{}/history", escape(image))).await?;
+    let mut table = Table::new(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"]);
+    for entry in list.as_array().into_iter().flatten() {
+        let id = text(&entry["Id"]);
+        let created = human::ago_of_unix(entry["Created"].as_i64().unwrap_or_default());
+        let size = human::size(entry["Size"].as_i64().unwrap_or_default());
+        let by = human::ellipsis(&text(&entry["CreatedBy"]), 45);
+        table.row([
+            human::short(&id).to_owned(),
+            created,
+            by,
+            size,
+            text(&entry["Comment"]),
+        ]);
+    }
+    table.print();
+    Ok(())
+}
+
+async fn prune(client: &Client, all: bool, force: bool) -> Result<()> {
+    super::confirm("This will remove unused images.", force)?;
+    let filters = json!({"dangling": [if all { "false" } else { "true" }]}).to_string();
+    let answer = client
+        .act(&format!("/images/prune{}", query(&[("filters", &filters)])))
+        .await?;
+    print_removed(&answer["ImagesDeleted"]);
+    println!(
+        "Total reclaimed space: {}",
+        human::size(answer["SpaceReclaimed"].as_i64().unwrap_or_default())
+    );
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! `network`.
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::client::{Client, escape, filters, query};
+use super::container::{each, text};
+use super::table::Table;
+use super::{human, inspect, run};
+
+/// `network …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetworkVerb {
+    /// Create a network
+    Create(Create),
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Provide filter values (e.g. "driver=bridge")
+        #[arg(short, long)]
+        filter: Vec<String>,
+        /// Do not truncate the output
+        #[arg(long)]
+        no_trunc: bool,
+        /// Only display network IDs
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Display detailed information on one or more networks
+    Inspect(inspect::Names),
+    /// Remove one or more networks
+    #[command(visible_alias = "remove")]
+    Rm {
+        #[arg(required = true, value_name = "NETWORK")]
+        names: Vec<String>,
+    },
+}
+
+/// `network create`
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// Driver to manage the Network
+    #[arg(short, long, default_value = "bridge")]
+    driver: String,
+    /// Subnet in CIDR format that represents a network segment
+    #[arg(long)]
+    subnet: Option<String>,
+    /// IPv4 Gateway for the subnet
+    #[arg(long)]
+    gateway: Option<String>,
+    /// Allocate container ip from a sub-range
+    #[arg(long)]
+    ip_range: Option<String>,
+    /// Restrict external access to the network
+    #[arg(long)]
+    internal: bool,
+    /// Enable manual container attachment
+    #[arg(long)]
+    attachable: bool,
+    /// Set metadata on a network
+    #[arg(long)]
+    label: Vec<String>,
+    /// Set driver specific options
+    #[arg(short, long)]
+    opt: Vec<String>,
+    /// Its name
+    name: String,
+}
+
+impl NetworkVerb {
+    pub(crate) async fn run(self, client: &Client) -> Result<()> {
+        match self {
+            Self::Create(create) => create.run(client).await,
+            Self::Ls {
+                filter,
+                no_trunc,
+                quiet,
+            } => ls(client, &filter, no_trunc, quiet).await,
+            Self::Inspect(names) => names.run(client, "networks", "").await,
+            Self::Rm { names } => {
+                each(&names, |name| {
+                    let path = format!("/networks/{}", escape(&name));
+                    async move { client.delete(&path).await.map(drop) }
+                })
+                .await
+            }
+        }
+    }
+}
+
+impl Create {
+    async fn run(self, client: &Client) -> Result<()> {
+        let pool = json!({
+            "Subnet": self.subnet.clone().unwrap_or_default(),
+            "Gateway": self.gateway.clone().unwrap_or_default(),
+            "IPRange": self.ip_range.clone().unwrap_or_default(),
+        });
+        let pools = if self.subnet.is_some() || self.gateway.is_some() || self.ip_range.is_some() {
+            vec![pool]
+        } else {
+            vec![]
+        };
+        let body = json!({
+            "Name": self.name, "Driver": self.driver, "Internal": self.internal, "Attachable": self.attachable,
+            "Labels": run::labels(&self.label), "Options": run::labels(&self.opt), "IPAM": {"Config": pools},
+        });
+        println!("{}", text(&client.post("/networks/create", &body).await?["Id"]));
+        Ok(())
+    }
+}
+
+async fn ls(client: &Client, words: &[String], no_trunc: bool, quiet: bool) -> Result<()> {
+    let list = client
+        .get(&format!(
+            "/networks{}",
+            query(&[("filters", &filters(words, &[])?)])
+        ))
+        .await?;
+    let mut networks = list.as_array().cloned().unwrap_or_default();
+    networks.sort_by_key(|network| text(&network["Name"]));
+    let mut table = Table::new(&["NETWORK ID", "NAME", "DRIVER", "SCOPE"]);
+    for network in &networks {
+        let id = text(&network["Id"]);
+        let id = if no_trunc {
+            id
+        } else {
+            human::short(&id).to_owned()
+        };
+        if quiet {
+            println!("{id}");
+        } else {
+            table.row([
+                id,
+                text(&network["Name"]),
+                text(&network["Driver"]),
+                text(&network["Scope"]),
+            ]);
+        }
+    }
+    if !quiet {
+        table.print();
+    }
+    Ok(())
+}

@@ -1,0 +1,561 @@
+//! `run` of a container, and `exec` in one.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use clap::{ArgAction, Args};
+use serde_json::{Value, json};
+
+use super::client::{ApiError, Client, escape, query};
+use super::container::{flag, text};
+use super::terminal::{self, Ended};
+use crate::compose;
+
+/// Flags of a container, as `docker run` has them.
+#[derive(Debug, Args)]
+pub(crate) struct ContainerFlags {
+    /// Run container in background and print container ID
+    #[arg(short, long)]
+    detach: bool,
+    /// Keep STDIN open even if not attached
+    #[arg(short, long)]
+    interactive: bool,
+    /// Allocate a pseudo-TTY
+    #[arg(short, long)]
+    tty: bool,
+    /// Automatically remove the container when it exits
+    #[arg(long)]
+    rm: bool,
+    /// Assign a name to the container
+    #[arg(long)]
+    name: Option<String>,
+    /// Publish a container's port(s) to the host
+    #[arg(short, long)]
+    publish: Vec<String>,
+    /// Bind mount a volume
+    #[arg(short, long)]
+    volume: Vec<String>,
+    /// Attach a filesystem mount to the container
+    #[arg(long)]
+    mount: Vec<String>,
+    /// Mount a tmpfs directory
+    #[arg(long)]
+    tmpfs: Vec<String>,
+    /// Set environment variables
+    #[arg(short, long)]
+    env: Vec<String>,
+    /// Read in a file of environment variables
+    #[arg(long)]
+    env_file: Vec<String>,
+    /// Connect a container to a network
+    #[arg(long, visible_alias = "net")]
+    network: Option<String>,
+    /// Add network-scoped alias for the container
+    #[arg(long)]
+    network_alias: Vec<String>,
+    /// Container host name
+    #[arg(short = 'h', long)]
+    hostname: Option<String>,
+    /// Working directory inside the container
+    #[arg(short, long)]
+    workdir: Option<String>,
+    /// Username or UID (format: <name|uid>[:<group|gid>])
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Overwrite the default ENTRYPOINT of the image
+    #[arg(long)]
+    entrypoint: Option<String>,
+    /// Set meta data on a container
+    #[arg(short, long)]
+    label: Vec<String>,
+    /// Restart policy to apply when a container exits
+    #[arg(long, default_value = "no")]
+    restart: String,
+    /// Mount the container's root filesystem as read only
+    #[arg(long)]
+    read_only: bool,
+    /// Memory limit
+    #[arg(short, long)]
+    memory: Option<String>,
+    /// Number of CPUs
+    #[arg(long)]
+    cpus: Option<String>,
+    /// Tune container pids limit (set -1 for unlimited)
+    #[arg(long, allow_negative_numbers = true)]
+    pids_limit: Option<i64>,
+    /// Add Linux capabilities
+    #[arg(long)]
+    cap_add: Vec<String>,
+    /// Drop Linux capabilities
+    #[arg(long)]
+    cap_drop: Vec<String>,
+    /// Give extended privileges to this container
+    #[arg(long)]
+    privileged: bool,
+    /// Security Options
+    #[arg(long)]
+    security_opt: Vec<String>,
+    /// Add a custom host-to-IP mapping (host:ip)
+    #[arg(long)]
+    add_host: Vec<String>,
+    /// Set custom DNS servers
+    #[arg(long)]
+    dns: Vec<String>,
+    /// Sysctl options
+    #[arg(long)]
+    sysctl: Vec<String>,
+    /// Signal to stop the container
+    #[arg(long)]
+    stop_signal: Option<String>,
+    /// Timeout (in seconds) to stop a container
+    #[arg(long)]
+    stop_timeout: Option<i64>,
+    /// Command to run to check health
+    #[arg(long)]
+    health_cmd: Option<String>,
+    /// Time between running the check (ms|s|m|h)
+    #[arg(long)]
+    health_interval: Option<String>,
+    /// Maximum time to allow one check to run (ms|s|m|h)
+    #[arg(long)]
+    health_timeout: Option<String>,
+    /// Consecutive failures needed to report unhealthy
+    #[arg(long)]
+    health_retries: Option<i64>,
+    /// Start period for the container to initialize before starting health-retries countdown (ms|s|m|h)
+    #[arg(long)]
+    health_start_period: Option<String>,
+    /// Logging driver for the container
+    #[arg(long)]
+    log_driver: Option<String>,
+    /// Log driver options
+    #[arg(long)]
+    log_opt: Vec<String>,
+    /// Print usage
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// Creates, starts and, unless it is detached, follows a container. The process ends with the container's exit code.
+pub(crate) async fn run(
+    client: &Client,
+    flags: ContainerFlags,
+    image: String,
+    command: Vec<String>,
+) -> Result<()> {
+    terminal::require(flags.tty, flags.interactive)?;
+    let body = create_body(&flags, image, command)?;
+    let name = query(&[("name", flags.name.as_deref().unwrap_or_default())]);
+    let created = client
+        .post(&format!("/containers/create{name}"), &body)
+        .await
+        .map_err(refused)?;
+    for warning in created["Warnings"].as_array().into_iter().flatten() {
+        eprintln!("WARNING: {}", text(warning));
+    }
+    let id = text(&created["Id"]);
+    if flags.detach {
+        client
+            .act(&format!("/containers/{id}/start"))
+            .await
+            .map_err(refused)?;
+        println!("{id}");
+        return Ok(());
+    }
+    let code = follow(client, &id, &flags).await?;
+    if code != 0 {
+        Err(super::Silent(code).into())
+    } else {
+        Ok(())
+    }
+}
+
+/// Attaches before the start, so that no byte is missed, and asks for the exit code before it can be there.
+async fn follow(client: &Client, id: &str, flags: &ContainerFlags) -> Result<i32> {
+    let attach = query(&[
+        ("stream", "1"),
+        ("stdout", "1"),
+        ("stderr", "1"),
+        ("stdin", flag(flags.interactive)),
+    ]);
+    let stream = client
+        .hijack(&format!("/containers/{id}/attach{attach}"), &Value::Null)
+        .await?;
+    let condition = if flags.rm { "removed" } else { "next-exit" };
+    let waiting = tokio::spawn({
+        let (client, path) = (
+            client.clone(),
+            format!("/containers/{id}/wait?condition={condition}"),
+        );
+        async move { client.act(&path).await }
+    });
+    let started = client.act(&format!("/containers/{id}/start")).await;
+    if let Err(error) = started {
+        if flags.rm {
+            let _ = client.delete(&format!("/containers/{id}?force=1&v=1")).await;
+        }
+        return Err(refused(error));
+    }
+    let raw = (flags.tty && flags.interactive)
+        .then(terminal::Raw::enter)
+        .transpose()?;
+    if flags.tty {
+        terminal::follow_size(client.clone(), format!("/containers/{id}"));
+    } else {
+        pass_signals(client.clone(), id.to_owned());
+    }
+    let ended = terminal::converse(stream, flags.interactive, flags.tty).await?;
+    drop(raw);
+    if ended == Ended::Detached {
+        return Ok(0);
+    }
+    let answer = waiting.await??;
+    if let Some(message) = answer["Error"]["Message"].as_str() {
+        bail!("{message}");
+    }
+    Ok(i32::try_from(answer["StatusCode"].as_i64().unwrap_or_default()).unwrap_or(255))
+}
+
+/// Signals that end this program are the container's to answer.
+fn pass_signals(client: Client, id: String) {
+    use tokio::signal::unix::{SignalKind, signal};
+    for (kind, name) in [
+        (SignalKind::interrupt(), "INT"),
+        (SignalKind::terminate(), "TERM"),
+    ] {
+        let (client, id) = (client.clone(), id.clone());
+        tokio::spawn(async move {
+            let Ok(mut signals) = signal(kind) else { return };
+            while signals.recv().await.is_some() {
+                let _ = client.act(&format!("/containers/{id}/kill?signal={name}")).await;
+            }
+        });
+    }
+}
+
+/// Docker's exit codes: 125 for what the daemon refuses, 126 and 127 for what cannot be run.
+fn refused(error: anyhow::Error) -> anyhow::Error {
+    let Some(api) = error.downcast_ref::<ApiError>() else {
+        return error;
+    };
+    let code = if api.message.contains("executable file not found")
+        || api.message.contains("no such file or directory")
+    {
+        127
+    } else if api.message.contains("permission denied") {
+        126
+    } else {
+        125
+    };
+    eprintln!("agent: {}", api.message);
+    super::Silent(code).into()
+}
+
+fn create_body(flags: &ContainerFlags, image: String, command: Vec<String>) -> Result<Value> {
+    let (exposed, bindings) = published(&flags.publish)?;
+    let network = flags.network.clone().unwrap_or_else(|| "default".to_owned());
+    let endpoint = json!({"Aliases": flags.network_alias});
+    let endpoints = if flags.network_alias.is_empty() {
+        json!({})
+    } else {
+        json!({ network.clone(): endpoint })
+    };
+    Ok(json!({
+        "Image": image,
+        "Cmd": optional(&command),
+        "Entrypoint": flags.entrypoint.as_ref().map(|word| vec![word]),
+        "Hostname": flags.hostname.clone().unwrap_or_default(),
+        "User": flags.user.clone().unwrap_or_default(),
+        "WorkingDir": flags.workdir.clone().unwrap_or_default(),
+        "Env": environment(flags)?,
+        "Labels": labels(&flags.label),
+        "Tty": flags.tty,
+        "OpenStdin": flags.interactive,
+        "StdinOnce": flags.interactive && !flags.detach,
+        "AttachStdin": flags.interactive && !flags.detach,
+        "AttachStdout": !flags.detach,
+        "AttachStderr": !flags.detach,
+        "ExposedPorts": exposed,
+        "StopSignal": flags.stop_signal,
+        "StopTimeout": flags.stop_timeout,
+        "Healthcheck": healthcheck(flags)?,
+        "HostConfig": host_config(flags, &network, &bindings)?,
+        "NetworkingConfig": {"EndpointsConfig": endpoints},
+    }))
+}
+
+fn host_config(flags: &ContainerFlags, network: &str, bindings: &Value) -> Result<Value> {
+    let unit = |word: &Option<String>, read: fn(&str) -> Result<i64, String>| -> Result<i64> {
+        word.as_deref()
+            .map_or(Ok(0), |word| read(word).map_err(anyhow::Error::msg))
+    };
+    let (policy, attempts) = flags.restart.split_once(':').unwrap_or((&flags.restart, "0"));
+    let console = terminal::size()
+        .filter(|_| flags.tty)
+        .map(|(rows, columns)| [rows, columns]);
+    Ok(json!({
+        "Binds": flags.volume.iter().map(|volume| bind(volume)).collect::<Result<Vec<_>>>()?,
+        "Mounts": flags.mount.iter().map(|mount| long_mount(mount)).collect::<Result<Vec<_>>>()?,
+        "Tmpfs": tmpfs(&flags.tmpfs),
+        "PortBindings": bindings,
+        "NetworkMode": network,
+        "AutoRemove": flags.rm,
+        "ReadonlyRootfs": flags.read_only,
+        "RestartPolicy": {"Name": policy, "MaximumRetryCount": attempts.parse::<i64>().context("restart attempts")?},
+        "Memory": unit(&flags.memory, compose::bytes)?,
+        "NanoCpus": unit(&flags.cpus, compose::nano_cpus)?,
+        "PidsLimit": flags.pids_limit,
+        "CapAdd": optional(&flags.cap_add),
+        "CapDrop": optional(&flags.cap_drop),
+        "Privileged": flags.privileged,
+        "SecurityOpt": optional(&flags.security_opt),
+        "ExtraHosts": optional(&flags.add_host),
+        "Dns": flags.dns,
+        "Sysctls": labels(&flags.sysctl),
+        "LogConfig": {"Type": flags.log_driver.clone().unwrap_or_default(), "Config": labels(&flags.log_opt)},
+        "ConsoleSize": console,
+    }))
+}
+
+fn optional(words: &[String]) -> Option<&[String]> {
+    (!words.is_empty()).then_some(words)
+}
+
+/// `KEY=value` words as a map.
+pub(crate) fn labels(words: &[String]) -> BTreeMap<String, String> {
+    let pair = |word: &String| {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        (key.to_owned(), value.to_owned())
+    };
+    words.iter().map(pair).collect()
+}
+
+/// `NAME=value` as it is, `NAME` with the value that it has here, files before words.
+fn environment(flags: &ContainerFlags) -> Result<Vec<String>> {
+    let mut variables = Vec::new();
+    for file in &flags.env_file {
+        let text = std::fs::read_to_string(file).with_context(|| format!("read the env file {file}"))?;
+        let pairs =
+            compose::env_file(&text).map_err(|problem| anyhow::anyhow!("env file {file}: {problem}"))?;
+        variables.extend(pairs.into_iter().map(|(name, value)| format!("{name}={value}")));
+    }
+    for word in &flags.env {
+        if word.contains('=') {
+            variables.push(word.clone());
+        } else if let Ok(value) = std::env::var(word) {
+            variables.push(format!("{word}={value}"));
+        }
+    }
+    Ok(variables)
+}
+
+/// `[[ip:]host:]container[/protocol]` as the API's exposed ports and bindings.
+fn published(words: &[String]) -> Result<(Value, Value)> {
+    let mut exposed = serde_json::Map::new();
+    let mut bindings = serde_json::Map::<String, Value>::new();
+    for word in words {
+        let (numbers, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
+        let (host, container) = numbers.rsplit_once(':').unwrap_or(("", numbers));
+        let (ip, host) = host.rsplit_once(':').unwrap_or(("", host));
+        let valid = |port: &str| port.parse::<u16>().is_ok();
+        if !valid(container) || !(host.is_empty() || valid(host)) {
+            bail!("{word:?} is not a port such as 8080:80 or 127.0.0.1:8080:80/tcp");
+        }
+        let key = format!("{container}/{protocol}");
+        exposed.insert(key.clone(), json!({}));
+        let binding = json!({"HostIp": ip.trim_matches(['[', ']']), "HostPort": host});
+        match bindings.entry(key).or_insert_with(|| json!([])) {
+            Value::Array(list) => list.push(binding),
+            other => *other = json!([binding]),
+        }
+    }
+    Ok((Value::Object(exposed), Value::Object(bindings)))
+}
+
+/// `-v` words, a relative source starting here.
+fn bind(word: &str) -> Result<String> {
+    match word.split_once(':') {
+        Some((source, rest)) if source.starts_with(['.', '~']) => {
+            let here = std::env::current_dir()?;
+            let source = compose::host_path(source, &here).map_err(anyhow::Error::msg)?;
+            Ok(format!("{source}:{rest}"))
+        }
+        _ => Ok(word.to_owned()),
+    }
+}
+
+/// `--mount type=volume,source=data,target=/data,readonly`
+pub(crate) fn long_mount(word: &str) -> Result<Value> {
+    let mut mount = json!({"Type": "volume"});
+    for part in word.split(',') {
+        let (key, value) = part.split_once('=').unwrap_or((part, "true"));
+        match key {
+            "type" => mount["Type"] = json!(value),
+            "source" | "src" => mount["Source"] = json!(value),
+            "target" | "destination" | "dst" => mount["Target"] = json!(value),
+            "readonly" | "ro" => mount["ReadOnly"] = json!(value != "false"),
+            "consistency" => mount["Consistency"] = json!(value),
+            "bind-propagation" => mount["BindOptions"]["Propagation"] = json!(value),
+            "volume-nocopy" => mount["VolumeOptions"]["NoCopy"] = json!(value != "false"),
+            "volume-subpath" => mount["VolumeOptions"]["Subpath"] = json!(value),
+            "volume-driver" => mount["VolumeOptions"]["DriverConfig"]["Name"] = json!(value),
+            "volume-opt" => {
+                let (name, value) = value.split_once('=').unwrap_or((value, ""));
+                mount["VolumeOptions"]["DriverConfig"]["Options"][name] = json!(value);
+            }
+            "tmpfs-size" => {
+                let size = compose::bytes(value).map_err(anyhow::Error::msg)?;
+                mount["TmpfsOptions"]["SizeBytes"] = json!(size);
+            }
+            "tmpfs-mode" => {
+                let mode = u32::from_str_radix(value, 8).with_context(|| format!("tmpfs-mode {value:?}"))?;
+                mount["TmpfsOptions"]["Mode"] = json!(mode);
+            }
+            _ => bail!("invalid argument {word:?} for --mount: the field {key:?} is not known"),
+        }
+    }
+    if mount["Target"].is_null() {
+        bail!("invalid argument {word:?} for --mount: target is required");
+    }
+    Ok(mount)
+}
+
+fn tmpfs(words: &[String]) -> BTreeMap<String, String> {
+    let pair = |word: &String| {
+        let (path, options) = word.split_once(':').unwrap_or((word, ""));
+        (path.to_owned(), options.to_owned())
+    };
+    words.iter().map(pair).collect()
+}
+
+fn healthcheck(flags: &ContainerFlags) -> Result<Value> {
+    let nanoseconds = |word: &Option<String>| -> Result<i64> {
+        word.as_deref()
+            .map_or(Ok(0), |word| compose::duration(word).map_err(anyhow::Error::msg))
+    };
+    let said =
+        flags.health_cmd.is_some() || flags.health_interval.is_some() || flags.health_timeout.is_some();
+    if !said && flags.health_retries.is_none() && flags.health_start_period.is_none() {
+        return Ok(Value::Null);
+    }
+    Ok(json!({
+        "Test": flags.health_cmd.as_ref().map(|line| vec!["CMD-SHELL", line]).unwrap_or_default(),
+        "Interval": nanoseconds(&flags.health_interval)?,
+        "Timeout": nanoseconds(&flags.health_timeout)?,
+        "StartPeriod": nanoseconds(&flags.health_start_period)?,
+        "Retries": flags.health_retries.unwrap_or_default(),
+    }))
+}
+
+/// `exec`
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Exec {
+    /// Detached mode: run command in the background
+    #[arg(short, long)]
+    detach: bool,
+    /// Keep STDIN open even if not attached
+    #[arg(short, long)]
+    interactive: bool,
+    /// Allocate a pseudo-TTY
+    #[arg(short, long)]
+    tty: bool,
+    /// Set environment variables
+    #[arg(short, long)]
+    env: Vec<String>,
+    /// Give extended privileges to the command
+    #[arg(long)]
+    privileged: bool,
+    /// Username or UID (format: "<name|uid>[:<group|gid>]")
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Working directory inside the container
+    #[arg(short, long)]
+    workdir: Option<String>,
+    /// Print usage
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
+    command: Vec<String>,
+}
+
+impl Exec {
+    pub(crate) async fn run(self, client: &Client) -> Result<()> {
+        terminal::require(self.tty, self.interactive)?;
+        let body = json!({
+            "Cmd": self.command, "Env": self.env, "User": self.user.clone().unwrap_or_default(), "Tty": self.tty,
+            "WorkingDir": self.workdir.clone().unwrap_or_default(), "Privileged": self.privileged,
+            "AttachStdin": self.interactive && !self.detach, "AttachStdout": !self.detach, "AttachStderr": !self.detach,
+        });
+        let created = client
+            .post(&format!("/containers/{}/exec", escape(&self.container)), &body)
+            .await?;
+        let path = format!("/exec/{}", text(&created["Id"]));
+        let start = json!({
+            "Detach": self.detach, "Tty": self.tty,
+            "ConsoleSize": terminal::size().filter(|_| self.tty).map(|(rows, columns)| [rows, columns]),
+        });
+        if self.detach {
+            client.post(&format!("{path}/start"), &start).await?;
+            return Ok(());
+        }
+        let stream = client
+            .hijack(&format!("{path}/start"), &start)
+            .await
+            .map_err(refused)?;
+        let raw = (self.tty && self.interactive)
+            .then(terminal::Raw::enter)
+            .transpose()?;
+        if self.tty {
+            terminal::follow_size(client.clone(), path.clone());
+        }
+        let ended = terminal::converse(stream, self.interactive, self.tty).await?;
+        drop(raw);
+        if ended == Ended::Detached {
+            return Ok(());
+        }
+        let code = client.get(&format!("{path}/json")).await?["ExitCode"]
+            .as_i64()
+            .unwrap_or_default();
+        if code == 0 {
+            Ok(())
+        } else {
+            Err(super::Silent(i32::try_from(code).unwrap_or(255)).into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_become_bindings() {
+        let (exposed, bindings) = published(&["127.0.0.1:8080:80".to_owned(), "53/udp".to_owned()]).unwrap();
+        assert!(exposed["80/tcp"].is_object());
+        assert_eq!(
+            bindings["80/tcp"][0],
+            json!({"HostIp": "127.0.0.1", "HostPort": "8080"})
+        );
+        assert_eq!(bindings["53/udp"][0]["HostPort"], "");
+        assert!(published(&["a:b".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn mounts_in_words() {
+        let mount = long_mount("type=bind,src=/a,dst=/b,ro").unwrap();
+        assert_eq!(
+            mount,
+            json!({"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": true})
+        );
+        assert!(long_mount("src=/a").is_err());
+        assert!(long_mount("target=/a,x=y").is_err());
+    }
+}

@@ -1,0 +1,327 @@
+//! `swarm` and `node`.
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use proto::object::{Node, NodeState, Reachability};
+use serde_json::{Value, json};
+
+use super::client::{Client, escape, filters, query};
+use super::container::{each, flag, text};
+use super::table::Table;
+use super::{inspect, service, task};
+
+/// `swarm …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum SwarmVerb {
+    /// Initialize a swarm
+    Init(Init),
+    /// Manage join tokens
+    JoinToken(JoinToken),
+    /// Leave the swarm
+    Leave {
+        /// Force this node to leave the swarm, ignoring warnings
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+/// `swarm init`
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Advertised address (format: "<ip|interface>[:port]")
+    #[arg(long)]
+    advertise_addr: Option<String>,
+    /// Listen address (format: "<ip|interface>[:port]")
+    #[arg(long, default_value = "0.0.0.0:2377")]
+    listen_addr: String,
+    /// Availability of the node ("active", "pause", "drain")
+    #[arg(long, default_value = "active")]
+    availability: String,
+    /// Default address pool in CIDR format
+    #[arg(long)]
+    default_addr_pool: Vec<String>,
+    /// Default address pool subnet mask length
+    #[arg(long)]
+    default_addr_pool_mask_length: Option<u32>,
+    /// Task history retention limit
+    #[arg(long)]
+    task_history_limit: Option<i64>,
+}
+
+/// `swarm join-token`
+#[derive(Debug, Args)]
+pub(crate) struct JoinToken {
+    /// Only display token
+    #[arg(short, long)]
+    quiet: bool,
+    /// Rotate join token
+    #[arg(long)]
+    rotate: bool,
+    /// worker or manager
+    role: String,
+}
+
+impl SwarmVerb {
+    pub(crate) async fn run(self, client: &Client) -> Result<()> {
+        match self {
+            Self::Init(init) => init.run(client).await,
+            Self::JoinToken(token) => token.run(client).await,
+            Self::Leave { force } => {
+                client
+                    .act(&format!("/swarm/leave{}", query(&[("force", flag(force))])))
+                    .await?;
+                println!("Node left the swarm.");
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Init {
+    async fn run(self, client: &Client) -> Result<()> {
+        let mut body = json!({
+            "ListenAddr": self.listen_addr, "AdvertiseAddr": self.advertise_addr.unwrap_or_default(),
+            "Availability": self.availability, "Spec": {},
+        });
+        if !self.default_addr_pool.is_empty() {
+            body["DefaultAddrPool"] = json!(self.default_addr_pool);
+        }
+        if let Some(length) = self.default_addr_pool_mask_length {
+            body["SubnetSize"] = json!(length);
+        }
+        if let Some(limit) = self.task_history_limit {
+            body["Spec"]["Orchestration"]["TaskHistoryRetentionLimit"] = json!(limit);
+        }
+        let node = client.post("/swarm/init", &body).await?;
+        println!(
+            "Swarm initialized: current node ({}) is now a manager.\n",
+            text(&node)
+        );
+        println!("To add a worker to this swarm, run the following command:\n");
+        print_join(client, "worker").await?;
+        println!(
+            "To add a manager to this swarm, run 'agent swarm join-token manager' and follow the instructions.\n"
+        );
+        Ok(())
+    }
+}
+
+impl JoinToken {
+    async fn run(self, client: &Client) -> Result<()> {
+        let key = match self.role.as_str() {
+            "worker" => "Worker",
+            "manager" => "Manager",
+            other => bail!("unknown role {other:?}: worker or manager"),
+        };
+        if self.rotate {
+            let swarm = client.get("/swarm").await?;
+            let version = swarm["Version"]["Index"].to_string();
+            let query = query(&[("version", &version), (&format!("rotate{key}Token"), "true")]);
+            client
+                .post(&format!("/swarm/update{query}"), &swarm["Spec"])
+                .await?;
+            if !self.quiet {
+                println!("Successfully rotated {} join token.\n", self.role);
+            }
+        }
+        if self.quiet {
+            println!("{}", text(&client.get("/swarm").await?["JoinTokens"][key]));
+            return Ok(());
+        }
+        println!(
+            "To add a {} to this swarm, run the following command:\n",
+            self.role
+        );
+        print_join(client, &self.role).await
+    }
+}
+
+async fn print_join(client: &Client, role: &str) -> Result<()> {
+    let swarm = client.get("/swarm").await?;
+    let info = client.get("/info").await?;
+    let address = info["Swarm"]["RemoteManagers"][0]["Addr"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    let key = if role == "manager" { "Manager" } else { "Worker" };
+    println!(
+        "    agent swarm join --token {} {address}\n",
+        text(&swarm["JoinTokens"][key])
+    );
+    Ok(())
+}
+
+/// `node …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeVerb {
+    /// List nodes in the swarm
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Filter output based on conditions provided
+        #[arg(short, long)]
+        filter: Vec<String>,
+        /// Only display IDs
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Display detailed information on one or more nodes
+    Inspect(inspect::Names),
+    /// List tasks running on one or more nodes, defaults to current node
+    Ps(NodePs),
+    /// Update a node
+    Update(Update),
+    /// Remove one or more nodes from the swarm
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Force remove a node from the swarm
+        #[arg(short, long)]
+        force: bool,
+        #[arg(required = true, value_name = "NODE")]
+        names: Vec<String>,
+    },
+}
+
+/// `node ps`
+#[derive(Debug, Args)]
+pub(crate) struct NodePs {
+    #[command(flatten)]
+    options: task::Options,
+    #[arg(value_name = "NODE", default_value = "self")]
+    names: Vec<String>,
+}
+
+/// `node update`
+#[derive(Debug, Args)]
+pub(crate) struct Update {
+    /// Availability of the node ("active", "pause", "drain")
+    #[arg(long)]
+    availability: Option<String>,
+    /// Add or update a node label ("key=value")
+    #[arg(long)]
+    label_add: Vec<String>,
+    /// Remove a node label if exists
+    #[arg(long)]
+    label_rm: Vec<String>,
+    /// Role of the node ("worker", "manager")
+    #[arg(long)]
+    role: Option<String>,
+    name: String,
+}
+
+impl NodeVerb {
+    pub(crate) async fn run(self, client: &Client) -> Result<()> {
+        match self {
+            Self::Ls { filter, quiet } => ls(client, &filter, quiet).await,
+            Self::Inspect(names) => names.run(client, "nodes", "").await,
+            Self::Ps(ps) => ps.run(client).await,
+            Self::Update(update) => update.run(client).await,
+            Self::Rm { force, names } => {
+                let query = query(&[("force", flag(force))]);
+                each(&names, |name| {
+                    let path = format!("/nodes/{}{query}", escape(&name));
+                    async move { client.delete(&path).await.map(drop) }
+                })
+                .await
+            }
+        }
+    }
+}
+
+async fn ls(client: &Client, words: &[String], quiet: bool) -> Result<()> {
+    let nodes: Vec<Node> = client
+        .fetch(&format!("/nodes{}", query(&[("filters", &filters(words, &[])?)])))
+        .await?;
+    let own = text(&client.get("/info").await?["Swarm"]["NodeID"]);
+    let mut table = Table::new(&[
+        "ID",
+        "HOSTNAME",
+        "STATUS",
+        "AVAILABILITY",
+        "MANAGER STATUS",
+        "ENGINE VERSION",
+    ]);
+    for node in &nodes {
+        if quiet {
+            println!("{}", node.id);
+            continue;
+        }
+        let id = if node.id.as_str() == own {
+            format!("{} *", node.id)
+        } else {
+            node.id.to_string()
+        };
+        let status = match node.status.state {
+            NodeState::Ready => "Ready",
+            NodeState::Down => "Down",
+            NodeState::Disconnected => "Disconnected",
+            NodeState::Unknown => "Unknown",
+        };
+        let manager = match &node.manager_status {
+            None => String::new(),
+            Some(status) if status.leader => "Leader".to_owned(),
+            Some(status) if status.reachability == Reachability::Reachable => "Reachable".to_owned(),
+            Some(_) => "Unreachable".to_owned(),
+        };
+        table.row([
+            id,
+            node.description.hostname.clone(),
+            status.to_owned(),
+            service::capitalised(node.spec.availability.as_str()),
+            manager,
+            node.description.engine.engine_version.clone(),
+        ]);
+    }
+    if !quiet {
+        table.print();
+    }
+    Ok(())
+}
+
+impl NodePs {
+    async fn run(self, client: &Client) -> Result<()> {
+        let mut ids = Vec::new();
+        for name in &self.names {
+            let id = if name == "self" {
+                text(&client.get("/info").await?["Swarm"]["NodeID"])
+            } else {
+                text(&client.get(&format!("/nodes/{}", escape(name))).await?["ID"])
+            };
+            if id.is_empty() {
+                bail!("this node is not part of a swarm");
+            }
+            ids.push(id);
+        }
+        let fixed: Vec<_> = ids.iter().map(|id| ("node", id.as_str())).collect();
+        self.options.print(client, &fixed).await
+    }
+}
+
+impl Update {
+    async fn run(self, client: &Client) -> Result<()> {
+        let node = client.get(&format!("/nodes/{}", escape(&self.name))).await?;
+        let mut spec = node["Spec"].clone();
+        if let Some(availability) = &self.availability {
+            spec["Availability"] = json!(availability);
+        }
+        if let Some(role) = &self.role {
+            spec["Role"] = json!(role);
+        }
+        if !spec["Labels"].is_object() {
+            spec["Labels"] = json!({});
+        }
+        for (key, value) in super::run::labels(&self.label_add) {
+            spec["Labels"][key] = Value::String(value);
+        }
+        if let Some(labels) = spec["Labels"].as_object_mut() {
+            labels.retain(|key, _| !self.label_rm.contains(key));
+        }
+        let path = format!(
+            "/nodes/{}/update?version={}",
+            text(&node["ID"]),
+            node["Version"]["Index"]
+        );
+        client.post(&path, &spec).await?;
+        println!("{}", self.name);
+        Ok(())
+    }
+}

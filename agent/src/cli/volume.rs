@@ -1,0 +1,139 @@
+//! `volume`.
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::client::{Client, escape, filters, query};
+use super::container::{each, flag, text};
+use super::table::Table;
+use super::{human, inspect, run};
+
+/// `volume …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum VolumeVerb {
+    /// Create a volume
+    Create(Create),
+    /// List volumes
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Provide filter values (e.g. "dangling=true")
+        #[arg(short, long)]
+        filter: Vec<String>,
+        /// Only display volume names
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Display detailed information on one or more volumes
+    Inspect(inspect::Names),
+    /// Remove one or more volumes
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Force the removal of one or more volumes
+        #[arg(short, long)]
+        force: bool,
+        #[arg(required = true, value_name = "VOLUME")]
+        names: Vec<String>,
+    },
+    /// Remove unused local volumes
+    Prune {
+        /// Remove all unused volumes, not just anonymous ones
+        #[arg(short, long)]
+        all: bool,
+        /// Do not prompt for confirmation
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+/// `volume create`
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// Specify volume driver name
+    #[arg(short, long, default_value = "local")]
+    driver: String,
+    /// Set driver specific options
+    #[arg(short, long)]
+    opt: Vec<String>,
+    /// Set metadata for a volume
+    #[arg(long)]
+    label: Vec<String>,
+    /// Name; chosen if it is left out
+    name: Option<String>,
+}
+
+impl VolumeVerb {
+    pub(crate) async fn run(self, client: &Client) -> Result<()> {
+        match self {
+            Self::Create(create) => {
+                let body = json!({
+                    "Name": create.name.unwrap_or_default(), "Driver": create.driver,
+                    "DriverOpts": run::labels(&create.opt), "Labels": run::labels(&create.label),
+                });
+                println!("{}", text(&client.post("/volumes/create", &body).await?["Name"]));
+                Ok(())
+            }
+            Self::Ls { filter, quiet } => ls(client, &filter, quiet).await,
+            Self::Inspect(names) => names.run(client, "volumes", "").await,
+            Self::Rm { force, names } => {
+                let query = query(&[("force", flag(force))]);
+                each(&names, |name| {
+                    let path = format!("/volumes/{}{query}", escape(&name));
+                    async move { client.delete(&path).await.map(drop) }
+                })
+                .await
+            }
+            Self::Prune { all, force } => prune(client, all, force).await,
+        }
+    }
+}
+
+async fn ls(client: &Client, words: &[String], quiet: bool) -> Result<()> {
+    let answer = client
+        .get(&format!(
+            "/volumes{}",
+            query(&[("filters", &filters(words, &[])?)])
+        ))
+        .await?;
+    let mut table = Table::new(&["DRIVER", "VOLUME NAME"]);
+    for volume in answer["Volumes"].as_array().into_iter().flatten() {
+        if quiet {
+            println!("{}", text(&volume["Name"]));
+        } else {
+            table.row([text(&volume["Driver"]), text(&volume["Name"])]);
+        }
+    }
+    if !quiet {
+        table.print();
+    }
+    Ok(())
+}
+
+async fn prune(client: &Client, all: bool, force: bool) -> Result<()> {
+    super::confirm(
+        "This will remove local volumes not used by at least one container.",
+        force,
+    )?;
+    let filters = if all {
+        json!({"all": ["true"]}).to_string()
+    } else {
+        String::new()
+    };
+    let answer = client
+        .act(&format!("/volumes/prune{}", query(&[("filters", &filters)])))
+        .await?;
+    let deleted: Vec<_> = answer["VolumesDeleted"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(text)
+        .collect();
+    if !deleted.is_empty() {
+        println!("Deleted Volumes:\n{}\n", deleted.join("\n"));
+    }
+    println!(
+        "Total reclaimed space: {}",
+        human::size(answer["SpaceReclaimed"].as_i64().unwrap_or_default())
+    );
+    Ok(())
+}
