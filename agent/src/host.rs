@@ -62,6 +62,25 @@ fn word<'a>(uts: Option<&'a UtsName>, field: impl Fn(&'a UtsName) -> &'a std::ff
         .unwrap_or_default()
 }
 
+/// Kind of file system that holds `path`, as Docker names them in `/info`; statfs(2).
+pub fn filesystem(path: &Path) -> &'static str {
+    use nix::sys::statfs::{
+        BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC, statfs,
+    };
+    let known = [
+        (EXT4_SUPER_MAGIC, "extfs"),
+        (XFS_SUPER_MAGIC, "xfs"),
+        (BTRFS_SUPER_MAGIC, "btrfs"),
+        (TMPFS_MAGIC, "tmpfs"),
+        (OVERLAYFS_SUPER_MAGIC, "overlayfs"),
+    ];
+    let kind = statfs(path).map(|stat| stat.filesystem_type());
+    known
+        .iter()
+        .find(|(magic, _)| kind == Ok(*magic))
+        .map_or("unknown", |(_, name)| name)
+}
+
 /// The architecture as Go and the image specification name it.
 pub fn go_architecture() -> &'static str {
     match std::env::consts::ARCH {

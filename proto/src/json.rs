@@ -45,7 +45,7 @@ macro_rules! api_word {
     }) => {
         $(#[$meta])*
         #[derive(
-            Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+            Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize,
         )]
         pub enum $name {
             $($(#[$variant_meta])* #[serde(rename = $word)] $variant,)*
@@ -55,6 +55,17 @@ macro_rules! api_word {
             /// The word as the API writes it.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
+            }
+        }
+
+        /// Go clients send the empty string for a word that was not given.
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                if text.is_empty() {
+                    return Ok(Self::default());
+                }
+                text.parse().map_err(serde::de::Error::custom)
             }
         }
 

@@ -96,8 +96,9 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::NOT_MODIFIED {
             return self.status.into_response();
         }
-        if self.status.is_server_error() {
-            tracing::warn!(status = self.status.as_u16(), "request failed: {}", self.message);
+        // The user's mistakes are the user's to read; the daemon's own failures concern its operator too.
+        if self.status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::warn!("request failed: {}", self.message);
         }
         (self.status, axum::Json(json!({ "message": self.message }))).into_response()
     }

@@ -14,6 +14,7 @@ use super::state::App;
 use super::system::PRODUCT_VERSION;
 use super::volumes::volume_json;
 use crate::engine::ListOptions;
+use crate::host::filesystem;
 
 /// Routes of this module.
 pub fn routes() -> Router<App> {
@@ -77,7 +78,7 @@ fn open_files() -> usize {
 fn drivers(app: &App) -> Value {
     json!({
         "Driver": "overlay2",
-        "DriverStatus": [["Backing Filesystem", "overlayfs over the root directory"]],
+        "DriverStatus": [["Backing Filesystem", filesystem(&app.root)]],
         "Plugins": {
             "Volume": ["local"],
             "Network": ["bridge", "host", "null", "overlay"],

@@ -401,4 +401,10 @@ mod tests {
         assert!(error.to_string().contains("none, on-failure, any"), "{error}");
         assert!(serde_json::from_str::<RestartPolicy>(r#"{"Condition":"sometimes"}"#).is_err());
     }
+
+    #[test]
+    fn an_empty_word_is_the_default() {
+        let policy: RestartPolicy = serde_json::from_str(r#"{"Condition":""}"#).unwrap();
+        assert_eq!(policy.condition, RestartCondition::Any);
+    }
 }
