@@ -90,6 +90,8 @@ async fn open(options: &RunOptions) -> anyhow::Result<App> {
         run_dir: options.run_dir.clone(),
         runtime_bin: runtime_binary(options)?,
         cgroup_parent: instance,
+        storage: storage.clone(),
+        netd: netd.clone(),
     };
     let engine = Engine::open(engine).await.context("open the engine")?;
     let host = HostFacts::read();

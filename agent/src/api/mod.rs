@@ -11,8 +11,11 @@ pub mod archives;
 pub mod blocking;
 pub mod body;
 pub mod build;
+pub mod containers;
 pub mod convert;
 pub mod error;
+pub mod events;
+pub mod exec;
 pub mod filters;
 pub mod hijack;
 pub mod image_json;
@@ -56,6 +59,9 @@ fn routes() -> Router<App> {
     Router::new()
         .merge(archives::routes())
         .merge(build::routes())
+        .merge(containers::routes())
+        .merge(events::routes())
+        .merge(exec::routes())
         .merge(images::routes())
         .merge(info::routes())
         .merge(materials::routes())

@@ -76,7 +76,7 @@ async fn of_task(State(app): State<App>, Path(id): Path<String>, params: Params)
 }
 
 fn answer(app: &App, whose: Whose, tty: bool, params: &Params) -> ApiResult<Response> {
-    let options = options(params)?;
+    let options = log_options(params)?;
     let style = Style {
         tty,
         timestamps: params.flag("timestamps"),
@@ -91,7 +91,8 @@ fn answer(app: &App, whose: Whose, tty: bool, params: &Params) -> ApiResult<Resp
     Ok(streaming(content_type, lines.map(move |line| line.write(style))))
 }
 
-fn options(params: &Params) -> ApiResult<LogOptions> {
+/// Which lines a request wants.
+pub(super) fn log_options(params: &Params) -> ApiResult<LogOptions> {
     let (stdout, stderr) = (params.flag("stdout"), params.flag("stderr"));
     if !stdout && !stderr {
         return Err(ApiError::bad_request(
@@ -151,7 +152,7 @@ fn details(task: &TaskRef) -> String {
 }
 
 /// Nanoseconds always with nine digits, so that timestamps line up.
-fn timestamp(moment: OffsetDateTime) -> String {
+pub(super) fn timestamp(moment: OffsetDateTime) -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:9]Z");
     moment
         .to_offset(time::UtcOffset::UTC)

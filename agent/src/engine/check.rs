@@ -3,7 +3,7 @@
 
 use super::error::{EngineError, Result};
 use super::restart::RestartPolicy;
-use super::{caps, signals, sysctls};
+use super::{caps, etc_files, signals, spec, sysctls};
 use crate::api::types::config::{ContainerConfig, HealthConfig};
 use crate::api::types::host_config::{HostConfig, Ulimit};
 
@@ -52,6 +52,8 @@ pub fn check(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     check_logging(host)?;
     check_config(config)?;
     sysctls::check(host)?;
+    etc_files::check(host)?;
+    spec::check_devices(host)?;
     host.ulimits.iter().try_for_each(check_ulimit)?;
     caps::resolve(host.privileged, &host.cap_add, &host.cap_drop)?;
     let policy = RestartPolicy::parse(&host.restart_policy)?;
@@ -348,7 +350,7 @@ fn check_health(health: &HealthConfig) -> Result<()> {
 }
 
 fn check_ulimit(limit: &Ulimit) -> Result<()> {
-    if super::spec::rlimit_name(&limit.name).is_none() {
+    if spec::rlimit_name(&limit.name).is_none() {
         return Err(EngineError::Invalid(format!(
             "invalid ulimit type: {}",
             limit.name

@@ -4,38 +4,62 @@
 //! shim process per running container under `<run-dir>/containers`, a state watch per container, and an event bus.
 //! Containers outlive the engine: [`Engine::open`] finds them again by their shims.
 
+mod attach;
 pub mod caps;
 pub mod check;
+mod container;
+mod create;
+mod ended;
 pub mod error;
+pub mod etc_files;
+mod events;
+mod exec;
 pub mod health;
 pub mod id;
+mod inspect;
+mod kill;
+mod list;
+mod logs;
 pub mod merge;
 pub mod mounts;
 pub mod names;
+pub mod network;
+mod probe;
 pub mod record;
+mod recover;
+mod registry;
+mod remove;
 pub mod request;
 pub mod restart;
 pub mod seccomp_default;
+mod shim;
 pub mod signals;
 pub mod spec;
+mod start;
 pub mod state;
 pub mod sysctls;
+mod top;
 pub mod users;
+mod wait;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::{broadcast, watch};
+use netd::{Netd, NetworkConfig};
+use storage::Storage;
+use tokio::sync::broadcast;
 
-use crate::api::types::container::{ContainerSummary, TopResponse};
 use crate::api::types::event::EventMessage;
-use crate::api::types::exec::{ExecConfig, ExecInspect, ExecStart};
-use crate::api::types::inspect::ContainerInspect;
-use crate::api::types::network_settings::EndpointSettings;
+use events::EventBus;
+use exec::Execs;
+use logs::LogWatcher;
+use record::{ContainerRecord, Paths};
+use registry::Registry;
 
 pub use error::{EngineError, Result};
 pub use id::{ContainerId, ExecId};
+pub use list::FILTERS as LIST_FILTERS;
 pub use request::*;
 pub use state::{ContainerState, ExitStatus, Health, HealthStatus, Status};
 
@@ -44,12 +68,14 @@ pub use state::{ContainerState, ExitStatus, Health, HealthStatus, Status};
 pub struct EngineConfig {
     /// Durable state; the engine owns `containers/` in it.
     pub root: PathBuf,
-    /// State that ends with the boot.
+    /// State that ends with the boot; the engine owns `containers/`, `runtime/` and `files/` in it.
     pub run_dir: PathBuf,
     /// The `runtime` binary.
     pub runtime_bin: PathBuf,
     /// First component of every container's cgroup path, for example `shoal`.
     pub cgroup_parent: String,
+    pub storage: Storage,
+    pub netd: Arc<Netd>,
 }
 
 /// The container engine of this node.
@@ -57,19 +83,36 @@ pub struct EngineConfig {
 /// Containers are named by id, unambiguous id prefix, or name, wherever a `&str` names one.
 #[derive(Debug)]
 pub struct Engine {
-    config: EngineConfig,
-    events: broadcast::Sender<EventMessage>,
-}
-
-fn not_built<T>(what: &str) -> Result<T> {
-    Err(EngineError::Unsupported(format!("{what} is not built yet")))
+    pub(crate) config: EngineConfig,
+    pub(crate) registry: Registry,
+    events: EventBus,
+    execs: Execs,
+    log_watcher: LogWatcher,
+    /// The machine's, for containers that share its UTS namespace.
+    host_name: String,
 }
 
 impl Engine {
     /// Opens the engine and takes back the containers that are still running.
+    ///
+    /// # Errors
+    /// The state directories cannot be used.
     pub async fn open(config: EngineConfig) -> Result<Arc<Self>> {
-        let (events, _) = broadcast::channel(1024);
-        Ok(Arc::new(Self { config, events }))
+        let host_name = nix::unistd::gethostname()
+            .ok()
+            .and_then(|name| name.into_string().ok())
+            .unwrap_or_default();
+        let engine = Arc::new(Self {
+            config,
+            registry: Registry::default(),
+            events: EventBus::new(),
+            execs: Execs::default(),
+            log_watcher: LogWatcher::start()?,
+            host_name,
+        });
+        engine.make_directories()?;
+        engine.recover().await?;
+        Ok(engine)
     }
 
     /// Where the engine lives.
@@ -77,110 +120,51 @@ impl Engine {
         &self.config
     }
 
-    /// Makes a container; nothing runs yet.
-    pub async fn create(self: &Arc<Self>, _request: CreateContainer) -> Result<Created> {
-        not_built("container create")
-    }
-
-    /// Starts it; [`EngineError::Unchanged`] if it runs.
-    pub async fn start(self: &Arc<Self>, _name: &str) -> Result<()> {
-        not_built("container start")
-    }
-
-    /// Signals it, waits `timeout` seconds (`None`: the container's own, else 10; negative: for ever), then kills.
-    /// [`EngineError::Unchanged`] if it does not run.
-    pub async fn stop(&self, _name: &str, _timeout: Option<i64>, _signal: Option<&str>) -> Result<()> {
-        not_built("container stop")
-    }
-
-    /// [`Self::stop`] if it runs, then [`Self::start`].
-    pub async fn restart(
-        self: &Arc<Self>,
-        _name: &str,
-        _timeout: Option<i64>,
-        _signal: Option<&str>,
-    ) -> Result<()> {
-        not_built("container restart")
-    }
-
-    /// Sends a signal (`KILL`, `SIGTERM`, `9`; empty: KILL).
-    pub async fn kill(&self, _name: &str, _signal: &str) -> Result<()> {
-        not_built("container kill")
-    }
-
-    /// Removes it with everything it owns.
-    pub async fn remove(&self, _name: &str, _options: RemoveOptions) -> Result<()> {
-        not_built("container remove")
-    }
-
-    /// Subscribes to an exit; the returned future can be polled later without missing it.
-    pub fn wait(&self, _name: &str, _condition: WaitCondition) -> Result<Waiter> {
-        not_built("container wait")
-    }
-
-    /// Everything about one container; `size` also measures its filesystem.
-    pub async fn inspect(&self, _name: &str, _size: bool) -> Result<ContainerInspect> {
-        not_built("container inspect")
-    }
-
-    /// Containers, newest first.
-    pub async fn list(&self, _options: &ListOptions) -> Result<Vec<ContainerSummary>> {
-        Ok(Vec::new())
-    }
-
-    /// Gives it another name.
-    pub async fn rename(&self, _name: &str, _new_name: &str) -> Result<()> {
-        not_built("container rename")
+    fn make_directories(&self) -> Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        let Self {
+            config: EngineConfig { root, run_dir, .. },
+            ..
+        } = self;
+        for dir in [
+            root.join("containers"),
+            run_dir.join("containers"),
+            run_dir.join("runtime"),
+            run_dir.join("files"),
+        ] {
+            let created = std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o711)
+                .create(&dir);
+            created.map_err(EngineError::file("create", dir))?;
+        }
+        Ok(())
     }
 
     /// Tells its terminal a new size.
-    pub async fn resize(&self, _name: &str, _rows: u16, _cols: u16) -> Result<()> {
-        not_built("container resize")
-    }
-
-    /// Its processes as `ps` shows them.
-    pub async fn top(&self, _name: &str, _ps_args: &str) -> Result<TopResponse> {
-        not_built("container top")
-    }
-
-    /// Its log lines; following ends when the container does.
-    pub async fn logs(&self, _name: &str, _options: LogOptions) -> Result<LogStream> {
-        not_built("container logs")
-    }
-
-    /// The live ends of its process. Works on a created container too: output starts with the start.
-    pub async fn attach(&self, _name: &str, _options: AttachOptions) -> Result<AttachStream> {
-        not_built("container attach")
-    }
-
-    /// Prepares a process in a running container.
-    pub async fn exec_create(&self, _name: &str, _config: ExecConfig) -> Result<ExecId> {
-        not_built("exec")
-    }
-
-    /// Runs a prepared process; `None` when detached.
-    pub async fn exec_start(&self, _exec: &str, _start: ExecStart) -> Result<Option<AttachStream>> {
-        not_built("exec")
-    }
-
-    /// Everything about one exec.
-    pub async fn exec_inspect(&self, _exec: &str) -> Result<ExecInspect> {
-        not_built("exec")
-    }
-
-    /// Tells an exec's terminal a new size.
-    pub async fn exec_resize(&self, _exec: &str, _rows: u16, _cols: u16) -> Result<()> {
-        not_built("exec")
-    }
-
-    /// The state of one container, at every change.
-    pub fn watch(&self, _name: &str) -> Result<watch::Receiver<ContainerState>> {
-        not_built("container watch")
+    ///
+    /// # Errors
+    /// It does not run, or has no terminal.
+    pub async fn resize(&self, name: &str, rows: u16, cols: u16) -> Result<()> {
+        let container = self.registry.find(name)?;
+        if container.state().status != Status::Running {
+            return Err(EngineError::Conflict(format!(
+                "container {} is not running",
+                container.id
+            )));
+        }
+        container.shim().resize(None, rows, cols).await?;
+        let size = [("height", rows.to_string()), ("width", cols.to_string())];
+        self.announce(&container.record(), "resize", &size);
+        Ok(())
     }
 
     /// Ids of the containers that run a swarm task, with it. The worker reconciles with this after a restart.
     pub fn tasks(&self) -> Vec<(ContainerId, TaskRef)> {
-        Vec::new()
+        let task = |container: Arc<container::Container>| {
+            Some((container.id.clone(), container.record().task.clone()?))
+        };
+        self.registry.all().into_iter().filter_map(task).collect()
     }
 
     /// Every event from now on.
@@ -189,53 +173,74 @@ impl Engine {
     }
 
     /// The remembered events from `since` on (Unix ns) and every one from now on, without gap or overlap.
-    pub fn events_since(&self, _since: i64) -> (Vec<EventMessage>, broadcast::Receiver<EventMessage>) {
-        (Vec::new(), self.events.subscribe())
+    pub fn events_since(&self, since: i64) -> (Vec<EventMessage>, broadcast::Receiver<EventMessage>) {
+        self.events.since(since)
     }
 
     /// Publishes an event of another room: `kind` is `image`, `volume`, `network`, `service`…, `scope` is `local` or `swarm`.
     pub fn publish_event(
         &self,
-        _scope: &str,
-        _kind: &str,
-        _action: &str,
-        _id: &str,
-        _attributes: BTreeMap<String, String>,
+        scope: &str,
+        kind: &str,
+        action: &str,
+        id: &str,
+        attributes: BTreeMap<String, String>,
     ) {
+        self.events
+            .publish(events::message(scope, kind, action, id, attributes));
     }
 
-    /// Connects a container to a network; takes effect at once if it runs.
-    pub async fn connect_network(
-        &self,
-        _name: &str,
-        _network: &str,
-        _endpoint: EndpointSettings,
-    ) -> Result<()> {
-        not_built("network connect")
-    }
-
-    /// Disconnects a container from a network.
-    pub async fn disconnect_network(&self, _name: &str, _network: &str, _force: bool) -> Result<()> {
-        not_built("network disconnect")
-    }
-
-    /// Short ids of the containers made from this image (`sha256:…`); for refusing to delete it.
-    pub fn image_users(&self, _image: &str) -> Vec<ContainerId> {
-        Vec::new()
+    /// Ids of the containers made from this image (`sha256:…`); for refusing to delete it.
+    pub fn image_users(&self, image: &str) -> Vec<ContainerId> {
+        list::users(&self.registry.all(), |record| record.image_id == image)
     }
 
     /// Ids of the containers that mount this volume.
-    pub fn volume_users(&self, _volume: &str) -> Vec<ContainerId> {
-        Vec::new()
+    pub fn volume_users(&self, volume: &str) -> Vec<ContainerId> {
+        list::users(&self.registry.all(), |record| {
+            record.mounts.iter().any(|mount| mount.volume() == Some(volume))
+        })
     }
 
     /// Ids of the containers attached, or to be attached at start, to this network (id or name).
-    pub fn network_users(&self, _network: &str) -> Vec<ContainerId> {
-        Vec::new()
+    pub fn network_users(&self, network: &str) -> Vec<ContainerId> {
+        let known = self.known_networks();
+        let is = |name: &str| {
+            name == network || network::find(&known, name).is_ok_and(|n| n.id == network || n.name == network)
+        };
+        list::users(&self.registry.all(), |record| {
+            record.networks.keys().any(|name| is(name))
+        })
     }
 
-    /// Counts for `GET /info`.
-    pub fn info(&self) -> EngineInfo {
-        EngineInfo::default()
+    pub(crate) fn known_networks(&self) -> Vec<NetworkConfig> {
+        self.config
+            .netd
+            .networks()
+            .into_iter()
+            .map(|(config, _)| config)
+            .collect()
+    }
+
+    pub(crate) fn paths(&self, id: &ContainerId) -> Paths {
+        Paths::new(&self.config.root, &self.config.run_dir, id)
+    }
+
+    /// Publishes an event about a container.
+    pub(crate) fn announce(&self, record: &ContainerRecord, action: &str, extra: &[(&str, String)]) {
+        self.events.publish(events::of_container(record, action, extra));
+    }
+}
+
+/// Runs work that blocks (files, the store) beside the event loop.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(cancelled) => Err(EngineError::file("run", "(work of the engine)")(cancelled.into())),
+        },
     }
 }

@@ -38,8 +38,10 @@ pub struct ContainerRecord {
     /// With defaults filled in.
     pub host_config: HostConfig,
     pub mounts: Vec<ResolvedMount>,
-    /// Networks by name, as wanted; addresses are filled while it runs.
+    /// Networks as wanted, by the names that were used for them.
     pub networks: BTreeMap<String, EndpointSettings>,
+    /// The same as they are, while it runs.
+    pub attached: BTreeMap<String, EndpointSettings>,
     /// Published ports as they are while it runs.
     pub ports: PortMap,
     pub task: Option<TaskRef>,
@@ -47,7 +49,7 @@ pub struct ContainerRecord {
     pub state: ContainerState,
 }
 
-/// A secret or config of the container; its content lies in the run directory, `files/<index>`.
+/// A secret or config of the container; its content lies under [`Paths::files`], named by its index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
     pub target: String,
@@ -62,6 +64,8 @@ pub struct Paths {
     pub bundle: PathBuf,
     /// OCI state of the runtime: `<run-dir>/runtime/<cid>`.
     pub runtime_state: PathBuf,
+    /// Secrets and configs, in memory: `<run-dir>/files/<cid>`.
+    pub files: PathBuf,
     id: ContainerId,
 }
 
@@ -72,8 +76,14 @@ impl Paths {
             dir: root.join("containers").join(id.as_str()),
             bundle: run_dir.join("containers").join(id.as_str()),
             runtime_state: run_dir.join("runtime").join(id.as_str()),
+            files: run_dir.join("files").join(id.as_str()),
             id: id.clone(),
         }
+    }
+
+    /// Whose paths these are.
+    pub fn id(&self) -> &ContainerId {
+        &self.id
     }
 
     /// Its json-file log; rotated files have `.1`, `.2` … appended.
@@ -89,11 +99,6 @@ impl Paths {
     /// Where the shim writes how the container ended.
     pub fn exit(&self) -> PathBuf {
         self.bundle.join("exit.json")
-    }
-
-    /// Injected file number `index`.
-    pub fn file(&self, index: usize) -> PathBuf {
-        self.bundle.join("files").join(index.to_string())
     }
 }
 
@@ -174,6 +179,7 @@ pub(crate) mod tests {
             },
             mounts: Vec::new(),
             networks: BTreeMap::new(),
+            attached: BTreeMap::new(),
             ports: PortMap::new(),
             task: None,
             files: Vec::new(),

@@ -3,8 +3,10 @@
 use super::config::ContainerConfig;
 use super::host_config::HostConfig;
 use super::inspect::MountPoint;
+use super::lenient;
 use super::network_settings::{EndpointSettings, NetworkingConfig};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
 /// Body of `POST /containers/create`: the config with two members more.
@@ -22,17 +24,13 @@ pub struct CreateBody {
     pub extras: CreateExtras,
 }
 
-impl CreateBody {
-    /// Decodes the body of a create request.
-    ///
-    /// # Errors
-    /// Malformed JSON, or a field of the wrong type, named.
-    pub fn from_slice(body: &[u8]) -> Result<Self, serde_json::Error> {
+impl<'de> Deserialize<'de> for CreateBody {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         // Two passes over one document: `flatten` would lose the matching of keys in any case.
-        Ok(Self {
-            config: super::lenient::from_slice(body)?,
-            extras: super::lenient::from_slice(body)?,
-        })
+        let document = serde_json::Value::deserialize(input)?;
+        let config = lenient::from_value(document.clone()).map_err(D::Error::custom)?;
+        let extras = lenient::from_value(document).map_err(D::Error::custom)?;
+        Ok(Self { config, extras })
     }
 }
 

@@ -21,6 +21,7 @@ use crate::engine::error::Result;
 
 pub use devices::{HostDevice, host_devices, privileged_devices};
 pub use process::{exec_process, hostname, rlimit_name};
+pub use resources::check_devices;
 
 const OCI_VERSION: &str = "1.2.0";
 

@@ -5,11 +5,43 @@ use serde_json::{Value, json};
 use super::devices::HostDevice;
 use super::object;
 use crate::api::types::host_config::{HostConfig, ThrottleDevice, WeightDevice};
+use crate::engine::error::{EngineError, Result};
 
 /// µs; what `--cpus` is expressed in.
 const CPU_PERIOD: i64 = 100_000;
 /// Processes per container unless asked otherwise; Docker sets none, which lets one fork bomb take the node.
 const DEFAULT_PIDS: i64 = 4096;
+
+/// Checks device rules and the devices of I/O limits.
+///
+/// # Errors
+/// A malformed rule, or a path that is no device, quoted.
+pub fn check_devices(host: &HostConfig) -> Result<()> {
+    if let Some(rule) = host
+        .device_cgroup_rules
+        .iter()
+        .find(|rule| parse_rule(rule).is_none())
+    {
+        return Err(EngineError::Invalid(format!(
+            "invalid device cgroup format: '{rule}'"
+        )));
+    }
+    let throttled = [
+        &host.blkio_device_read_bps,
+        &host.blkio_device_write_bps,
+        &host.blkio_device_read_iops,
+        &host.blkio_device_write_iops,
+    ];
+    let mut paths = throttled
+        .into_iter()
+        .flatten()
+        .map(|d| &d.path)
+        .chain(host.blkio_weight_device.iter().map(|d| &d.path));
+    match paths.find(|path| numbers(path).is_none()) {
+        Some(path) => Err(EngineError::Invalid(format!("{path} is not a device node"))),
+        None => Ok(()),
+    }
+}
 
 pub(super) fn resources(host: &HostConfig, devices: &[HostDevice]) -> Value {
     json!(object([
@@ -62,7 +94,8 @@ fn quota(nano_cpus: i64) -> i64 {
 
 fn pids(host: &HostConfig) -> Option<Value> {
     match host.pids_limit {
-        None => Some(json!({ "limit": DEFAULT_PIDS })),
+        // Docker's command line sends 0 when nothing was said.
+        None | Some(0) => Some(json!({ "limit": DEFAULT_PIDS })),
         Some(limit) if limit > 0 => Some(json!({ "limit": limit })),
         Some(_) => Some(json!({ "limit": -1 })),
     }
@@ -96,7 +129,7 @@ fn rate(device: &ThrottleDevice) -> Option<Value> {
 }
 
 /// Numbers of a device by path; absence was refused at creation.
-pub(crate) fn numbers(path: &str) -> Option<(u64, u64)> {
+fn numbers(path: &str) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
     let device = std::fs::metadata(path).ok()?.rdev();
     (device != 0).then(|| (nix::sys::stat::major(device), nix::sys::stat::minor(device)))
@@ -137,7 +170,7 @@ fn device_rules(host: &HostConfig, devices: &[HostDevice]) -> Vec<Value> {
 }
 
 /// `c 1:3 rwm`, `a *:* rwm`, `b 8:* r`.
-pub(crate) fn parse_rule(rule: &str) -> Option<Value> {
+fn parse_rule(rule: &str) -> Option<Value> {
     let mut words = rule.split_ascii_whitespace();
     let (kind, numbers, access) = (words.next()?, words.next()?, words.next()?);
     let (major, minor) = numbers.split_once(':')?;
@@ -188,7 +221,7 @@ mod tests {
         };
         assert_eq!(
             [limit(None), limit(Some(10)), limit(Some(0)), limit(Some(-1))],
-            [4096, 10, -1, -1]
+            [4096, 10, 4096, -1]
         );
     }
 
