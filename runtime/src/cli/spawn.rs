@@ -23,6 +23,10 @@ struct Common {
     /// File that receives the process id.
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
+    /// JSON file with an overlay (lower, upper, work, options) to mount as the root instead of root.path; it exists in the
+    /// container only.
+    #[arg(long, value_name = "FILE")]
+    overlay: Option<PathBuf>,
     /// The container to create.
     id: ContainerId,
 }
@@ -102,9 +106,18 @@ impl Common {
         Ok(CreateRequest {
             id: self.id.clone(),
             bundle,
-            rootfs: Rootfs::Bundle,
+            rootfs: self.rootfs()?,
             stdio: stdio(terminal, size, far, self.console_socket.as_deref())?,
         })
+    }
+
+    fn rootfs(&self) -> anyhow::Result<Rootfs> {
+        let Some(path) = &self.overlay else {
+            return Ok(Rootfs::Bundle);
+        };
+        let bytes = std::fs::read(path).with_context(|| format!("read {path:?}"))?;
+        let overlay = serde_json::from_slice(&bytes).with_context(|| format!("parse {path:?}"))?;
+        Ok(Rootfs::Overlay(overlay))
     }
 
     fn hand_over(&self, created: &Created) -> anyhow::Result<()> {

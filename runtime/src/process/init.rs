@@ -1,6 +1,7 @@
 //! The first process of a container, from the fork to execve(2).
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::SocketFlags;
@@ -34,10 +35,12 @@ pub(crate) struct Init {
 
 impl Init {
     /// Runs in the new process and answers with its exit code; with luck it never does.
-    pub(crate) fn run(mut self, namespaces: &Namespaces, channel: Channel) -> i32 {
+    pub(crate) fn run(self, namespaces: &Namespaces, channel: Channel) -> i32 {
+        // Some of its descriptors are closed by number: none may be closed a second time.
+        let mut init = ManuallyDrop::new(self);
         let mut channel = channel;
-        let error = match self.set_up(namespaces, &mut channel) {
-            Ok(()) => self.payload.execute(),
+        let error = match init.set_up(namespaces, &mut channel) {
+            Ok(()) => init.payload.execute(),
             Err(error) => error,
         };
         let code = error.code();

@@ -1,5 +1,6 @@
 //! A further process of a running container, from the fork to execve(2).
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -54,9 +55,11 @@ impl Joiner {
         forked.map_err(|error| Error::Step("fork into the container's PID namespace", error))
     }
 
-    fn run(mut self, channel: &Channel) -> i32 {
-        let error = match self.set_up(channel) {
-            Ok(()) => self.payload.execute(),
+    fn run(self, channel: &Channel) -> i32 {
+        // Some of its descriptors are closed by number: none may be closed a second time.
+        let mut joiner = ManuallyDrop::new(self);
+        let error = match joiner.set_up(channel) {
+            Ok(()) => joiner.payload.execute(),
             Err(error) => error,
         };
         let code = error.code();

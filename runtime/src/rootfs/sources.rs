@@ -102,7 +102,7 @@ fn open_bind(plan: &Plan, step: &MountStep) -> Result<Option<BindSource>, Error>
         .map_err(io::Error::from)
         .map_err(error("open bind source"))?;
     if step.destination == Path::new("/proc") {
-        check_procfs(&file).map_err(error("check that it is a procfs:"))?;
+        check_procfs(&file).map_err(error("only a procfs may be mounted on /proc, not"))?;
     }
     let kind = FileType::from_raw_mode(
         fstat(&file)
