@@ -14,6 +14,8 @@ mod material;
 mod network;
 mod node;
 mod service;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 pub use cluster::Rotate;
