@@ -1,7 +1,7 @@
 //! How long it takes to find nodes for tasks: `cargo run --release -p manager --example schedule [NODES [TASKS [SERVICES]]]`.
 //!
 //! Everything is in memory, as in SwarmKit's `BenchmarkScheduler`: no consensus, no dispatcher. Two figures: tasks that
-//! wait already (scheduler and store), and services just made (orchestrator and an allocator that does nothing, too).
+//! wait already (scheduler and store), and services just made (orchestrator and allocator, too).
 
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,6 @@ async fn waiting_tasks(nodes: usize, tasks: usize, services: usize) -> anyhow::R
 /// From services without tasks to all of their tasks assigned.
 async fn made_services(nodes: usize, tasks: usize, services: usize) -> anyhow::Result<Duration> {
     let store = cluster(nodes).await?;
-    tokio::spawn(allocate(store.clone()));
     measure(&store, tasks, async |store| {
         let mut batch = store.batch().await;
         for service in make_services(tasks, services) {
@@ -88,26 +87,6 @@ async fn measure(
 
 fn pending_count(tx: &impl Reader) -> usize {
     tx.by_key::<Task>(Key::State(TaskState::Pending)).len()
-}
-
-/// An allocator that has nothing to allocate.
-async fn allocate(store: Store) -> anyhow::Result<()> {
-    let mut events = store.watch(Filter::kinds(&[Kind::Task]));
-    while let Some(event) = events.next().await {
-        let mut batch = store.batch().await;
-        let mut next = Some(event);
-        while let Some(event) = next {
-            if let Event::Task(Change::Create(task)) = event {
-                let change = |task: &mut Task| task.status.state = TaskState::Pending;
-                batch
-                    .update(|tx| tx.modify::<Task>(task.id.as_str(), change))
-                    .await?;
-            }
-            next = events.try_next();
-        }
-        batch.commit().await?;
-    }
-    Ok(())
 }
 
 async fn cluster(nodes: usize) -> anyhow::Result<Store> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use manager::state::{Change, Event, Filter, Key, Kind, Reader, Store, StoreError};
+use manager::state::{Event, Filter, Key, Kind, Reader, Store, StoreError};
 use manager::{Control, Orchestration};
 use proto::object::{NodeState, UpdateState};
 use proto::spec::{Availability, ContainerSpec, RestartPolicy, ServiceMode, TaskSpec, UpdateConfig};
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 /// How long an imagined container takes from start to running, and from stop to end.
 pub(crate) const STEP: Duration = Duration::from_millis(100);
 
-/// A store, the loops over it, an allocator and an agent for all nodes.
+/// A store, the loops over it, and an agent for all nodes.
 pub(crate) struct Cluster {
     pub(crate) store: Store,
     pub(crate) control: Control,
@@ -36,7 +36,6 @@ impl Cluster {
     pub(crate) fn over(store: Store) -> Self {
         let mut tasks = JoinSet::new();
         tasks.spawn(Orchestration::run(store.clone(), std::future::pending()));
-        tasks.spawn(allocate(store.clone()));
         tasks.spawn(pretend(store.clone()));
         tasks.spawn(watch_invariants(store.clone()));
         Self {
@@ -232,19 +231,6 @@ fn behaviour(task: &Task) -> Behaviour {
         "crash" => Behaviour::Crashes,
         "once" => Behaviour::Completes,
         _ => Behaviour::Runs,
-    }
-}
-
-/// The allocator: what is new becomes pending.
-async fn allocate(store: Store) {
-    let (tasks, mut events) = store.view_and_watch(Filter::kinds(&[Kind::Task]), |tx| tx.all::<Task>());
-    for task in tasks {
-        advance(&store, &task, TaskState::Pending, "pending task scheduling").await;
-    }
-    while let Some(event) = events.next().await {
-        if let Event::Task(Change::Create(task)) = event {
-            advance(&store, &task, TaskState::Pending, "pending task scheduling").await;
-        }
     }
 }
 
