@@ -1,12 +1,31 @@
 //! Dockerfile → plan → layers.
 //!
 //! Input is a build context as a tar stream and options; output is an image in the store. Nothing is run: the
-//! instructions that need a container are refused by name.
+//! instructions that need a container are refused by name. One way through the house:
+//!
+//! ```text
+//! context tar → unpacked aside ─┐
+//! Dockerfile → [`dockerfile`] instructions → [`plan`] stages → [`solve`] steps → layers + configuration → image
+//! ```
+//! Each step has a key made of its parent's key, its text and the digest of what it copies; a step whose key is
+//! known gives the layer and the time that it gave before, so that building again unchanged gives the same image.
+
+mod copy;
+mod dockerfile;
+mod error;
+pub mod ignore;
+mod owner;
+mod plan;
+mod resolve;
+mod solve;
+mod stage;
 
 use std::collections::BTreeMap;
 use std::io::Read;
 
 use storage::{ImageId, Reference, Storage};
+
+pub use self::error::{BuildError, StepError};
 
 /// What is to be built: the parameters of Docker's classic `POST /build`.
 pub struct BuildRequest<'a> {
@@ -28,7 +47,7 @@ impl std::fmt::Debug for BuildRequest<'_> {
         f.debug_struct("BuildRequest")
             .field("dockerfile", &self.dockerfile)
             .field("tags", &self.tags)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -41,39 +60,11 @@ pub enum BuildEvent {
     Image(ImageId),
 }
 
-/// Why a build failed.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    #[error("{0} is not built yet")]
-    NotBuilt(&'static str),
-    #[error(transparent)]
-    Storage(#[from] storage::Error),
-}
-
-impl BuildError {
-    /// Whether the Dockerfile or the request is at fault (400) rather than the machine (500).
-    pub fn is_user_error(&self) -> bool {
-        match self {
-            Self::NotBuilt(_) => true,
-            Self::Storage(error) => error.kind() == storage::Kind::Invalid,
-        }
-    }
-
-    /// The text with all causes.
-    pub fn chain(&self) -> String {
-        match self {
-            Self::Storage(error) => error.chain(),
-            other => other.to_string(),
-        }
-    }
-}
-
 /// Builds an image and tags it. On an error no image and no tag is left.
 pub fn build(
     storage: &Storage,
     request: BuildRequest<'_>,
     progress: &mut dyn FnMut(BuildEvent),
 ) -> Result<ImageId, BuildError> {
-    let _ = (storage, request, progress);
-    Err(BuildError::NotBuilt("image build"))
+    solve::build(storage, request, progress)
 }

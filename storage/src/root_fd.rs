@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::Kind;
+use crate::tar::Xattrs;
 
 /// The root directory of a file system that is open for reading.
 #[derive(Debug)]
@@ -160,6 +161,29 @@ impl RootFd {
         let target = rustix::fs::readlinkat(&fd, "", Vec::new())
             .map_err(|e| failed("read link", path.as_os_str(), e))?;
         Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
+    }
+
+    /// Extended attributes of a file or directory, sorted by name; empty for anything else.
+    pub fn xattrs(&self, path: impl AsRef<Path>) -> Result<Xattrs, RootError> {
+        let path = path.as_ref();
+        if !matches!(self.lstat(path)?.kind, FileKind::File | FileKind::Directory) {
+            return Ok(Vec::new());
+        }
+        let fd = self.resolve(
+            path,
+            OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY,
+        )?;
+        crate::walk::xattrs(&fd).map_err(|e| failed("read attributes of", path.as_os_str(), e))
+    }
+
+    /// Writes `path` and all below it as a tar, the names relative to `path` and below `prefix`.
+    pub fn write_tar(
+        &self,
+        path: impl AsRef<Path>,
+        prefix: &str,
+        to: &mut dyn io::Write,
+    ) -> Result<(), RootError> {
+        crate::walk::write_tar(self, path.as_ref(), prefix, to)
     }
 
     /// Whether the path leads to anything.

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::root_fd::{FileKind, RootError, RootFd, Stat};
-use crate::tar::{Entry, EntryKind, Xattrs};
+use crate::tar::{Entry, EntryKind, NewEntry, TarWriter, Xattrs, show};
 
 /// Called for each entry, with the open file if it is a plain one.
 pub(crate) type Visit<'a, E> = &'a mut dyn FnMut(&Entry, Option<File>) -> Result<(), E>;
@@ -45,6 +46,66 @@ pub(crate) fn walk<E: From<RootError>>(root: &RootFd, base: &Path, visit: Visit<
         }
     }
     Ok(())
+}
+
+/// Writes a subtree as a tar; `prefix` is put before each name, and is the name of `base` itself.
+pub(crate) fn write_tar(
+    root: &RootFd,
+    base: &Path,
+    prefix: &str,
+    to: &mut dyn Write,
+) -> Result<(), RootError> {
+    let failed = |path: &[u8], source| RootError::Io {
+        operation: "export",
+        path: show(path),
+        source,
+    };
+    let mut tar = TarWriter::new(to);
+    walk(root, base, &mut |entry, file| {
+        let mut path = below(prefix, &entry.path);
+        if path.is_empty() {
+            return Ok(());
+        }
+        if entry.kind == EntryKind::Directory {
+            path.push(b'/');
+        }
+        let is_hard_link = entry.kind == EntryKind::HardLink;
+        let link = if is_hard_link {
+            below(prefix, &entry.link)
+        } else {
+            entry.link.clone()
+        };
+        let new = NewEntry {
+            path: &path,
+            link: &link,
+            kind: entry.kind,
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+            size: entry.stored,
+            mtime: entry.mtime,
+            device: entry.device,
+            xattrs: &entry.xattrs,
+        };
+        let written = match file {
+            Some(mut file) => tar.append(&new, &mut file),
+            None => tar.append(&new, &mut std::io::empty()),
+        };
+        written.map_err(|e| failed(&path, e))
+    })?;
+    tar.finish().map(drop).map_err(|e| failed(b"/", e))
+}
+
+/// The name of `path` below `prefix`, without slashes at its ends.
+fn below(prefix: &str, path: &[u8]) -> Vec<u8> {
+    let parts = prefix
+        .as_bytes()
+        .split(|b| *b == b'/')
+        .chain(path.split(|b| *b == b'/'));
+    parts
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(&b'/')
 }
 
 fn describe(
@@ -118,7 +179,7 @@ fn entry_kind(kind: FileKind) -> Option<EntryKind> {
 /// Largest list of names and largest value the kernel allows (xattr(7)).
 const MAX_XATTR: usize = 64 << 10;
 
-fn xattrs(fd: impl AsFd) -> Result<Xattrs, Errno> {
+pub(crate) fn xattrs(fd: impl AsFd) -> Result<Xattrs, Errno> {
     let mut names = vec![0u8; MAX_XATTR];
     let length = match rustix::fs::flistxattr(&fd, &mut names) {
         Err(Errno::OPNOTSUPP) => 0,

@@ -75,23 +75,32 @@ fn point(tx: &Tx, reference: &Reference, id: &ImageId) -> Result<Option<ImageId>
     Ok(old.map(ImageId).filter(|old| old != id))
 }
 
+/// The document of a configuration, and its digest.
+pub(super) fn id_of(config: &ImageConfiguration) -> Result<(Vec<u8>, ImageId), ImageError> {
+    let document = |source| ImageError::Document {
+        image: "to be created".into(),
+        source,
+    };
+    let bytes = serde_json::to_vec(config).map_err(document)?;
+    let id = ImageId(Digest::of(&bytes));
+    Ok((bytes, id))
+}
+
 pub(super) fn create(
     storage: &Storage,
     config: &ImageConfiguration,
     references: &[Reference],
 ) -> Result<Image> {
-    let document = |source| ImageError::Document {
-        image: "to be created".into(),
-        source,
-    };
+    let (bytes, id) = id_of(config)?;
+    let layers = config.rootfs.diff_ids.clone();
     let new = NewImage {
-        config: serde_json::to_vec(config).map_err(document)?,
+        config: bytes,
         manifest: None,
-        layers: config.rootfs.diff_ids.clone(),
+        layers,
         references: references.to_vec(),
     };
     register(storage, std::slice::from_ref(&new))?;
-    by_id(storage, &ImageId(Digest::of(&new.config)))
+    by_id(storage, &id)
 }
 
 pub(super) fn tag(storage: &Storage, name: &str, reference: &Reference) -> Result<Option<ImageId>> {

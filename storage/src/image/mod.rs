@@ -232,6 +232,11 @@ impl Images {
             .map_err(|error| error.explain_space("create image", self.0.root()))
     }
 
+    /// The ID that an image of this configuration has or would have.
+    pub fn id_of(&self, config: &ImageConfiguration) -> Result<ImageId> {
+        Ok(catalog::id_of(config)?.1)
+    }
+
     /// The configuration document, byte for byte.
     pub fn config_bytes(&self, id: &ImageId) -> Result<Vec<u8>> {
         Ok(self.0.inner().content.read(&id.0)?)

@@ -32,48 +32,47 @@ pub(super) struct Extracted {
     pub(super) names_root: bool,
 }
 
-/// Unpacks the plain tar into `dir/fs` and writes `dir/recipe`. `dir` must be empty.
-pub(super) fn extract(tar: impl Read, dir: &Path) -> Result<Extracted, LayerError> {
+/// What the archive is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A layer: whiteouts are translated and a recipe is kept.
+    Layer,
+    /// Plain files, as in a build context: `.wh.x` is a file like any other.
+    Files,
+}
+
+/// Unpacks the plain tar into `dir/fs`, with `dir/recipe` for a layer. `dir` must be empty.
+pub(super) fn extract(tar: impl Read, dir: &Path, purpose: Purpose) -> Result<Extracted, LayerError> {
     let io = |operation| move |source| LayerError::Io { operation, source };
     fs::create_dir(dir.join("fs")).map_err(io("create layer directory"))?;
     set_root_mode(&dir.join("fs")).map_err(io("create layer directory"))?;
+    let recipe = (purpose == Purpose::Layer)
+        .then(|| RecipeWriter::create(&dir.join("recipe")))
+        .transpose();
     let mut extraction = Extraction {
         dir,
         tree: Tree::open(&dir.join("fs")).map_err(io("open layer directory"))?,
-        recipe: RecipeWriter::create(&dir.join("recipe")).map_err(io("write layer recipe"))?,
+        recipe: recipe.map_err(io(WRITE_RECIPE))?,
         numbers: HashMap::new(),
         size: 0,
         names_root: false,
     };
-    let mut reader = TarReader::new(tar, true);
+    let mut reader = TarReader::new(tar, purpose == Purpose::Layer);
     while let Some(entry) = reader.next_entry()? {
-        extraction
-            .recipe
-            .raw(&reader.take_frame())
-            .map_err(io("write layer recipe"))?;
+        extraction.frame(&reader.take_frame())?;
         extraction.entry(&entry, &mut reader)?;
     }
     let (digest, tar_size, rest) = reader.finish()?;
-    extraction.recipe.raw(&rest).map_err(io("write layer recipe"))?;
-    extraction.recipe.finish().map_err(io("write layer recipe"))?;
-    let entries = extraction.tree.finish().map_err(|source| LayerError::Apply {
-        operation: "set times of directories in",
-        entry: "layer".into(),
-        source: source.into(),
-    })?;
-    Ok(Extracted {
-        diff_id: DiffId(digest),
-        tar_size,
-        size: extraction.size,
-        entries,
-        names_root: extraction.names_root,
-    })
+    extraction.frame(&rest)?;
+    extraction.finish(DiffId(digest), tar_size)
 }
+
+const WRITE_RECIPE: &str = "write layer recipe";
 
 struct Extraction<'a> {
     dir: &'a Path,
     tree: Tree,
-    recipe: RecipeWriter,
+    recipe: Option<RecipeWriter>,
     /// Inode of each plain file → its number in the recipe.
     numbers: HashMap<u64, u32>,
     size: u64,
@@ -81,9 +80,53 @@ struct Extraction<'a> {
 }
 
 impl Extraction<'_> {
+    fn frame(&mut self, bytes: &[u8]) -> Result<(), LayerError> {
+        let written = self.recipe.as_mut().map_or(Ok(()), |recipe| recipe.raw(bytes));
+        written.map_err(|source| LayerError::Io {
+            operation: WRITE_RECIPE,
+            source,
+        })
+    }
+
+    /// The number under which the recipe knows the data that follows.
+    fn number(&mut self, at: &InRoot, size: u64) -> Result<Option<u32>, LayerError> {
+        let number = self
+            .recipe
+            .as_mut()
+            .map(|recipe| recipe.file(at, size))
+            .transpose();
+        number.map_err(|source| LayerError::Io {
+            operation: WRITE_RECIPE,
+            source,
+        })
+    }
+
+    fn finish(self, diff_id: DiffId, tar_size: u64) -> Result<Extracted, LayerError> {
+        let written = self.recipe.map_or(Ok(()), RecipeWriter::finish);
+        written.map_err(|source| LayerError::Io {
+            operation: WRITE_RECIPE,
+            source,
+        })?;
+        let entries = self.tree.finish().map_err(|source| LayerError::Apply {
+            operation: "set times of directories in",
+            entry: "layer".into(),
+            source: source.into(),
+        })?;
+        Ok(Extracted {
+            diff_id,
+            tar_size,
+            size: self.size,
+            entries,
+            names_root: self.names_root,
+        })
+    }
+
     fn entry<R: Read>(&mut self, entry: &Entry, data: &mut TarReader<R>) -> Result<(), LayerError> {
         let at = InRoot::parse(&entry.path).ok_or_else(|| climbs(entry, &entry.path))?;
-        if let Some((parent, name)) = at.split().filter(|(_, name)| name.starts_with(WHITEOUT)) {
+        let whiteout = at
+            .split()
+            .filter(|(_, name)| self.recipe.is_some() && name.starts_with(WHITEOUT));
+        if let Some((parent, name)) = whiteout {
             return self.whiteout(entry, &parent, name, data);
         }
         let done = match entry.kind {
@@ -118,16 +161,11 @@ impl Extraction<'_> {
         name: &[u8],
         data: &mut TarReader<R>,
     ) -> Result<(), LayerError> {
-        if entry.stored > 0 {
+        if entry.stored > 0
+            && let Some(number) = self.number(&InRoot::nowhere(), entry.stored)?
+        {
             // Its data is part of the layer's identity but of no file.
-            let number = self.recipe.file(&InRoot::nowhere(), entry.stored);
-            let number = number.map_err(|source| LayerError::Io {
-                operation: "write layer recipe",
-                source,
-            })?;
-            return self
-                .shadow_data(number, entry, data)
-                .and_then(|()| self.hide(entry, parent, name));
+            self.shadow_data(number, entry, data)?;
         }
         self.hide(entry, parent, name)
     }
@@ -158,7 +196,7 @@ impl Extraction<'_> {
         let path = recipe::shadow(self.dir, number);
         let created = fs::create_dir_all(self.dir.join("shadow")).and_then(|()| File::create_new(&path));
         let mut file = created.map_err(|source| LayerError::Io {
-            operation: "write layer recipe",
+            operation: WRITE_RECIPE,
             source,
         })?;
         copy(data, &mut file, entry)
@@ -176,13 +214,10 @@ impl Extraction<'_> {
             write_sparse(data, &mut file, map).map_err(|source| naming(data, entry, source))?;
             self.size += map.size;
         } else if entry.stored > 0 {
-            let number = self.recipe.file(at, entry.stored);
-            let number = number.map_err(|source| LayerError::Io {
-                operation: "write layer recipe",
-                source,
-            })?;
-            let stat = rustix::fs::fstat(&file).map_err(|errno| applying(entry, errno))?;
-            self.numbers.insert(stat.st_ino, number);
+            if let Some(number) = self.number(at, entry.stored)? {
+                let stat = rustix::fs::fstat(&file).map_err(|errno| applying(entry, errno))?;
+                self.numbers.insert(stat.st_ino, number);
+            }
             copy(data, &mut file, entry)?;
             self.size += entry.stored;
         }

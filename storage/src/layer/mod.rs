@@ -3,6 +3,7 @@
 //! Keyed so and not by position, layers may arrive in any order and are shared between all images. A layer is
 //! unpacked into `ingest/`, synced, renamed to `layers/<diff id>` and then committed.
 
+mod compose;
 mod extract;
 mod path;
 mod recipe;
@@ -11,15 +12,19 @@ mod tree;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+pub use self::compose::{LayerData, LayerEntry};
+use self::extract::Purpose;
 use crate::compression::{self, CompressionError};
 use crate::digest::{DiffId, Hashing};
 use crate::durable;
 use crate::error::{Error, Kind, Result};
 use crate::lease::Lease;
 use crate::metadata::{self, LayerForm, LayerRow, Tx};
+use crate::root_fd::RootFd;
 use crate::store::{self, Storage};
-use crate::tar::TarError;
+use crate::tar::{TarError, TarReader};
 
 pub(crate) use self::path::InRoot;
 pub(crate) use self::tree::{Replaced, Tree, finish_file};
@@ -49,6 +54,8 @@ pub enum LayerError {
         entry: String,
         source: io::Error,
     },
+    #[error("{0:?} cannot be a name in a layer: names that begin with .wh. mean removal there")]
+    WhiteoutName(String),
     #[error("{operation}")]
     Io {
         operation: &'static str,
@@ -69,9 +76,11 @@ impl LayerError {
                 Kind::Internal
             }
             Self::Missing(_) => Kind::NotFound,
-            Self::Tar(_) | Self::Compression(_) | Self::ClimbsOut { .. } | Self::Apply { .. } => {
-                Kind::Invalid
-            }
+            Self::Tar(_)
+            | Self::Compression(_)
+            | Self::ClimbsOut { .. }
+            | Self::WhiteoutName(_)
+            | Self::Apply { .. } => Kind::Invalid,
         }
     }
 }
@@ -79,6 +88,26 @@ impl LayerError {
 /// The layers of a store.
 #[derive(Debug, Clone)]
 pub struct Layers(Storage);
+
+/// Unpacked files that belong to nothing; they go when this is dropped.
+#[derive(Debug)]
+pub struct Unpacked {
+    root: Arc<RootFd>,
+    _dir: Staging,
+}
+
+impl Unpacked {
+    /// The files.
+    pub fn root(&self) -> Arc<RootFd> {
+        Arc::clone(&self.root)
+    }
+}
+
+/// Whether the stream is a tar, plain or compressed. One that is compressed in a way that cannot be read is an error.
+pub fn looks_like_tar(from: &mut dyn Read) -> Result<bool> {
+    let plain = compression::decoder(from).map_err(LayerError::from)?;
+    Ok(matches!(TarReader::new(plain, false).next_entry(), Ok(Some(_))))
+}
 
 /// A layer that is unpacked but not yet durable or visible; dropped, its files go.
 #[derive(Debug)]
@@ -101,6 +130,29 @@ impl Layers {
             self.publish(vec![staged], lease).map(|()| layer)
         });
         applied.map_err(|error| error.explain_space("unpack layer", self.0.root()))
+    }
+
+    /// Makes a layer of entries, in the order given. The same entries give the same layer.
+    pub fn apply_entries(&self, entries: Vec<LayerEntry>, lease: &Lease) -> Result<Layer> {
+        compose::check(&entries)?;
+        self.apply_tar(&mut compose::EntryReader::new(entries), lease)
+    }
+
+    /// Unpacks a tar of plain files (plain, gzip or zstd) aside, for as long as the result lives.
+    pub fn unpack(&self, tar: &mut dyn Read) -> Result<Unpacked> {
+        let unpacked = (|| {
+            let dir = Staging::create(&self.0, "files")?;
+            extract::extract(compression::decoder(tar)?, dir.path(), Purpose::Files)?;
+            let root = RootFd::open_host(&dir.path().join("fs")).map_err(|error| LayerError::Io {
+                operation: "open unpacked files",
+                source: io::Error::other(error),
+            })?;
+            Ok::<_, LayerError>(Unpacked {
+                root: Arc::new(root),
+                _dir: dir,
+            })
+        })();
+        unpacked.map_err(|error| Error::from(error).explain_space("unpack files", self.0.root()))
     }
 
     /// Looks up a layer and protects it with `lease`.
@@ -141,7 +193,7 @@ impl Layers {
     pub(crate) fn stage(&self, tar: &mut dyn Read) -> Result<Staged> {
         let dir = Staging::create(&self.0, "layer")?;
         let plain = compression::decoder(tar).map_err(LayerError::from)?;
-        let found = extract::extract(plain, dir.path())?;
+        let found = extract::extract(plain, dir.path(), Purpose::Layer)?;
         let row = LayerRow {
             form: LayerForm::Directory,
             size: found.size,

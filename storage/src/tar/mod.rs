@@ -18,7 +18,7 @@ pub(crate) use self::sparse::SparseMap;
 pub(crate) use self::writer::{NewEntry, TarWriter};
 
 /// Extended attributes: names and values.
-pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Why a tar stream was refused.
 #[derive(Debug, thiserror::Error)]
