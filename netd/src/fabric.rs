@@ -95,34 +95,29 @@ impl Fabric {
         }
     }
 
-    /// Make the bridge of a network, or bring the one that is there in line.
+    /// Make the bridge of a network, or bring the one that is there in line; its index.
     pub(crate) fn ensure_bridge(
         &mut self,
         name: &str,
         gateway: Ipv4Addr,
         subnet: Ipv4Net,
         mtu: u32,
-    ) -> Result<()> {
-        let mut work = || -> io::Result<()> {
-            let found = Link::find(&mut self.route, name)?;
-            if found.is_none() {
+    ) -> Result<u32> {
+        let mut work = || -> io::Result<u32> {
+            if Link::find(&mut self.route, name)?.is_none() {
                 self.route
                     .request(Link::create_bridge(name, Mac::from_ipv4(gateway), mtu))?;
             }
-            let index = match found {
-                Some(link) => link.index,
-                None => {
-                    Link::find(&mut self.route, name)?
-                        .ok_or(io::ErrorKind::NotFound)?
-                        .index
-                }
-            };
+            let index = Link::find(&mut self.route, name)?
+                .ok_or(io::ErrorKind::NotFound)?
+                .index;
             let raise = LinkChange {
                 up: true,
                 ..LinkChange::default()
             };
             let address = Route::add_address(index, gateway, subnet.prefix_len());
-            self.route.batch(vec![Link::change(name, &raise), address])
+            self.route.batch(vec![Link::change(name, &raise), address])?;
+            Ok(index)
         };
         work().map_err(|source| Error::Kernel {
             operation: "create",

@@ -20,6 +20,7 @@ mod node;
 mod ports;
 mod store;
 mod types;
+mod watch;
 
 pub use error::{Error, ErrorKind, Result};
 pub use netd::Netd;

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 
 use crate::error::{Error, Result};
 use crate::node::Node;
@@ -17,6 +18,13 @@ use crate::types::{
 #[derive(Debug)]
 pub struct Netd {
     node: Arc<Mutex<Node>>,
+    watching: AbortHandle,
+}
+
+impl Drop for Netd {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
 }
 
 impl Netd {
@@ -26,9 +34,10 @@ impl Netd {
         let runtime = Handle::current();
         let opened = tokio::task::spawn_blocking(move || Node::open(config, runtime)).await;
         let node = opened.map_err(|_| Error::Cancelled)??;
-        Ok(Arc::new(Self {
-            node: Arc::new(Mutex::new(node)),
-        }))
+        let watch = node.watch()?;
+        let node = Arc::new(Mutex::new(node));
+        let watching = tokio::spawn(watch.run(Arc::downgrade(&node))).abort_handle();
+        Ok(Arc::new(Self { node, watching }))
     }
 
     /// Make the network exist as given. Idempotent.
@@ -120,6 +129,7 @@ impl Netd {
     /// Stop serving DNS and release the port reservations. With `remove`, and if no sandbox is left, also remove the
     /// fabric, the host's veth and the host's table; networks stay on disk and come back with the next `open`.
     pub async fn shutdown(&self, remove: bool) -> Result<()> {
+        self.watching.abort();
         self.run(move |node| node.shutdown(remove)).await
     }
 

@@ -137,19 +137,6 @@ fn what_was_broken_meanwhile_is_mended() {
         drop(netd);
         let fabric = common::open(&w.config().run_dir.join("netns/fabric"));
         // The packet filters are flushed, a container's veth and the uplink are gone, a stranger's veth is there.
-        let flush = || {
-            let mut socket = Socket::netfilter().unwrap();
-            let begin = |kind, body| common::netlink::Request { kind, flags: 0, body };
-            let mut delete = begin(10 << 8 | 2, vec![0; 4]);
-            delete.flags = 4;
-            socket
-                .transact(&[
-                    begin(0x10, vec![0, 0, 0, 10]),
-                    delete,
-                    begin(0x11, vec![0, 0, 0, 10]),
-                ])
-                .unwrap();
-        };
         for netns in [&w.host, &fabric, &client.netns] {
             sys::netns::run_in(netns, flush).unwrap();
         }
@@ -178,6 +165,41 @@ fn what_was_broken_meanwhile_is_mended() {
         w.wait(netd.detach("web")).unwrap();
         w.wait(netd.detach("client")).unwrap();
     });
+}
+
+#[test]
+fn a_flushed_ruleset_comes_back_by_itself() {
+    world(|w| {
+        let netd = w.open();
+        let (web, client) = stack(w, &netd);
+        let _server = web.serve(80, "web");
+        for _ in 0..2 {
+            sys::netns::run_in(&w.host, flush).unwrap();
+            common::eventually("the host's table", || !common::tables(&w.host).is_empty());
+            check(w, &web, &client);
+        }
+        // A flush in a namespace that is not watched is noticed by the next change there.
+        let fabric = common::open(&w.config().run_dir.join("netns/fabric"));
+        sys::netns::run_in(&fabric, flush).unwrap();
+        let late = w.attach(&netd, "late", &["front"]);
+        check(w, &web, &late);
+        let stranger = w.network(&netd, "other", false);
+        assert!(late.call(stranger.gateway, 53).is_err(), "isolation is back too");
+        w.wait(netd.detach("late")).unwrap();
+        w.wait(netd.detach("web")).unwrap();
+    });
+}
+
+/// `nft flush ruleset` in the calling thread's namespace.
+fn flush() {
+    let message = |kind, body| common::netlink::Request { kind, flags: 0, body };
+    let mut delete = message(10 << 8 | 2, vec![0; 4]);
+    delete.flags = 4;
+    let mark = |kind| message(kind, vec![0, 0, 0, 10]);
+    Socket::netfilter()
+        .unwrap()
+        .transact(&[mark(0x10), delete, mark(0x11)])
+        .unwrap();
 }
 
 #[test]

@@ -261,6 +261,26 @@ fn what_cannot_be_is_refused_by_name_and_leaves_nothing() {
 }
 
 #[test]
+fn a_sandbox_comes_back_at_once_under_the_same_id() {
+    world(|w| {
+        let netd = w.open();
+        w.network(&netd, "front", false);
+        let b = w.attach(&netd, "beta", &["front"]);
+        for _ in 0..3 {
+            let a = w.attach(&netd, "alpha", &["front"]);
+            let _server = a.serve(80, "alpha");
+            assert_eq!(b.resolve("alpha"), [a.address()]);
+            assert!(b.call(a.address(), 80).is_ok());
+            w.wait(netd.detach("alpha")).unwrap();
+            assert!(
+                b.call(a.address(), 80).is_err(),
+                "cut off although its namespace is still held here"
+            );
+        }
+    });
+}
+
+#[test]
 fn nothing_is_left_when_all_is_removed() {
     world(|w| {
         let links = w.host_links();
@@ -278,7 +298,7 @@ fn nothing_is_left_when_all_is_removed() {
         }
         w.wait(netd.retain(&[])).unwrap();
         assert_eq!(netd.sandbox("lonely"), None);
-        assert_eq!(common::links(&fabric).len(), 4, "lo, uplink and two bridges");
+        common::eventually("lo, uplink and two bridges", || common::links(&fabric).len() == 4);
         w.wait(netd.remove_network("front")).unwrap();
         w.wait(netd.remove_network("back")).unwrap();
         assert_eq!(common::links(&fabric).len(), 2);

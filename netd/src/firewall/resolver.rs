@@ -25,13 +25,18 @@ pub(crate) struct ResolverFirewall {
 }
 
 impl ResolverFirewall {
-    pub(crate) fn ruleset(&self) -> Transaction {
+    /// The table; `fresh` if there cannot be one yet.
+    pub(crate) fn ruleset(&self, fresh: bool) -> Transaction {
         let table = Table {
             family: Family::Ipv4,
             name: "shoal_dns".into(),
         };
         let mut t = Transaction::default();
-        t.reset_table(&table);
+        if fresh {
+            t.create_table(&table);
+        } else {
+            t.reset_table(&table);
+        }
         for (name, priority) in [("questions", AFTER_TRACKING), ("answers", BEFORE_TRACKING)] {
             t.chain(
                 &table,

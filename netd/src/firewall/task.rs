@@ -36,11 +36,24 @@ impl TaskFirewall {
         )
     }
 
-    /// The table without elements.
+    /// The table without elements, where there is none.
     pub(crate) fn ruleset() -> Transaction {
-        let table = own_table(Family::Ipv4);
         let mut t = Transaction::default();
-        t.reset_table(&table);
+        t.create_table(&own_table(Family::Ipv4));
+        Self::content(&mut t);
+        t
+    }
+
+    /// The table without elements, whatever is there.
+    pub(crate) fn replacement() -> Transaction {
+        let mut t = Transaction::default();
+        t.reset_table(&own_table(Family::Ipv4));
+        Self::content(&mut t);
+        t
+    }
+
+    fn content(t: &mut Transaction) {
+        let table = own_table(Family::Ipv4);
         t.set(&table, &FRONTENDS);
         t.set(&table, &BACKENDS);
         t.chain(
@@ -64,7 +77,6 @@ impl TaskFirewall {
             reg: 0,
         };
         t.rule(&table, "output", &[matching::destination(0), lookup]);
-        t
     }
 
     pub(crate) fn elements(vips: &VirtualIps) -> BTreeMap<Key, Vec<Key>> {

@@ -7,4 +7,4 @@ mod socket;
 
 pub(crate) use link::{Link, LinkChange, Veth};
 pub(crate) use route::Route;
-pub(crate) use socket::{Request, Socket};
+pub(crate) use socket::{Request, Socket, errno};

@@ -106,6 +106,13 @@ impl Socket {
         })
     }
 
+    /// The netlink port: whose doing a change was, in the kernel's notices.
+    pub(crate) fn port(&self) -> io::Result<u32> {
+        let mut address = SocketAddr::new(0, 0);
+        self.inner.get_address(&mut address)?;
+        Ok(address.port_number())
+    }
+
     /// Send all requests in one datagram and collect every acknowledgement; `refused` sees each refusal.
     ///
     /// rtnetlink carries out the messages one after the other and goes on after a refusal; netfilter takes a batch as one

@@ -3,23 +3,24 @@
 
 use std::collections::BTreeSet;
 
-use super::sandboxes::{bind_resolver, bindings};
-use super::services;
-use super::{Errors, NetworkRecord, Node, Sandbox, SandboxRecord, Service};
+use super::interfaces::bind_resolver;
+use super::{Errors, NetworkRecord, Node, Sandbox, SandboxRecord, Service, Vips};
+use super::{publish, services};
 use crate::error::Result;
-use crate::firewall::{FabricFirewall, Frontend};
+use crate::firewall::Frontend;
 use crate::netlink::Socket;
 use crate::{names, netns};
 
 impl Node {
     pub(super) fn adopt(&mut self) -> Result<()> {
         let networks: Vec<NetworkRecord> = self.stores.networks.read_all()?;
-        for record in &networks {
+        for record in networks {
             let state = &record.state;
-            self.fabric
+            let bridge = self
+                .fabric
                 .ensure_bridge(&state.bridge, state.gateway, state.subnet, state.mtu)?;
-            self.route_to(record)?;
-            self.announce_network(record)?;
+            self.route_to(&record)?;
+            self.remember_network(record, bridge)?;
         }
         for record in self.stores.sandboxes.read_all::<SandboxRecord>()? {
             self.adopt_sandbox(record)?;
@@ -27,7 +28,8 @@ impl Node {
         for service in self.stores.services.read_all::<Service>()? {
             self.adopt_service(service);
         }
-        self.write_rules(&networks)?;
+        self.restore_fabric()?;
+        self.restore_host()?;
         self.remove_strangers()?;
         let sandboxes: Vec<_> = self.sandboxes.keys().cloned().collect();
         for id in sandboxes {
@@ -50,15 +52,16 @@ impl Node {
             return self.stores.sandboxes.remove(&id);
         };
         for frontend in record.frontends() {
-            self.adopt_port(&super::sandboxes::owner(&id), frontend);
+            self.adopt_port(&publish::owner(&id), frontend);
         }
         let endpoints = record.endpoints.clone();
         self.sandboxes.insert(
             id.clone(),
             Sandbox {
                 record,
-                balancer: None,
+                vips: Vips::Unknown,
                 dns: None,
+                netfilter: None,
             },
         );
         self.name_sandbox(&id);
@@ -70,16 +73,16 @@ impl Node {
             .into_iter()
             .filter(|e| !ports.contains(&names::port(&id, &e.network)))
             .collect();
-        let (mut inside, sockets) =
-            netns::run(&path, &namespace, || Ok((Socket::route()?, bind_resolver())))?;
+        let (mut inside, resolver) =
+            netns::run(&path, &namespace, || Ok((Socket::route()?, bind_resolver(false))))?;
         if !missing.is_empty() {
             tracing::warn!(container.id = %id, count = missing.len(), "interfaces were missing; making them again");
             if let Err(error) = self.make_links(&id, &namespace, &mut inside, &missing) {
                 tracing::warn!(container.id = %id, error = chain(&error), "interfaces not restored");
             }
         }
-        match sockets {
-            Ok(sockets) => self.serve_sandbox(&id, sockets),
+        match resolver {
+            Ok((sockets, netfilter)) => self.serve_sandbox(&id, sockets, netfilter),
             Err(error) => {
                 tracing::warn!(container.id = %id, %error, "127.0.0.11 does not answer in this container");
                 Ok(())
@@ -98,28 +101,6 @@ impl Node {
         if let Err(error) = self.ports.adopt(&self.host.netns, owner, frontend) {
             self.warnings.push(format!("{owner}: {}", chain(&error)));
         }
-    }
-
-    /// All tables anew, each in one transaction: no packet sees a gap, no connection is forgotten.
-    fn write_rules(&mut self, networks: &[NetworkRecord]) -> Result<()> {
-        let mut fabric = self.fabric.firewall().ruleset();
-        for NetworkRecord { config, state } in networks {
-            FabricFirewall::add_network(&mut fabric, &state.bridge, state.gateway, config.internal);
-        }
-        for sandbox in self.sandboxes.values() {
-            FabricFirewall::bind(
-                &mut fabric,
-                &bindings(&sandbox.record.id, &sandbox.record.endpoints),
-            );
-        }
-        self.fabric.balancer = FabricFirewall::balancer();
-        self.balance_ports(fabric)?;
-        let sandboxes = self.sandboxes.values().flat_map(|s| s.record.frontends());
-        let frontends: Vec<_> = sandboxes
-            .chain(self.services.values().flat_map(|s| s.frontends.clone()))
-            .collect();
-        let host = self.host_firewall.ruleset(&frontends);
-        self.commit_host(host, "write the rules of")
     }
 
     /// Links of the fabric and namespace files that no record knows.

@@ -2,7 +2,10 @@
 //! (what is), and the DNS directory (what is said). Blocking; `Netd` calls it from threads that may block.
 
 mod adopt;
+mod heal;
+mod interfaces;
 mod networks;
+mod publish;
 mod sandboxes;
 mod services;
 
@@ -18,10 +21,11 @@ use crate::error::{Error, Result};
 use crate::fabric::Fabric;
 use crate::firewall::{Balancer, Frontend, HostFirewall};
 use crate::host::Host;
-use crate::nft::Transaction;
+use crate::netlink::Socket;
 use crate::ports::Ports;
 use crate::store::Store;
 use crate::types::{Endpoint, NetdConfig, NetworkConfig, NetworkState, Publish, ServiceEndpoint};
+use crate::watch::Watch;
 use crate::{names, netns};
 
 /// A network on disk.
@@ -53,15 +57,30 @@ struct Network {
     record: NetworkRecord,
     /// Address given last, so that a freed one rests.
     last: Option<Ipv4Addr>,
-    _dns: Option<DnsTasks>,
+    /// Index of the bridge in the fabric.
+    bridge: u32,
+    dns: Option<DnsTasks>,
 }
 
 #[derive(Debug)]
 struct Sandbox {
     record: SandboxRecord,
-    /// Virtual IPs in its namespace; `None`: there is no table.
-    balancer: Option<Balancer>,
+    vips: Vips,
     dns: Option<DnsTasks>,
+    /// nftables of its namespace. Kept open: closing such a socket waits for the kernel's deferred deletions, wherever they
+    /// are, which under load takes tens of milliseconds.
+    netfilter: Option<Socket>,
+}
+
+/// The table of virtual IPs in a sandbox.
+#[derive(Debug, Clone, Default)]
+enum Vips {
+    /// There is none.
+    #[default]
+    Absent,
+    /// After a restart or a failure: what is there is to be replaced.
+    Unknown,
+    Present(Balancer),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -91,6 +110,7 @@ pub(crate) struct Node {
     ports: Ports,
     dns: DnsServer,
     directory: Arc<RwLock<Directory>>,
+    runtime: Handle,
     /// Found while adopting.
     warnings: Vec<String>,
 }
@@ -115,7 +135,8 @@ impl Node {
         let upstreams = Upstreams::new(config.upstreams.clone());
         let mut node = Self {
             host_firewall: host.firewall(fabric.address),
-            dns: DnsServer::new(directory.clone(), upstreams, runtime),
+            dns: DnsServer::new(directory.clone(), upstreams, runtime.clone()),
+            runtime,
             config,
             host,
             fabric,
@@ -129,6 +150,17 @@ impl Node {
         };
         node.adopt()?;
         Ok(node)
+    }
+
+    /// Something that hears of others' changes to the host's table; see [`crate::watch`].
+    pub(crate) fn watch(&self) -> Result<Watch> {
+        let failed = |source| Error::Kernel {
+            operation: "watch",
+            object: "the host's packet filter".into(),
+            source,
+        };
+        let own = self.host.netfilter.port().map_err(failed)?;
+        Watch::new(&self.host.netns, self.host_firewall.table.clone(), own).map_err(failed)
     }
 
     pub(crate) fn warnings(&self) -> Vec<String> {
@@ -149,14 +181,14 @@ impl Node {
 
     /// See [`crate::Netd::shutdown`].
     pub(crate) fn shutdown(&mut self, remove: bool) -> Result<()> {
-        self.networks.values_mut().for_each(|n| n._dns = None);
+        self.networks.values_mut().for_each(|n| n.dns = None);
         self.sandboxes.values_mut().for_each(|s| s.dns = None);
         self.ports.release_all();
         if !remove || !self.sandboxes.is_empty() {
             return Ok(());
         }
         let mut errors = Errors::default();
-        errors.collect(self.commit_host(self.host_firewall.delete(), "remove the table of"));
+        errors.collect(self.delete_host_table());
         errors.collect(self.host.delete_uplink());
         errors.collect(netns::remove(&self.fabric.path));
         errors.first()
@@ -171,26 +203,6 @@ impl Node {
 
     fn directory(&self) -> RwLockWriteGuard<'_, Directory> {
         self.directory.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn commit_host(&mut self, transaction: Transaction, operation: &'static str) -> Result<()> {
-        transaction
-            .commit(&mut self.host.netfilter)
-            .map_err(|source| Error::Kernel {
-                operation,
-                object: "the host's packet filter".into(),
-                source,
-            })
-    }
-
-    fn commit_fabric(&mut self, transaction: Transaction, operation: &'static str) -> Result<()> {
-        transaction
-            .commit(&mut self.fabric.netfilter)
-            .map_err(|source| Error::Kernel {
-                operation,
-                object: "the fabric's packet filter".into(),
-                source,
-            })
     }
 }
 

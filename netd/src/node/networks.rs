@@ -33,12 +33,8 @@ impl Node {
             config: config.clone(),
         };
         self.stores.networks.write(&config.id, &record)?;
-        let made = self
-            .make_network(&record)
-            .and_then(|()| self.announce_network(&record));
-        if let Err(error) = made {
-            let _ = self.unmake_network(&record);
-            let _ = self.stores.networks.remove(&config.id);
+        if let Err(error) = self.make_network(&record) {
+            let _ = self.forget_network(&record);
             return Err(error);
         }
         Ok(record.state)
@@ -64,12 +60,7 @@ impl Node {
                 endpoints,
             });
         }
-        self.networks.remove(id);
-        self.directory().remove_zone(id);
-        let mut errors = Errors::default();
-        errors.collect(self.unmake_network(&record));
-        errors.collect(self.stores.networks.remove(id));
-        errors.first()
+        self.forget_network(&record)
     }
 
     /// See [`crate::Netd::endpoints`].
@@ -89,19 +80,20 @@ impl Node {
             .collect()
     }
 
-    /// The kernel's side of a network: bridge, filter elements, and the host's route to it.
-    pub(super) fn make_network(&mut self, record: &NetworkRecord) -> Result<()> {
+    /// The kernel's side of a network: bridge, the host's route to it, DNS, and filter elements.
+    fn make_network(&mut self, record: &NetworkRecord) -> Result<()> {
         let NetworkState {
             subnet,
             gateway,
             bridge,
             mtu,
         } = &record.state;
-        self.fabric.ensure_bridge(bridge, *gateway, *subnet, *mtu)?;
+        let index = self.fabric.ensure_bridge(bridge, *gateway, *subnet, *mtu)?;
         self.route_to(record)?;
+        self.remember_network(record.clone(), index)?;
         let mut transaction = Transaction::default();
         FabricFirewall::add_network(&mut transaction, bridge, *gateway, record.config.internal);
-        self.commit_fabric(transaction, "admit a network to")
+        self.change_fabric(transaction, "admit a network to")
     }
 
     /// The host's route to a network that is not internal.
@@ -121,17 +113,20 @@ impl Node {
         })
     }
 
-    /// Serve the network's names at its gateway.
-    pub(super) fn announce_network(&mut self, record: &NetworkRecord) -> Result<()> {
-        let id = &record.config.id;
-        let dns = self.serve_gateway(id, record.state.gateway)?;
-        let network = Network {
-            record: record.clone(),
-            last: None,
-            _dns: Some(dns),
-        };
-        self.networks.insert(id.clone(), network);
-        self.refresh_zone(id);
+    /// Count the network among ours and serve its names at its gateway.
+    pub(super) fn remember_network(&mut self, record: NetworkRecord, bridge: u32) -> Result<()> {
+        let id = record.config.id.clone();
+        let dns = self.serve_gateway(&id, record.state.gateway)?;
+        self.networks.insert(
+            id.clone(),
+            Network {
+                record,
+                last: None,
+                bridge,
+                dns: Some(dns),
+            },
+        );
+        self.refresh_zone(&id);
         Ok(())
     }
 
@@ -249,22 +244,24 @@ impl Node {
         })
     }
 
-    fn unmake_network(&mut self, record: &NetworkRecord) -> Result<()> {
-        let NetworkState {
-            subnet,
-            gateway,
-            bridge,
-            ..
-        } = &record.state;
+    /// Take away all that there is of a network, also if it was only half made.
+    fn forget_network(&mut self, record: &NetworkRecord) -> Result<()> {
+        let (id, state) = (&record.config.id, &record.state);
+        let known = self.networks.remove(id).is_some();
+        self.directory().remove_zone(id);
         let mut errors = Errors::default();
-        let mut transaction = Transaction::default();
-        FabricFirewall::remove_network(&mut transaction, bridge, *gateway, record.config.internal);
-        errors.collect(self.commit_fabric(transaction, "dismiss a network from"));
+        if known {
+            let mut transaction = Transaction::default();
+            let internal = record.config.internal;
+            FabricFirewall::remove_network(&mut transaction, &state.bridge, state.gateway, internal);
+            errors.collect(self.change_fabric(transaction, "dismiss a network from"));
+        }
         if !record.config.internal {
-            let route = Route::delete(*subnet, Some(self.fabric.address), self.fabric.host_uplink);
+            let route = Route::delete(state.subnet, Some(self.fabric.address), self.fabric.host_uplink);
             let _ = self.host.route.request(route); // gone already is fine
         }
-        errors.collect(self.fabric.delete_link(bridge));
+        errors.collect(self.fabric.delete_link(&state.bridge));
+        errors.collect(self.stores.networks.remove(id));
         errors.first()
     }
 

@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use super::{Errors, Node, Sandbox, Service};
+use super::{Errors, Node, Sandbox, Service, Vips};
 use crate::dns::Zone;
 use crate::error::{Error, Result};
 use crate::firewall::{FabricFirewall, Frontend, TaskFirewall};
-use crate::netlink::Socket;
+use crate::names;
 use crate::nft::{Key, Transaction};
 use crate::ports::Wanted;
 use crate::types::{Backend, IngressPort, ServiceEndpoint};
-use crate::{names, netns};
 
 impl Node {
     /// See [`crate::Netd::set_service`].
@@ -90,11 +89,11 @@ impl Node {
         errors: &mut Errors,
     ) {
         // Names last when something comes, but a stale name is worse than none: they are one instant apart.
-        errors.collect(self.balance_ports(Transaction::default()));
+        errors.collect(self.change_fabric(Transaction::default(), "publish ports in"));
         let mut host = Transaction::default();
         self.host_firewall.remove(&mut host, old);
         self.host_firewall.add(&mut host, new);
-        errors.collect(self.commit_host(host, "publish a service's ports in"));
+        errors.collect(self.change_host(host, "publish a service's ports in"));
         let sandboxes: Vec<String> = self
             .sandboxes
             .iter()
@@ -107,37 +106,37 @@ impl Node {
         touched.iter().for_each(|network| self.refresh_zone(network));
     }
 
-    /// Bring the fabric's published ports in line with all sandboxes and services, together with `transaction`.
-    pub(super) fn balance_ports(&mut self, mut transaction: Transaction) -> Result<()> {
-        let next = self.fabric.balancer.update(self.published(), &mut transaction);
-        self.commit_fabric(transaction, "publish ports in")?;
-        self.fabric.balancer = next;
-        Ok(())
-    }
-
     /// Bring the virtual IPs in one sandbox's namespace in line.
     pub(super) fn balance_sandbox(&mut self, id: &str) -> Result<()> {
         let Some(sandbox) = self.sandboxes.get(id) else {
             return Ok(());
         };
         let vips = self.virtual_ips_of(sandbox);
-        let (mut transaction, before) = match (&sandbox.balancer, vips.is_empty()) {
-            (None, true) => return Ok(()),
-            (Some(_), true) => (TaskFirewall::remove(), None),
-            (None, false) => (TaskFirewall::ruleset(), Some(TaskFirewall::balancer())),
-            (Some(balancer), false) => (Transaction::default(), Some(balancer.clone())),
+        let (mut transaction, before) = match (&sandbox.vips, vips.is_empty()) {
+            (Vips::Absent, true) => return Ok(()),
+            (_, true) => (TaskFirewall::remove(), None),
+            (Vips::Absent, false) => (TaskFirewall::ruleset(), Some(TaskFirewall::balancer())),
+            (Vips::Unknown, false) => (TaskFirewall::replacement(), Some(TaskFirewall::balancer())),
+            (Vips::Present(balancer), false) => (Transaction::default(), Some(balancer.clone())),
         };
         let next = before.map(|b| b.update(TaskFirewall::elements(&vips), &mut transaction));
-        let path = names::netns(&self.config.run_dir, id);
-        let namespace = netns::open(&path)?.ok_or_else(|| Error::SandboxNotFound(id.to_owned()))?;
-        let done = netns::run(&path, &namespace, || {
-            transaction.commit(&mut Socket::netfilter()?)
-        });
-        if let Some(sandbox) = self.sandboxes.get_mut(id) {
-            // After a failure nothing is known about the table: the next change begins with a new one.
-            sandbox.balancer = if done.is_ok() { next } else { None };
-        }
-        done
+        let Some(sandbox) = self.sandboxes.get_mut(id) else {
+            return Ok(());
+        };
+        let Some(socket) = &mut sandbox.netfilter else {
+            return Ok(());
+        };
+        let done = transaction.commit(socket);
+        sandbox.vips = match (&done, next) {
+            (Err(_), _) => Vips::Unknown,
+            (Ok(()), None) => Vips::Absent,
+            (Ok(()), Some(balancer)) => Vips::Present(balancer),
+        };
+        done.map_err(|source| Error::Kernel {
+            operation: "set virtual IPs in sandbox",
+            object: id.to_owned(),
+            source,
+        })
     }
 
     /// A network's names of services.
@@ -187,7 +186,7 @@ impl Node {
     }
 
     /// Everything that is published, by port at the fabric's uplink.
-    fn published(&self) -> BTreeMap<Key, Vec<Key>> {
+    pub(super) fn published(&self) -> BTreeMap<Key, Vec<Key>> {
         let mut all = BTreeMap::new();
         for sandbox in self.sandboxes.values() {
             let Some(address) = self.way_out(sandbox) else {

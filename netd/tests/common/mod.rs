@@ -316,6 +316,15 @@ pub fn call_udp(netns: &OwnedFd, to: impl Into<IpAddr>, port: u16) -> io::Result
     })?
 }
 
+/// Wait for what the kernel or the agent does behind our back.
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(30), "never came: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// How often each server answered `calls` calls.
 pub fn tally(calls: usize, mut call: impl FnMut() -> String) -> BTreeMap<String, usize> {
     let mut seen = BTreeMap::new();

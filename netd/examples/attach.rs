@@ -1,0 +1,112 @@
+//! How long it takes to give a container its network, and to take it away: medians over a few hundred sandboxes.
+//!
+//! `sudo cargo run --release -p netd --example attach`: works in namespaces of its own; the machine's are not touched.
+
+use std::time::{Duration, Instant};
+
+use netd::{
+    AttachRequest, Backend, EndpointRequest, Netd, NetdConfig, NetworkConfig, Publish, ServiceEndpoint,
+};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+const ROUNDS: usize = 200;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )?;
+    mount(
+        Some("none"),
+        "/tmp",
+        Some("tmpfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(measure())
+}
+
+async fn measure() -> Result<(), Box<dyn std::error::Error>> {
+    let config = NetdConfig {
+        state_dir: "/tmp/netd".into(),
+        run_dir: "/tmp/run".into(),
+        instance: "bench".into(),
+        upstreams: Some(Vec::new()),
+    };
+    let netd = Netd::open(config).await?;
+    let network = NetworkConfig {
+        id: "bench".into(),
+        name: "bench".into(),
+        ..NetworkConfig::default()
+    };
+    netd.ensure_network(&network).await?;
+    let publish = Publish {
+        container_port: 80,
+        ..Publish::default()
+    };
+    rounds(&netd, "attach", vec![]).await?;
+    rounds(&netd, "attach with a published port", vec![publish]).await?;
+    let vip = ServiceEndpoint {
+        id: "svc".into(),
+        name: "svc".into(),
+        networks: vec![netd::ServiceNetwork {
+            network: "bench".into(),
+            vip: Some("172.17.200.1".parse()?),
+            aliases: vec![],
+        }],
+        ports: vec![],
+        backends: vec![Backend {
+            task: "t".into(),
+            name: "t".into(),
+            addresses: vec![("bench".into(), "172.17.200.2".parse()?)],
+            sandbox: None,
+        }],
+    };
+    netd.set_service(vip).await?;
+    rounds(&netd, "attach with a virtual IP in sight", vec![]).await?;
+    netd.shutdown(true).await?;
+    Ok(())
+}
+
+async fn rounds(netd: &Netd, what: &str, publish: Vec<Publish>) -> Result<(), netd::Error> {
+    let (mut attach, mut detach) = (Vec::new(), Vec::new());
+    for n in 0..ROUNDS {
+        let id = format!("box{n}");
+        let endpoint = EndpointRequest {
+            network: "bench".into(),
+            aliases: vec![id.clone()],
+            ..EndpointRequest::default()
+        };
+        let request = AttachRequest {
+            sandbox: id,
+            hostname: String::new(),
+            endpoints: vec![endpoint],
+            publish: publish.clone(),
+        };
+        let start = Instant::now();
+        netd.attach(request).await?;
+        attach.push(start.elapsed());
+    }
+    for n in 0..ROUNDS {
+        let start = Instant::now();
+        netd.detach(&format!("box{n}")).await?;
+        detach.push(start.elapsed());
+    }
+    println!("{what}: {}; detach: {}", summary(attach), summary(detach));
+    Ok(())
+}
+
+fn summary(mut times: Vec<Duration>) -> String {
+    times.sort_unstable();
+    let at = |q: usize| times[times.len() * q / 100].as_secs_f64() * 1e3;
+    format!("median {:.2} ms, 10th {:.2}, 90th {:.2}", at(50), at(10), at(90))
+}

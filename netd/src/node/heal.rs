@@ -1,0 +1,79 @@
+//! Packet filters that differ from what we believe (somebody flushed them) are written anew as a whole, each table in one
+//! transaction: no packet sees a gap, no connection is forgotten.
+
+use super::interfaces::bindings;
+use super::{NetworkRecord, Node};
+use crate::error::{Error, Result};
+use crate::firewall::FabricFirewall;
+use crate::nft::Transaction;
+
+impl Node {
+    /// Carry out a change of the host's table. If it is refused the table is not what we believe, and is written anew; the
+    /// records must already say what is wanted.
+    pub(super) fn change_host(&mut self, change: Transaction, operation: &'static str) -> Result<()> {
+        self.commit_host(change, operation)
+            .or_else(|refusal| self.restore_host().map_err(|_| refusal))
+    }
+
+    /// Bring the fabric's published ports in line with all sandboxes and services, together with `change`; all anew if that
+    /// is refused, as in [`Node::change_host`].
+    pub(super) fn change_fabric(&mut self, mut change: Transaction, operation: &'static str) -> Result<()> {
+        let next = self.fabric.balancer.update(self.published(), &mut change);
+        match self.commit_fabric(change, operation) {
+            Ok(()) => {
+                self.fabric.balancer = next;
+                Ok(())
+            }
+            Err(refusal) => self.restore_fabric().map_err(|_| refusal),
+        }
+    }
+
+    /// Write the host's table anew.
+    pub(crate) fn restore_host(&mut self) -> Result<()> {
+        let sandboxes = self.sandboxes.values().flat_map(|s| s.record.frontends());
+        let services = self.services.values().flat_map(|s| s.frontends.clone());
+        let frontends: Vec<_> = sandboxes.chain(services).collect();
+        let ruleset = self.host_firewall.ruleset(&frontends);
+        self.commit_host(ruleset, "write the rules of")
+    }
+
+    /// Write the fabric's tables anew.
+    pub(super) fn restore_fabric(&mut self) -> Result<()> {
+        let mut ruleset = self.fabric.firewall().ruleset();
+        for NetworkRecord { config, state } in self.networks.values().map(|n| &n.record) {
+            FabricFirewall::add_network(&mut ruleset, &state.bridge, state.gateway, config.internal);
+        }
+        for record in self.sandboxes.values().map(|s| &s.record) {
+            FabricFirewall::bind(&mut ruleset, &bindings(&record.id, &record.endpoints));
+        }
+        let next = FabricFirewall::balancer().update(self.published(), &mut ruleset);
+        self.commit_fabric(ruleset, "write the rules of")?;
+        self.fabric.balancer = next;
+        Ok(())
+    }
+
+    fn commit_host(&mut self, transaction: Transaction, operation: &'static str) -> Result<()> {
+        transaction
+            .commit(&mut self.host.netfilter)
+            .map_err(|source| Error::Kernel {
+                operation,
+                object: "the host's packet filter".into(),
+                source,
+            })
+    }
+
+    fn commit_fabric(&mut self, transaction: Transaction, operation: &'static str) -> Result<()> {
+        transaction
+            .commit(&mut self.fabric.netfilter)
+            .map_err(|source| Error::Kernel {
+                operation,
+                object: "the fabric's packet filter".into(),
+                source,
+            })
+    }
+
+    /// Remove the host's table.
+    pub(super) fn delete_host_table(&mut self) -> Result<()> {
+        self.commit_host(self.host_firewall.delete(), "remove the table of")
+    }
+}
