@@ -100,10 +100,7 @@ impl Cluster {
     pub(crate) fn note(&mut self, event: &Event, now: Instant) {
         match event {
             Event::Task(change) => {
-                let opens = self.gate.note(
-                    change.old().map(AsRef::as_ref),
-                    change.new_object().map(AsRef::as_ref),
-                );
+                let opens = self.gate.note(change.old(), change.new_object());
                 self.retry |= opens;
                 match change {
                     Change::Remove(task) => self.remove_task(task, now),

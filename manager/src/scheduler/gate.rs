@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use proto::{Service, ServiceId, Task, TaskState};
+use proto::{Service, ServiceId, Task, TaskId, TaskState};
 
 /// The label.
 pub const DEPENDS_ON: &str = "shoal.depends_on";
@@ -22,7 +22,7 @@ pub enum Condition {
     /// A task of it runs, and is healthy if it has a healthcheck.
     #[serde(rename = "service_healthy")]
     Healthy,
-    /// A task of it has ended well.
+    /// A task of it, made from its present spec, has ended well.
     #[serde(rename = "service_completed_successfully")]
     CompletedSuccessfully,
 }
@@ -58,36 +58,42 @@ pub(crate) struct Gate {
     progress: HashMap<ServiceId, Progress>,
 }
 
-/// Tasks by how far they are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Tasks of a service by how far they are.
+#[derive(Debug, Default)]
 struct Progress {
     started: u32,
     running: u32,
-    complete: u32,
+    complete: BTreeMap<TaskId, Arc<Task>>,
 }
 
 impl Progress {
-    fn of(task: &Task) -> Self {
-        let state = task.status.state;
-        Self {
-            started: u32::from((TaskState::Starting..=TaskState::Complete).contains(&state)),
-            running: u32::from(state == TaskState::Running),
-            complete: u32::from(state == TaskState::Complete),
-        }
+    /// What others can see of it.
+    fn visible(&self) -> (bool, bool, usize) {
+        (self.started > 0, self.running > 0, self.complete.len())
     }
 
-    fn is_at(self, condition: Condition) -> bool {
+    fn is_at(&self, condition: Condition, service: &Service) -> bool {
         match condition {
             Condition::Started => self.started > 0,
             Condition::Healthy => self.running > 0,
-            Condition::CompletedSuccessfully => self.complete > 0,
+            // What an earlier spec completed is not what the service is about now.
+            Condition::CompletedSuccessfully => {
+                self.complete.values().any(|task| does_the_same(service, task))
+            }
         }
     }
+}
 
-    /// What others can see of it.
-    fn visible(self) -> [bool; 3] {
-        [self.started > 0, self.running > 0, self.complete > 0]
-    }
+fn has_started(task: &Task) -> bool {
+    (TaskState::Starting..=TaskState::Complete).contains(&task.status.state)
+}
+
+/// Whether the task did what the service asks for now, wherever it did it.
+fn does_the_same(service: &Service, task: &Task) -> bool {
+    let mut wanted = service.spec.task_template.clone();
+    wanted.placement.clone_from(&task.spec.placement);
+    wanted.log_driver.clone_from(&task.spec.log_driver);
+    service.spec_version == task.spec_version || wanted == task.spec
 }
 
 impl Gate {
@@ -107,22 +113,21 @@ impl Gate {
     }
 
     /// Learns how far a task is, and how far it was known to be. Returns whether that can open a gate or close one.
-    pub(crate) fn note(&mut self, old: Option<&Task>, new: Option<&Task>) -> bool {
+    pub(crate) fn note(&mut self, old: Option<&Arc<Task>>, new: Option<&Arc<Task>>) -> bool {
         let Some(task) = new.or(old).filter(|task| !task.service_id.is_empty()) else {
             return false;
         };
-        let (before, after) = (
-            old.map(Progress::of).unwrap_or_default(),
-            new.map(Progress::of).unwrap_or_default(),
-        );
-        if before == after {
-            return false;
-        }
+        let is_new = |holds: fn(&Task) -> bool| u32::from(new.is_some_and(|task| holds(task)));
+        let was = |holds: fn(&Task) -> bool| u32::from(old.is_some_and(|task| holds(task)));
+        let runs = |task: &Task| task.status.state == TaskState::Running;
         let progress = self.progress.entry(task.service_id.clone()).or_default();
         let visible = progress.visible();
-        progress.started = progress.started.saturating_sub(before.started) + after.started;
-        progress.running = progress.running.saturating_sub(before.running) + after.running;
-        progress.complete = progress.complete.saturating_sub(before.complete) + after.complete;
+        progress.started = progress.started.saturating_sub(was(has_started)) + is_new(has_started);
+        progress.running = progress.running.saturating_sub(was(runs)) + is_new(runs);
+        match new.filter(|task| task.status.state == TaskState::Complete) {
+            Some(task) => drop(progress.complete.insert(task.id.clone(), task.clone())),
+            None => drop(progress.complete.remove(&task.id)),
+        }
         visible != progress.visible()
     }
 
@@ -141,10 +146,14 @@ impl Gate {
 
     fn waits(&self, name: &str, condition: Condition) -> Option<String> {
         let text = format!("{name} ({})", condition.as_str());
-        let Some(id) = self.names.get(name) else {
+        let service = self.names.get(name).and_then(|id| self.services.get(id));
+        let Some(service) = service else {
             return Some(format!("{text}: no such service"));
         };
-        let progress = self.progress.get(id).copied().unwrap_or_default();
-        (!progress.is_at(condition)).then_some(text)
+        let done = self
+            .progress
+            .get(&service.id)
+            .is_some_and(|progress| progress.is_at(condition, service));
+        (!done).then_some(text)
     }
 }

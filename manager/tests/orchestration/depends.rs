@@ -78,6 +78,24 @@ async fn a_service_waits_until_the_other_has_ended_well() {
     );
     sleep(Duration::from_secs(3)).await;
     assert_eq!(cluster.slots("web"), [1]);
+
+    // To write the same again asks for nothing new; another image does.
+    cluster
+        .update("migrate", |spec| drop(spec.labels.insert("a".into(), "b".into())))
+        .await;
+    cluster.update("web", |spec| set_image(spec, "app:2")).await;
+    settle().await;
+    assert_eq!(cluster.images("web"), ["app:2"]);
+    cluster.update("migrate", |spec| set_image(spec, "once:2")).await;
+    cluster.update("web", |spec| set_image(spec, "app:3")).await;
+    sleep(Duration::from_secs(1)).await;
+    let newest = cluster.tasks("web").pop().unwrap();
+    assert_eq!(
+        newest.status.message,
+        "waiting for migrate (service_completed_successfully)"
+    );
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(cluster.images("web"), ["app:3"]);
 }
 
 #[tokio::test(start_paused = true)]
