@@ -25,6 +25,8 @@
 mod abi;
 mod assembler;
 mod codegen;
+#[cfg(test)]
+mod model;
 mod plan;
 mod table;
 #[cfg(test)]
