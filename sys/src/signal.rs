@@ -1,7 +1,6 @@
-//! Signals: surviving them without passing the disposition on, and sending them through a pidfd.
+//! Surviving signals without passing the disposition on.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Lets the process outlive `signals` by giving them a handler that does nothing.
 ///
@@ -25,34 +24,16 @@ pub fn outlive(signals: &[i32]) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends `signal` (also a real-time one) to the process that `pidfd` stands for (pidfd_send_signal(2)).
-///
-/// # Errors
-/// `ESRCH` if the process has been reaped.
-pub fn send(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
-    let info = std::ptr::null::<libc::siginfo_t>();
-    // SAFETY: a null siginfo asks the kernel to fill in that of kill(2).
-    let ret = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) };
-    if ret < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
 
     #[test]
     fn a_signal_is_outlived_but_not_by_the_children() {
         outlive(&[libc::SIGUSR2]).unwrap();
-        let own =
-            rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty());
-        send(own.unwrap().as_fd(), libc::SIGUSR2).unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::USR2).unwrap();
         let status = Command::new("/bin/sh")
             .args(["-c", "kill -USR2 $$; sleep 5"])
             .status()

@@ -123,7 +123,7 @@ fn compare(arg: &LinuxSeccompArg, actual: u64) -> bool {
 
 #[test]
 fn programs_mean_what_profiles_say() {
-    let mut dice = Dice(0x5e_ec0_4b1f);
+    let mut dice = Dice(0x0005_eec0_4b1f);
     let mut refused = 0;
     for round in 0..150 {
         let rules: Vec<Value> = (0..dice.roll(9)).map(|_| dice.rule()).collect();

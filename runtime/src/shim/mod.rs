@@ -40,6 +40,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::container::{ContainerId, StateDir};
+use crate::process::chain;
 
 /// Name of the socket in the bundle.
 const SOCKET: &str = "shim.sock";
@@ -49,7 +50,7 @@ pub fn main(state: &StateDir, bundle: &Path, id: &ContainerId) -> ExitCode {
     let server = match setup::prepare(state, bundle, id) {
         Ok(server) => server,
         Err(error) => {
-            announce(&json!({ "error": protocol::chain(&error) }));
+            announce(&json!({ "error": chain(&error) }));
             return ExitCode::FAILURE;
         }
     };

@@ -93,7 +93,7 @@ impl Process {
 
     /// Sends a signal to this process alone.
     pub(super) fn signal(&self, signal: i32) -> io::Result<()> {
-        sys::signal::send(self.pidfd.fd().as_fd(), signal)
+        sys::process::pidfd_send_signal(self.pidfd.fd(), signal)
     }
 
     pub(super) fn resize(&self, rows: u16, cols: u16) -> Option<io::Result<()>> {

@@ -32,6 +32,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::process::chain;
+
 /// Longest request line in bytes.
 pub(super) const MAX_REQUEST: usize = 1024 * 1024;
 
@@ -167,18 +169,6 @@ impl Failure {
             code,
         }
     }
-}
-
-/// The text of an error and of its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// An answer line.

@@ -16,6 +16,7 @@ use super::process::{Phase, Process};
 use super::protocol::{self, Failure, Request, Stream};
 use super::stdio::Read;
 use crate::container::{self, ContainerId, Signal, StateDir};
+use crate::process::chain;
 
 /// Size of the one buffer that everything is read into.
 pub(super) const BUFFER: usize = 32 * 1024;
@@ -349,11 +350,7 @@ impl Server {
         init.end(record);
         // Before anybody is told: whoever hears of the end may create the container anew at once.
         if let Err(error) = container::delete(&self.state, &self.id, true) {
-            report(&format!(
-                "delete container {}: {}",
-                self.id,
-                protocol::chain(&error)
-            ));
+            report(&format!("delete container {}: {}", self.id, chain(&error)));
         }
         self.listener = None;
         self.clients
