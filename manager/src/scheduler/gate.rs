@@ -128,7 +128,12 @@ impl Gate {
             Some(task) => drop(progress.complete.insert(task.id.clone(), task.clone())),
             None => drop(progress.complete.remove(&task.id)),
         }
-        visible != progress.visible()
+        let now_visible = progress.visible();
+        // Tasks outlive their service for a while; what is known of it goes with the last one.
+        if now_visible == (false, false, 0) {
+            self.progress.remove(&task.service_id);
+        }
+        visible != now_visible
     }
 
     /// Why tasks of the service have to wait; `None` if they need not.
