@@ -5,8 +5,8 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::process::{WaitOptions, waitpid};
 
 use super::protocol::ExitRecord;
 
@@ -16,6 +16,8 @@ pub(super) enum Status {
     Exited(i32),
     Killed(i32),
 }
+
+const UNKNOWN: Status = Status::Exited(255);
 
 impl Status {
     /// The shell's convention: the status, or 128 + signal.
@@ -36,14 +38,16 @@ impl Status {
 
 /// Reaps the child `pid` if it has ended. A child that is not ours to reap counts as ended with an unknown status.
 pub(super) fn reap(pid: Pid) -> Option<Status> {
-    loop {
-        return match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(_, code)) => Some(Status::Exited(code)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => Some(Status::Killed(signal as i32)),
-            Err(nix::errno::Errno::EINTR) => continue,
-            Err(_) => Some(Status::Exited(255)),
-            Ok(_) => None,
-        };
+    // Not nix: it has no name for real-time signals and reports their victims as an error.
+    let pid = rustix::process::Pid::from_raw(pid.as_raw());
+    match rustix::io::retry_on_intr(|| waitpid(pid, WaitOptions::NOHANG)) {
+        Ok(None) => None,
+        Ok(Some((_, status))) => Some(match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Status::Exited(code),
+            (None, Some(signal)) => Status::Killed(signal),
+            (None, None) => UNKNOWN,
+        }),
+        Err(_) => Some(UNKNOWN),
     }
 }
 
@@ -138,20 +142,30 @@ mod tests {
         );
     }
 
-    #[test]
-    fn children_are_reaped_once_they_have_ended() {
+    fn end_of(script: &str) -> Status {
         let mut command = std::process::Command::new("/bin/sh");
         let mut child = command
-            .args(["-c", "read x; exit 3"])
+            .args(["-c", script])
             .stdin(std::process::Stdio::piped())
             .spawn()
             .unwrap();
         let pid = Pid::from_raw(child.id() as i32);
-        assert_eq!(reap(pid), None);
+        assert_eq!(reap(pid), None, "it waits for its input to end");
         drop(child.stdin.take());
         let status = std::iter::repeat_with(|| reap(pid)).find_map(|status| status);
-        assert_eq!(status, Some(Status::Exited(3)));
         assert!(child.wait().is_err(), "there is nothing left to reap");
+        status.unwrap()
+    }
+
+    #[test]
+    fn children_are_reaped_once_they_have_ended() {
+        assert_eq!(end_of("read x; exit 3"), Status::Exited(3));
+        assert_eq!(end_of("read x; kill -9 $$"), Status::Killed(9));
+        assert_eq!(
+            end_of("read x; kill -40 $$"),
+            Status::Killed(40),
+            "a real-time signal"
+        );
     }
 
     #[test]

@@ -103,7 +103,8 @@ fn without_open_stdin_there_is_no_input() {
 
 #[test]
 fn a_stuck_client_costs_no_log_line() {
-    let shim = Setup::script("cat; yes 0123456789abcdef | head -c 10485760; echo; echo end")
+    let line = "0123456789abcdef".repeat(16);
+    let shim = Setup::script(&format!("cat; yes {line} | head -c 10485760; echo; echo end"))
         .interactive()
         .start();
     let stuck = shim.attach();
