@@ -247,3 +247,39 @@ fn import_makes_an_image_with_the_changes() {
     let error = store.storage.images().import(&mut &*hello(), &bad).unwrap_err();
     assert_eq!(error.kind(), Kind::Invalid);
 }
+
+#[test]
+fn an_index_for_several_platforms_gives_this_machines_image() {
+    let store = Store::new();
+    store
+        .load(&docker_archive(&[hello()], &["bb"], json!({})))
+        .unwrap();
+    let image = store.storage.images().get("bb").unwrap();
+    let mut parts = files(&save(&store.storage, &["bb"]));
+    parts.remove("manifest.json").unwrap();
+    let mut index: serde_json::Value = serde_json::from_slice(&parts["index.json"]).unwrap();
+    let mut ours = index["manifests"][0].clone();
+    ours["platform"] = json!({"os": "linux", "architecture": storage::image::host_architecture()});
+    let mut other = ours.clone();
+    other["platform"] = json!({"os": "linux", "architecture": "vax"});
+    other["digest"] = json!(Digest::of(b"not even here").to_string());
+    let mut nest = |manifests: serde_json::Value| {
+        let media_type = "application/vnd.oci.image.index.v1+json";
+        let inner = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests}).to_string();
+        let digest = Digest::of(inner.as_bytes());
+        index["manifests"] = json!([{
+            "mediaType": media_type, "digest": digest.to_string(), "size": inner.len(),
+            "annotations": {"io.containerd.image.name": "docker.io/library/multi:1"},
+        }]);
+        let mut parts = parts.clone();
+        parts.insert(format!("blobs/sha256/{}", digest.hex()), inner.into_bytes());
+        parts.insert("index.json".into(), index.to_string().into_bytes());
+        pack(&parts)
+    };
+    let elsewhere = Store::new();
+    let loaded = elsewhere.load(&nest(json!([other, ours]))).unwrap();
+    assert_eq!(loaded[0].id, image.id);
+    assert_eq!(elsewhere.storage.images().get("multi:1").unwrap().id, image.id);
+    let error = Store::new().load(&nest(json!([other]))).unwrap_err();
+    assert!(error.to_string().contains("only for linux/vax"), "{error}");
+}

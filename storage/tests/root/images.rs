@@ -210,3 +210,46 @@ fn a_second_opener_is_told_so() {
         "{error}"
     );
 }
+
+#[test]
+fn a_collector_beside_loads_takes_nothing_from_them() {
+    let store = Store::new();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let collector = scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                store.storage.gc().unwrap();
+            }
+        });
+        let loaders: Vec<_> = (0..3)
+            .map(|thread| {
+                let store = &store;
+                scope.spawn(move || {
+                    for round in 0..10 {
+                        let layer = Tar::new().file("shared", &[round]).done();
+                        let own = Tar::new().file("own", &[thread, round]).done();
+                        let name = format!("image{thread}:{round}");
+                        let id = store
+                            .load(&docker_archive(&[layer, own], &[&name], json!({})))
+                            .unwrap()[0]
+                            .id;
+                        let view = store.storage.snapshots().view_image(&id).unwrap();
+                        assert_eq!(view.read_file("own", 9).unwrap(), [thread, round]);
+                        store
+                            .storage
+                            .images()
+                            .remove(&name, RemoveOptions::default(), &unused)
+                            .unwrap();
+                    }
+                })
+            })
+            .collect();
+        for loader in loaders {
+            loader.join().unwrap();
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        collector.join().unwrap();
+    });
+    store.storage.gc().unwrap();
+    store.assert_clean();
+}

@@ -2,6 +2,7 @@
 
 mod archives;
 mod common;
+mod crash;
 mod escapes;
 mod images;
 mod layers;
