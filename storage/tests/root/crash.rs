@@ -107,6 +107,7 @@ fn a_process_killed_at_any_moment_leaves_a_whole_store() {
             .unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let steps = output
+            .by_ref()
             .lines()
             .map_while(Result::ok)
             .filter(|line| line.contains(STEP));
