@@ -47,7 +47,8 @@ pub(super) struct Process {
     pub(super) input: Option<Input>,
     /// Whether the end of a client's input is the end of the process's.
     ends_input: bool,
-    pidfd: Watched<OwnedFd>,
+    /// Gone when the process is.
+    pidfd: Option<Watched<OwnedFd>>,
     terminal: Option<OwnedFd>,
 }
 
@@ -86,14 +87,18 @@ impl Process {
             outputs,
             input: pipes.stdin.map(|fd| Input::new(poller, key, fd)).transpose()?,
             ends_input: holding.ends_input && created.terminal.is_none(),
-            pidfd,
+            pidfd: Some(pidfd),
             terminal: created.terminal,
         })
     }
 
     /// Sends a signal to this process alone.
+    ///
+    /// # Errors
+    /// `ESRCH` if it is dead.
     pub(super) fn signal(&self, signal: i32) -> io::Result<()> {
-        sys::process::pidfd_send_signal(self.pidfd.fd(), signal)
+        let pidfd = self.pidfd.as_ref().ok_or(rustix::io::Errno::SRCH)?;
+        sys::process::pidfd_send_signal(pidfd.fd(), signal)
     }
 
     pub(super) fn resize(&self, rows: u16, cols: u16) -> Option<io::Result<()>> {
@@ -120,8 +125,7 @@ impl Process {
             until,
         };
         self.input = None;
-        // It stays readable for ever now. The descriptor itself is kept: it makes signals fail properly.
-        let _ = self.pidfd.watch(None);
+        self.pidfd = None;
     }
 
     /// Whether nothing more is to be expected of a dead process.

@@ -30,6 +30,10 @@ const MAX_CLIENTS: usize = 256;
 /// Reads of one stream before others get their turn.
 const READS_PER_TURN: usize = 8;
 
+/// Reads of a dead process's stream at once: 2 MiB, more than a pipe can hold without privileges (pipe(7)). What was
+/// written before the death is never lost, however late it is noticed.
+const READS_AT_THE_END: usize = 64;
+
 /// Everything that a shim has.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -253,26 +257,14 @@ impl Server {
         let Some(index) = process.outputs.iter().position(|output| output.stream == stream) else {
             return;
         };
-        for _ in 0..READS_PER_TURN {
-            match process.outputs[index].read(buffer) {
-                Read::Bytes(count) => {
-                    let bytes = &buffer[..count];
-                    if key == ProcessKey::INIT {
-                        log.append(stream, bytes);
-                    }
-                    let mut congested = false;
-                    clients.retain(|_, client| {
-                        if client.attachment(key).is_none() {
-                            return true;
-                        }
-                        let alive = client.show(stream, bytes).is_ok();
-                        congested |= client.is_congested();
-                        alive
-                    });
-                    if congested {
-                        return;
-                    }
-                }
+        let reads = if process.is_alive() {
+            READS_PER_TURN
+        } else {
+            READS_AT_THE_END
+        };
+        for _ in 0..reads {
+            let count = match process.outputs[index].read(buffer) {
+                Read::Bytes(count) => count,
                 Read::NothingYet => return,
                 Read::End => {
                     process.outputs.remove(index);
@@ -281,6 +273,12 @@ impl Server {
                     }
                     return;
                 }
+            };
+            if key == ProcessKey::INIT {
+                log.append(stream, &buffer[..count]);
+            }
+            if show(clients, key, stream, &buffer[..count]) && process.is_alive() {
+                return;
             }
         }
     }
@@ -384,6 +382,20 @@ impl Server {
             client.say(&line).is_ok()
         });
     }
+}
+
+/// Gives output to all who are attached; whether one of them cannot keep up.
+fn show(clients: &mut BTreeMap<ClientKey, Client>, key: ProcessKey, stream: Stream, bytes: &[u8]) -> bool {
+    let mut congested = false;
+    clients.retain(|_, client| {
+        if client.attachment(key).is_none() {
+            return true;
+        }
+        let alive = client.show(stream, bytes).is_ok();
+        congested |= alive && client.is_congested();
+        alive
+    });
+    congested
 }
 
 /// What happens to a connection whose request could be answered.

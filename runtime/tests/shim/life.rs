@@ -243,3 +243,44 @@ fn a_silent_connection_does_not_keep_the_shim() {
     shim.gone();
     drop(silent);
 }
+
+#[test]
+fn clients_that_come_and_go_leave_nothing() {
+    let shim = Setup::script("cat").interactive().start();
+    let descriptors = || {
+        fs::read_dir(format!("/proc/{}/fd", shim.shim_pid()))
+            .unwrap()
+            .count()
+    };
+    shim.ask(json!({"state": {}}));
+    let before = descriptors();
+    for round in 0..200 {
+        drop(shim.attach());
+        drop(shim.send(json!({"wait": {}})));
+        if round % 20 == 0 {
+            drop(shim.exec(&format!("e{round}"), "exit 0"));
+        }
+    }
+    // An exec that nobody reads ends all the same.
+    (0..200)
+        .step_by(20)
+        .for_each(|round| drop(shim.wait_exec(&format!("e{round}"))));
+    // What the last answers left behind is closed a few events later.
+    let settled =
+        (0..1000).any(|_| shim.ask(json!({"state": {}}))["ok"].is_object() && descriptors() <= before);
+    assert!(settled, "{} descriptors, {before} before", descriptors());
+}
+
+#[test]
+fn a_shim_is_small() {
+    let shim = Setup::script("cat").interactive().start();
+    shim.exec("e", "true").read_all();
+    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", shim.shim_pid())).unwrap();
+    let anonymous = rollup
+        .lines()
+        .find_map(|line| line.strip_prefix("Anonymous:"))
+        .unwrap();
+    let kilobytes: u32 = anonymous.trim().trim_end_matches(" kB").parse().unwrap();
+    // What is not anonymous is the program, which all shims share.
+    assert!(kilobytes < 1024, "{kilobytes} kB of its own");
+}
