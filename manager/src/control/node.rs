@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use proto::object::NodeState;
 use proto::spec::NodeRole;
-use proto::{Node, NodeSpec};
+use proto::{Node, NodeSpec, Task, TaskState, Timestamp};
 
 use super::{Control, ControlError, Result, lookup};
-use crate::state::Reader;
+use crate::state::{Key, Reader, WriteTx};
 
 impl Control {
     /// The node by identifier, hostname or unique beginning of the identifier.
@@ -42,7 +42,8 @@ impl Control {
             .await
     }
 
-    /// Forgets a node that is down; with `force` also one that is not.
+    /// Forgets a node that is down; with `force` also one that is not. Nobody will ever know what became of its tasks:
+    /// they are orphaned, and replaced elsewhere.
     ///
     /// # Errors
     /// [`ControlError::FailedPrecondition`] and those of [`Self::node`].
@@ -51,10 +52,24 @@ impl Control {
             .update(|tx| {
                 let node = lookup::object::<Node>(tx, reference)?;
                 refuse_removal(&node, force)?;
+                orphan_tasks(tx, &node)?;
                 Ok::<_, ControlError>(tx.remove::<Node>(node.id.as_str())?)
             })
             .await
     }
+}
+
+fn orphan_tasks(tx: &mut WriteTx<'_>, node: &Node) -> Result<()> {
+    for task in tx.by_key::<Task>(Key::Node(node.id.as_str().to_owned())) {
+        if !task.status.state.is_terminal() {
+            tx.modify(&task.id, |task: &mut Task| {
+                task.status.state = TaskState::Orphaned;
+                task.status.timestamp = Timestamp::now();
+                "the node was removed".clone_into(&mut task.status.message);
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn refuse_role(tx: &impl Reader, node: &Node, role: NodeRole) -> Result<()> {

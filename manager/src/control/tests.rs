@@ -483,7 +483,14 @@ async fn the_last_manager_stays_and_a_present_node_is_not_removed() {
         text(control.remove_node("w", false).await),
         "node w is not down and can't be removed"
     );
+    let task = Task {
+        id: "t".into(),
+        node_id: "w".into(),
+        ..Task::default()
+    };
+    control.store.update(|tx| tx.create(task)).await.unwrap();
     control.remove_node("w", true).await.unwrap();
+    assert_eq!(control.task("t").unwrap().status.state, TaskState::Orphaned);
     assert_eq!(text(control.node("w")), "node w not found");
 }
 

@@ -12,7 +12,9 @@ pub const MAX_CHANGES: usize = 200;
 /// Bytes of JSON that one transaction of a batch gathers before it is committed; below the limit of a proposal.
 const MAX_BYTES: usize = 1 << 20;
 
-/// A batch holds the writer's turn from its making until it is committed or dropped.
+/// A batch holds the writer's turn from its making until it is committed or dropped: an update of the same store, awaited
+/// meanwhile by whoever holds the batch, would wait for ever.
+///
 /// What was not committed when it is dropped is lost.
 #[derive(Debug)]
 pub struct Batch<'a> {

@@ -1,8 +1,10 @@
 //! What consensus keeps: restarts, interrupted writes, damage, compaction, a full disk.
 
 use std::fs::OpenOptions;
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 
+use proptest::prelude::*;
 use proto::{Config, ConfigId, Service, ServiceId};
 
 use super::super::{ProposeError, Reader, Store, StoreError};
@@ -256,4 +258,54 @@ async fn records_of_a_journal_come_back_as_they_were() {
         matches!(seen[..], [journal::Record::Vote(v), journal::Record::Truncate(4)] if v == vote),
         "{seen:?}"
     );
+}
+
+/// A journal with a vote per frame, of growing terms; the ends of the frames.
+fn votes(dir: &Path, frames: u64) -> Vec<u64> {
+    let mut journal = journal::Journal::open(dir, |_| {}).unwrap();
+    let append = |term| {
+        journal
+            .append(&[journal::Record::Vote(openraft::Vote::new(term, 7))])
+            .unwrap();
+        journal.size()
+    };
+    (1..=frames).map(append).collect()
+}
+
+fn replayed(dir: &Path) -> Result<usize, ConsensusError> {
+    let mut seen = 0;
+    journal::Journal::open(dir, |_| seen += 1).map(|_| seen)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Wherever a crash cuts the file, and whatever rubbish it leaves there, every frame before is read.
+    #[test]
+    fn a_journal_is_read_up_to_the_cut(frames in 1u64..8, cut in 0.0..1.0, rubbish in proptest::collection::vec(any::<u8>(), 0..40)) {
+        let dir = tempfile::tempdir().unwrap();
+        let ends = votes(dir.path(), frames);
+        let bytes = std::fs::read(journal::path(dir.path())).unwrap();
+        let cut = (bytes.len() as f64 * cut) as usize;
+        let mut file = std::fs::File::create(journal::path(dir.path())).unwrap();
+        file.write_all(&bytes[..cut]).unwrap();
+        file.write_all(&rubbish).unwrap();
+        let whole = ends.iter().filter(|&&end| end <= cut as u64).count();
+        prop_assert_eq!(replayed(dir.path()).unwrap(), whole);
+        // What was cut off stays away.
+        prop_assert_eq!(replayed(dir.path()).unwrap(), whole);
+    }
+
+    /// A flipped bit before the last frame is never taken for an interrupted write.
+    #[test]
+    fn a_flipped_bit_is_noticed(frames in 2u64..8, at in 0.0..1.0, bit in 0u8..8) {
+        let dir = tempfile::tempdir().unwrap();
+        let ends = votes(dir.path(), frames);
+        let mut bytes = std::fs::read(journal::path(dir.path())).unwrap();
+        let last = ends[ends.len() - 2] as f64;
+        bytes[(last * at) as usize] ^= 1 << bit;
+        std::fs::write(journal::path(dir.path()), bytes).unwrap();
+        let damaged = matches!(replayed(dir.path()), Err(ConsensusError::Damaged { .. }));
+        prop_assert!(damaged);
+    }
 }
