@@ -31,11 +31,16 @@ pub(crate) fn invalid_subnet(subnet: Ipv4Net) -> Option<&'static str> {
     }
 }
 
+/// Whether a route claims its addresses.
+pub(crate) fn claims(route: Ipv4Net) -> bool {
+    route.prefix_len() >= SHORTEST_ROUTE
+}
+
 /// What overlaps with `subnet`, if anything.
 pub(crate) fn overlap(subnet: Ipv4Net, taken: &[(Ipv4Net, String)]) -> Option<&(Ipv4Net, String)> {
-    taken.iter().find(|(other, _)| {
-        other.prefix_len() >= SHORTEST_ROUTE && (other.contains(&subnet) || subnet.contains(other))
-    })
+    taken
+        .iter()
+        .find(|(other, _)| claims(*other) && (other.contains(&subnet) || subnet.contains(other)))
 }
 
 /// The first free subnet of the pools: 172.17.0.0/16 to 172.31.0.0/16, then 10.0.0.0/8 in /20.

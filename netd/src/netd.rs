@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ipnet::Ipv4Net;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -49,6 +50,11 @@ impl Netd {
     /// The networks that exist.
     pub fn networks(&self) -> Vec<(NetworkConfig, NetworkState)> {
         self.read(|node| node.list_networks())
+    }
+
+    /// The IPv4 subnets that the host's own routes lay claim to: no network can overlap them.
+    pub async fn claimed_subnets(&self) -> Result<Vec<Ipv4Net>> {
+        self.run(|node| node.claimed_subnets()).await
     }
 
     /// Remove a network; `Ok` if there is none. Refused while endpoints exist.

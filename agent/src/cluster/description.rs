@@ -1,9 +1,13 @@
 //! What this node says about itself to the managers.
 
+use std::collections::BTreeSet;
+
+use netd::Netd;
 use proto::object::{EnginePlugin, NodeDescription, NodeEngine};
 use proto::spec::{Platform, Reservations};
 
 use crate::host::HostFacts;
+use crate::worker::networks::is_swarm;
 
 /// Drivers of this node, as constraints and the scheduler's filters name them.
 const PLUGINS: &[(&str, &str)] = &[
@@ -17,7 +21,7 @@ const PLUGINS: &[(&str, &str)] = &[
 ];
 
 /// The description of a node on this machine.
-pub(super) fn of(host: &HostFacts) -> NodeDescription {
+pub(super) async fn of(host: &HostFacts, netd: &Netd) -> NodeDescription {
     NodeDescription {
         hostname: host.hostname.clone(),
         platform: Platform {
@@ -36,8 +40,27 @@ pub(super) fn of(host: &HostFacts) -> NodeDescription {
             plugins: PLUGINS.iter().map(|&(kind, name)| plugin(kind, name)).collect(),
             ..NodeEngine::default()
         },
+        subnets: subnets(netd).await,
         ..NodeDescription::default()
     }
+}
+
+/// What the cluster's networks must not overlap: the host's routes, and networks of this node alone.
+async fn subnets(netd: &Netd) -> Vec<String> {
+    let routes = netd.claimed_subnets().await.unwrap_or_else(|error| {
+        tracing::warn!(
+            "the host's routes are not known: {}",
+            crate::api::error::chain(&error)
+        );
+        Vec::new()
+    });
+    let networks = netd
+        .networks()
+        .into_iter()
+        .filter(|(config, _)| !is_swarm(config));
+    let subnets = routes.into_iter().chain(networks.map(|(_, state)| state.subnet));
+    let distinct: BTreeSet<String> = subnets.map(|subnet| subnet.to_string()).collect();
+    distinct.into_iter().collect()
 }
 
 fn plugin(kind: &str, name: &str) -> EnginePlugin {

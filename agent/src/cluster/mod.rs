@@ -80,7 +80,7 @@ impl Cluster {
             manager: watch::Sender::new(None),
         });
         if Manager::exists(&cluster.config.state_dir) {
-            let manager = Manager::open(cluster.manager_config()).await?;
+            let manager = Manager::open(cluster.manager_config().await).await?;
             cluster.begin(manager).await;
         }
         Ok(cluster)
@@ -102,7 +102,7 @@ impl Cluster {
         if membership.is_some() {
             return Err(ClusterError::AlreadyMember);
         }
-        let manager = Manager::init(self.manager_config(), request).await?;
+        let manager = Manager::init(self.manager_config().await, request).await?;
         let node_id = manager.node_id().clone();
         *membership = Some(self.start(&manager));
         self.manager.send_replace(Some(manager));
@@ -137,12 +137,10 @@ impl Cluster {
     }
 
     fn start(&self, manager: &Arc<Manager>) -> Membership {
-        let ClusterConfig {
-            host, engine, netd, ..
-        } = &self.config;
+        let ClusterConfig { engine, netd, .. } = &self.config;
         let worker = Worker::start(WorkerConfig {
             node_id: manager.node_id().clone(),
-            description: description::of(host),
+            description: manager.description().clone(),
             engine: engine.clone(),
             netd: netd.clone(),
             dispatcher: manager.dispatcher(),
@@ -153,10 +151,10 @@ impl Cluster {
         Membership { worker, events }
     }
 
-    fn manager_config(&self) -> ManagerConfig {
+    async fn manager_config(&self) -> ManagerConfig {
         ManagerConfig {
             state_dir: self.config.state_dir.clone(),
-            hostname: self.config.host.hostname.clone(),
+            description: description::of(&self.config.host, &self.config.netd).await,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use proto::object::{Endpoint, EndpointVip, Ipam, NetworkAttachment, TaskStatus};
 use proto::spec::{EndpointMode, EndpointSpec, NetworkDriver, PortConfig, PublishMode};
-use proto::{Cluster, Network, NetworkId, Service, ServiceId, Task, TaskId, TaskState, Timestamp};
+use proto::{Cluster, Network, NetworkId, Node, Service, ServiceId, Task, TaskId, TaskState, Timestamp};
 
 use super::ledger::Ledger;
 use super::pool::Holder;
@@ -102,6 +102,7 @@ fn choose_plan(tx: &impl Reader, network: &Network) -> Result<Plan, SubnetError>
     }
     let networks = tx.all::<Network>();
     let mut taken: Vec<_> = networks.iter().flat_map(|network| subnets::of(network)).collect();
+    taken.extend(subnets::of_nodes(&tx.all::<Node>()).map(|(subnet, _)| subnet));
     // A removed network lives on in the tasks that have not stopped yet.
     let alive = tx
         .all::<Task>()

@@ -1,10 +1,11 @@
 //! Subnets of networks: reading them from specs, and choosing free ones from the cluster's pools.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use proto::spec::{IpamConfig, NetworkSpec};
-use proto::{Cluster, Network};
+use proto::{Cluster, Network, Node};
 
 /// The pool that a cluster has where its user named none.
 pub(crate) const DEFAULT_POOL: &str = "10.0.0.0/8";
@@ -17,9 +18,9 @@ pub(crate) enum SubnetError {
     /// Not an IPv4 subnet.
     #[error("subnet {0:?} is not an IPv4 subnet such as 10.1.0.0/24")]
     Malformed(String),
-    /// There is no room for a gateway and one more address.
-    #[error("subnet {0} is too small; the longest prefix is /30")]
-    TooSmall(Ipv4Net),
+    /// Of no use for a network.
+    #[error("subnet {0} is not usable: it must be unicast, and its prefix length between 8 and 29")]
+    Unusable(Ipv4Net),
     /// The gateway is elsewhere.
     #[error("gateway {gateway} is not an address of the subnet {subnet}")]
     Gateway {
@@ -84,8 +85,8 @@ impl Plan {
             .subnet
             .parse()
             .map_err(|_| SubnetError::Malformed(config.subnet.clone()))?;
-        if subnet.prefix_len() > 30 {
-            return Err(SubnetError::TooSmall(subnet));
+        if !is_usable(subnet) {
+            return Err(SubnetError::Unusable(subnet));
         }
         let mut plan = Self::whole(subnet);
         if !config.gateway.is_empty() {
@@ -106,6 +107,12 @@ impl Plan {
             gateway: self.gateway.to_string(),
         }
     }
+}
+
+/// Whether nodes can make a network of it.
+fn is_usable(subnet: Ipv4Net) -> bool {
+    let first = subnet.network().octets()[0];
+    (8..=29).contains(&subnet.prefix_len()) && (1..224).contains(&first) && first != 127
 }
 
 fn gateway(text: &str, subnet: Ipv4Net) -> Result<Ipv4Addr, SubnetError> {
@@ -169,6 +176,15 @@ pub(crate) fn of(network: &Network) -> Vec<Ipv4Net> {
     }
 }
 
+/// What the nodes reach otherwise, each with the node.
+pub(crate) fn of_nodes(nodes: &[Arc<Node>]) -> impl Iterator<Item = (Ipv4Net, &Node)> {
+    let subnets = |node: &Arc<Node>| node.description.subnets.clone();
+    let each = nodes
+        .iter()
+        .flat_map(move |node| subnets(node).into_iter().map(move |subnet| (subnet, node)));
+    each.filter_map(|(subnet, node)| Some((subnet.parse().ok()?, node.as_ref())))
+}
+
 /// Whether two subnets have an address in common: one then contains the other.
 pub(crate) fn overlap(one: &Ipv4Net, two: &Ipv4Net) -> bool {
     one.contains(two) || two.contains(one)
@@ -208,7 +224,7 @@ fn pools(cluster: Option<&Cluster>) -> (Vec<Ipv4Net>, u8) {
         .iter()
         .filter_map(|pool| pool.parse::<Ipv4Net>().ok())
         .map(|pool| pool.trunc());
-    (pools.collect(), u8::try_from(size).unwrap_or(24).min(30))
+    (pools.collect(), u8::try_from(size).unwrap_or(24).min(29))
 }
 
 /// Steps over what is taken instead of trying every subnet.
@@ -244,15 +260,15 @@ mod tests {
             Ok(net("10.128.0.0/24"))
         );
         let small = Cluster {
-            default_addr_pool: vec!["10.9.0.0/30".into()],
+            default_addr_pool: vec!["10.9.0.0/29".into()],
             ..Cluster::default()
         };
-        assert_eq!(choose(Some(&small), &[]), Ok(net("10.9.0.0/30")));
+        assert_eq!(choose(Some(&small), &[]), Ok(net("10.9.0.0/29")));
         assert_eq!(
-            choose(Some(&small), &[net("10.9.0.0/30")])
+            choose(Some(&small), &[net("10.9.0.0/29")])
                 .unwrap_err()
                 .to_string(),
-            "no free subnet in the address pools 10.9.0.0/30; remove unused networks or add a pool"
+            "no free subnet in the address pools 10.9.0.0/29; remove unused networks or add a pool"
         );
         assert!(choose(None, &[net("0.0.0.0/0")]).is_err());
     }
@@ -288,7 +304,10 @@ mod tests {
         assert_eq!(read("", "", ""), Ok(None));
         for (subnet, range, gateway) in [
             ("fd00::/64", "", ""),
-            ("10.1.0.0/31", "", ""),
+            ("10.1.0.0/30", "", ""),
+            ("127.0.0.0/16", "", ""),
+            ("224.0.0.0/16", "", ""),
+            ("10.0.0.0/7", "", ""),
             ("10.1.0.0/24", "10.2.0.0/25", ""),
             ("10.1.0.0/24", "", "10.1.0.0"),
             ("10.1.0.0/24", "", "10.1.0.255"),

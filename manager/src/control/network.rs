@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use proto::{Network, NetworkId, NetworkSpec, Service, Task, TaskState};
+use ipnet::Ipv4Net;
+use proto::{Network, NetworkId, NetworkSpec, Node, Service, Task, TaskState};
 
 use super::{Control, ControlError, Result, lookup, validate};
 use crate::allocator::subnets;
@@ -84,6 +85,20 @@ fn refuse_overlap(tx: &impl Reader, spec: &NetworkSpec) -> Result<()> {
                 );
                 return Err(ControlError::invalid(message));
             }
+        }
+    }
+    refuse_hiding(tx, &wanted)
+}
+
+/// What a user asks for must not hide what a node reaches otherwise.
+fn refuse_hiding(tx: &impl Reader, wanted: &[Ipv4Net]) -> Result<()> {
+    let nodes = tx.all::<Node>();
+    for (subnet, node) in subnets::of_nodes(&nodes) {
+        if let Some(ours) = wanted.iter().find(|ours| subnets::overlap(ours, &subnet)) {
+            let hostname = &node.description.hostname;
+            let message =
+                format!("subnet {ours} overlaps with {subnet}, which node {hostname} reaches otherwise");
+            return Err(ControlError::invalid(message));
         }
     }
     Ok(())

@@ -343,6 +343,17 @@ async fn subnets_of_networks_never_overlap() {
         text(control.create_network(network("b", "10.5.7.0/24")).await),
         "subnet 10.5.7.0/24 overlaps with network a (10.5.0.0/16)"
     );
+    let mut node = Node {
+        id: "n".into(),
+        ..Node::default()
+    };
+    node.description.hostname = "host".into();
+    node.description.subnets = vec!["10.9.0.0/16".into()];
+    control.store.update(|tx| tx.create(node)).await.unwrap();
+    assert_eq!(
+        text(control.create_network(network("b", "10.9.7.0/24")).await),
+        "subnet 10.9.7.0/24 overlaps with 10.9.0.0/16, which node host reaches otherwise"
+    );
     assert!(text(control.create_network(network("c", "fd00::/64")).await).contains("not an IPv4 subnet"));
     assert!(text(control.create_network(network("host", "")).await).contains("reserved"));
     let ingress = |name: &str| NetworkSpec {

@@ -112,7 +112,10 @@ impl Sessions {
         // The session comes first: a watchdog that is about to say the opposite then sees that it is late.
         let session = self.open(node, heartbeat_period(&self.store) * MISSED);
         let change = |current: &mut Node| {
-            current.description = description;
+            current.description = NodeDescription {
+                tls_info: current.description.tls_info.clone(),
+                ..description
+            };
             current.status.state = NodeState::Ready;
             current.status.message.clear();
         };

@@ -37,20 +37,22 @@ pub(super) struct Plan {
 }
 
 /// Checks the request and makes the first objects.
-pub(super) fn plan(hostname: &str, request: InitRequest) -> Result<Plan, ManagerError> {
+pub(super) fn plan(description: &NodeDescription, request: InitRequest) -> Result<Plan, ManagerError> {
     control::check_cluster_spec(&request.spec)?;
     let address = address(&request.advertise_addr)?;
+    let availability = request.availability;
+    let cluster = cluster(request)?;
     let node_id = NodeId::random();
     let node = Node {
         id: node_id.clone(),
         spec: NodeSpec {
             role: NodeRole::Manager,
-            availability: request.availability,
+            availability,
             ..NodeSpec::default()
         },
         description: NodeDescription {
-            hostname: hostname.to_owned(),
-            ..NodeDescription::default()
+            tls_info: cluster.tls_info.clone(),
+            ..description.clone()
         },
         status: NodeStatus {
             addr: address.ip().to_string(),
@@ -67,7 +69,7 @@ pub(super) fn plan(hostname: &str, request: InitRequest) -> Result<Plan, Manager
     };
     Ok(Plan {
         record,
-        cluster: cluster(request)?,
+        cluster,
         node,
         ingress: ingress(),
     })
@@ -158,7 +160,7 @@ fn pools(pools: Vec<String>, size: u32) -> Result<(Vec<String>, u32), ManagerErr
                 "default address pool {text:?} is not an IPv4 subnet such as 10.10.0.0/16"
             ));
         };
-        if !(u32::from(pool.prefix_len())..=30).contains(&size) {
+        if !(u32::from(pool.prefix_len())..=29).contains(&size) {
             return invalid(format!(
                 "subnets of prefix length {size} cannot be cut from the address pool {pool}"
             ));

@@ -14,7 +14,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use proto::object::{ManagerStatus, Reachability};
+use proto::object::{ManagerStatus, NodeDescription, Reachability};
 use proto::spec::{Availability, ClusterSpec, NodeRole};
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::{Cluster, Node, NodeId};
@@ -28,7 +28,7 @@ use crate::dispatcher::Dispatcher;
 use crate::files::FileError;
 use crate::orchestration::Orchestration;
 use crate::state::consensus::{Consensus, ConsensusConfig, ConsensusError};
-use crate::state::{Reader, Replica, Store, StoreError};
+use crate::state::{Kind, Reader, Replica, Store, StoreError};
 use record::Record;
 
 /// Where a manager lives and how its node is called.
@@ -36,8 +36,8 @@ use record::Record;
 pub struct ManagerConfig {
     /// Directory of everything that the manager keeps; made if missing, mode 0700.
     pub state_dir: PathBuf,
-    /// The node's hostname.
-    pub hostname: String,
+    /// What the node says about itself, as its worker will say it too.
+    pub description: NodeDescription,
 }
 
 /// What a new cluster shall be.
@@ -122,7 +122,7 @@ impl Manager {
         if Self::exists(&config.state_dir) {
             return Err(ManagerError::Exists);
         }
-        let plan = birth::plan(&config.hostname, request)?;
+        let plan = birth::plan(&config.description, request)?;
         // What a crash left of an earlier attempt has never been a cluster.
         record::erase(&config.state_dir)?;
         let (consensus, store) = begin(&config, &plan.record).await?;
@@ -166,6 +166,11 @@ impl Manager {
         &self.record.address
     }
 
+    /// What the node says about itself.
+    pub fn description(&self) -> &NodeDescription {
+        &self.config.description
+    }
+
     /// A client of the dispatcher, for the worker on this node.
     pub fn dispatcher(&self) -> DispatcherClient<Channel> {
         self.client.clone()
@@ -202,7 +207,7 @@ impl Manager {
         store: Store,
     ) -> Result<Self, ManagerError> {
         certify(&config, &record, &store)?;
-        lead(&store, &record).await?;
+        lead(&store, &config, &record).await?;
         let dispatcher = Dispatcher::start(store.clone()).await?;
         let client = dispatcher.serve_in_process();
         let loops = tokio::spawn(Orchestration::run(store.clone(), std::future::pending()));
@@ -267,23 +272,27 @@ fn certify(config: &ManagerConfig, record: &Record, store: &Store) -> Result<(),
     Ok(())
 }
 
-/// This manager leads, and says so on its node.
-async fn lead(store: &Store, record: &Record) -> Result<(), ManagerError> {
+/// This manager leads, and says so on its node. The node's description is brought up to date before the loops read it.
+async fn lead(store: &Store, config: &ManagerConfig, record: &Record) -> Result<(), ManagerError> {
     let status = ManagerStatus {
         leader: true,
         reachability: Reachability::Reachable,
         addr: record.address.clone(),
     };
     let update = store.update(|tx| {
-        let known = tx
-            .get::<Node>(&record.node_id)
-            .and_then(|node| node.manager_status.clone());
-        if known.as_ref() == Some(&status) {
-            return Ok(());
-        }
-        tx.modify(&record.node_id, |node: &mut Node| {
-            node.manager_status = Some(status)
-        })
+        let Some(node) = tx.get::<Node>(&record.node_id) else {
+            return Err(StoreError::NotFound {
+                kind: Kind::Node,
+                id: record.node_id.to_string(),
+            });
+        };
+        let mut now = Node::clone(&node);
+        now.manager_status = Some(status);
+        now.description = NodeDescription {
+            tls_info: now.description.tls_info,
+            ..config.description.clone()
+        };
+        if now == *node { Ok(()) } else { tx.update(now) }
     });
     Ok(update.await?)
 }

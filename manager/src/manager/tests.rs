@@ -11,7 +11,15 @@ use crate::state::{Event, Filter, Kind};
 fn config(dir: &Path) -> ManagerConfig {
     ManagerConfig {
         state_dir: dir.join("swarm"),
+        description: description(),
+    }
+}
+
+fn description() -> NodeDescription {
+    NodeDescription {
         hostname: "host".into(),
+        subnets: vec!["10.0.0.0/23".into()],
+        ..NodeDescription::default()
     }
 }
 
@@ -37,12 +45,8 @@ fn service(name: &str, replicas: u64) -> ServiceSpec {
 
 /// Registers the manager's own node, as its worker does.
 async fn register(manager: &Manager) -> tonic::Streaming<proto::wire::SessionMessage> {
-    let description = NodeDescription {
-        hostname: "host".into(),
-        ..NodeDescription::default()
-    };
     let request = SessionRequest {
-        description: serde_json::to_vec(&description).unwrap(),
+        description: serde_json::to_vec(&description()).unwrap(),
         session_id: String::new(),
         node_id: manager.node_id().to_string(),
     };
@@ -112,7 +116,7 @@ async fn a_new_cluster_has_what_docker_shows() {
         events.next().await.unwrap();
     }
     let ingress: Arc<Network> = manager.control().network("ingress").unwrap();
-    assert_eq!(ingress.ipam.configs[0].subnet, "10.0.0.0/24");
+    assert_eq!(ingress.ipam.configs[0].subnet, "10.0.2.0/24");
 }
 
 #[tokio::test]

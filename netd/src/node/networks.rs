@@ -40,6 +40,12 @@ impl Node {
         Ok(record.state)
     }
 
+    /// See [`crate::Netd::claimed_subnets`].
+    pub(crate) fn claimed_subnets(&mut self) -> Result<Vec<Ipv4Net>> {
+        let claimed = self.host.claimed()?.into_iter().map(|(subnet, _)| subnet);
+        Ok(claimed.filter(|subnet| ipam::claims(*subnet)).collect())
+    }
+
     pub(crate) fn list_networks(&self) -> Vec<(NetworkConfig, NetworkState)> {
         self.networks
             .values()

@@ -42,6 +42,8 @@ api_struct! {
         /// The authority that it trusts.
         #[serde(rename = "TLSInfo")]
         pub tls_info: TlsInfo,
+        /// IPv4 subnets that it reaches outside of the cluster's networks: none of those may overlap them.
+        pub subnets: Vec<String>,
     }
 }
 
