@@ -21,6 +21,7 @@
 mod client;
 mod clock;
 mod config;
+mod ending;
 mod exec;
 mod exit;
 mod log;
