@@ -261,6 +261,128 @@ fn what_cannot_be_is_refused_by_name_and_leaves_nothing() {
 }
 
 #[test]
+fn there_is_no_ipv6_where_none_was_asked_for() {
+    world(|w| {
+        let netd = w.open();
+        w.network(&netd, "front", false);
+        let a = w.attach(&netd, "alpha", &["front"]);
+        let fabric = common::open(&w.config().run_dir.join("netns/fabric"));
+        for netns in [&a.netns, &fabric] {
+            let read = || std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+            let addresses = sys::netns::run_in(netns, read).unwrap();
+            assert!(addresses.lines().all(|line| line.ends_with(" lo")), "{addresses}");
+        }
+    });
+}
+
+#[test]
+fn garbage_on_the_dns_sockets_harms_nobody() {
+    world(|w| {
+        let netd = w.open();
+        w.network(&netd, "front", true);
+        let a = w.attach(&netd, "alpha", &["front"]);
+        for server in [a.sandbox.nameserver, a.gateway().into()] {
+            sys::netns::run_in(&a.netns, || {
+                let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+                for n in 0..5000u32 {
+                    let packet: Vec<u8> = (0..n % 600).map(|_| rand::random()).collect();
+                    let _ = socket.send_to(&packet, (server, 53));
+                }
+                // Connections that say nothing, or too much.
+                for n in 0..40 {
+                    let mut stream = std::net::TcpStream::connect((server, 53)).unwrap();
+                    if n % 2 == 0 {
+                        let _ = std::io::Write::write_all(&mut stream, &[0xff; 4096]);
+                    }
+                }
+            })
+            .unwrap();
+            assert_eq!(a.resolve("alpha"), [a.address()]);
+            let answer = common::query_tcp(&a.netns, server, "alpha.", RecordType::A).unwrap();
+            assert_eq!(common::addresses(&answer), [a.address()]);
+        }
+    });
+}
+
+#[test]
+fn two_agents_in_one_namespace_stay_out_of_each_others_way() {
+    world(|w| {
+        let first = w.open();
+        let other = tempfile::tempdir().unwrap();
+        let config = netd::NetdConfig {
+            state_dir: other.path().join("netd"),
+            run_dir: other.path().join("run"),
+            instance: "other".into(),
+            ..w.config()
+        };
+        let second = w.wait(netd::Netd::open(config)).unwrap();
+        let (one, two) = (
+            w.network(&first, "front", false),
+            w.network(&second, "front", false),
+        );
+        assert_ne!(one.subnet, two.subnet);
+        let publish = netd::Publish {
+            host_port: Some(8080),
+            container_port: 80,
+            ..netd::Publish::default()
+        };
+        let wanted = netd::AttachRequest {
+            publish: vec![publish],
+            ..request("web", &["front"])
+        };
+        let a = w
+            .wait(first.attach(wanted.clone()))
+            .map(common::Box::new)
+            .unwrap();
+        let taken = w.wait(second.attach(wanted)).unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::Conflict);
+        let b = w.attach(&second, "web", &["front"]);
+        let (_a, _b) = (a.serve(80, "first"), b.serve(80, "second"));
+        assert!(
+            common::call(&w.outside, common::HOST, 8080)
+                .unwrap()
+                .starts_with("first ")
+        );
+        assert_eq!(b.resolve("web"), [b.address()]);
+        assert!(
+            a.call(b.address(), 80).is_err(),
+            "another agent's network is another network"
+        );
+        w.wait(second.detach("web")).unwrap();
+        w.wait(second.shutdown(true)).unwrap();
+        assert!(
+            common::call(&w.outside, common::HOST, 8080)
+                .unwrap()
+                .starts_with("first ")
+        );
+    });
+}
+
+#[test]
+fn many_are_attached_at_once() {
+    world(|w| {
+        let netd = w.open();
+        w.network(&netd, "front", false);
+        let names: Vec<_> = (0..30).map(|n| format!("c{n}")).collect();
+        let attached = w.wait(async {
+            let all = names.iter().map(|name| netd.attach(request(name, &["front"])));
+            futures::future::join_all(all).await
+        });
+        let mut addresses: Vec<_> = attached
+            .into_iter()
+            .map(|s| s.unwrap().endpoints[0].ipv4)
+            .collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        assert_eq!(addresses.len(), 30);
+        let gone =
+            w.wait(async { futures::future::join_all(names.iter().map(|name| netd.detach(name))).await });
+        assert!(gone.into_iter().all(|result| result.is_ok()));
+        assert_eq!(netd.endpoints("front"), []);
+    });
+}
+
+#[test]
 fn a_sandbox_comes_back_at_once_under_the_same_id() {
     world(|w| {
         let netd = w.open();

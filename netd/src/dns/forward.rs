@@ -35,6 +35,7 @@ struct Reading {
     looked: Instant,
     changed: Option<SystemTime>,
     servers: Vec<SocketAddr>,
+    search: Vec<String>,
 }
 
 impl Upstreams {
@@ -66,45 +67,56 @@ impl Upstreams {
         None
     }
 
-    fn servers(&self) -> Vec<SocketAddr> {
-        if let Some(fixed) = &self.fixed {
-            return fixed.clone();
+    /// The host's search domains; none where the servers are fixed.
+    pub(crate) fn search(&self) -> Vec<String> {
+        if self.fixed.is_some() {
+            Vec::new()
+        } else {
+            self.host().search
         }
+    }
+
+    fn servers(&self) -> Vec<SocketAddr> {
+        self.fixed.clone().unwrap_or_else(|| self.host().servers)
+    }
+
+    fn host(&self) -> Reading {
         let mut read = self
             .read
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(reading) = read.as_mut().filter(|r| r.looked.elapsed() < FRESH) {
-            return reading.servers.clone();
+        if let Some(reading) = read.as_ref().filter(|r| r.looked.elapsed() < FRESH) {
+            return reading.clone();
         }
         let changed = std::fs::metadata(&self.file).and_then(|m| m.modified()).ok();
-        let servers = match read.as_ref() {
-            Some(reading) if reading.changed == changed => reading.servers.clone(),
-            _ => std::fs::read_to_string(&self.file)
-                .map(|text| parse(&text))
-                .unwrap_or_default(),
+        let mut reading = match read.take() {
+            Some(reading) if reading.changed == changed => reading,
+            _ => parse(&std::fs::read_to_string(&self.file).unwrap_or_default()),
         };
-        *read = Some(Reading {
-            looked: Instant::now(),
-            changed,
-            servers: servers.clone(),
-        });
-        servers
+        (reading.looked, reading.changed) = (Instant::now(), changed);
+        read.insert(reading).clone()
     }
 }
 
-/// The servers of a resolv.conf(5).
-fn parse(text: &str) -> Vec<SocketAddr> {
-    text.lines()
-        .filter_map(|line| {
-            line.strip_prefix("nameserver")?
-                .split_whitespace()
-                .next()?
-                .parse::<IpAddr>()
-                .ok()
-        })
-        .map(|ip| SocketAddr::new(ip, 53))
-        .collect()
+/// The servers and search domains of a resolv.conf(5).
+fn parse(text: &str) -> Reading {
+    let (mut servers, mut search) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("nameserver") => servers.extend(words.next().and_then(|w| w.parse::<IpAddr>().ok())),
+            // The last one wins; "." is no domain.
+            Some("search" | "domain") => search = words.filter(|w| *w != ".").map(str::to_owned).collect(),
+            _ => {}
+        }
+    }
+    let servers = servers.into_iter().map(|ip| SocketAddr::new(ip, 53)).collect();
+    Reading {
+        looked: Instant::now(),
+        changed: None,
+        servers,
+        search,
+    }
 }
 
 /// A socket of its own for each question: the kernel picks the port, we pick the id.
@@ -172,5 +184,6 @@ mod tests {
         upstreams.read.lock().unwrap().as_mut().unwrap().looked -= FRESH;
         let servers: Vec<_> = upstreams.servers().iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["10.0.0.1:53", "[::1]:53"]);
+        assert_eq!(upstreams.search(), ["y"]);
     }
 }

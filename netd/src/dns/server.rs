@@ -83,6 +83,11 @@ impl DnsServer {
         }
     }
 
+    /// The host's search domains.
+    pub(crate) fn search(&self) -> Vec<String> {
+        self.upstreams.search()
+    }
+
     /// Answer on these sockets until the result is dropped.
     pub(crate) fn serve(&self, sockets: DnsSockets, scope: Scope) -> io::Result<DnsTasks> {
         let _inside = self.runtime.enter();

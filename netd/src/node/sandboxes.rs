@@ -286,7 +286,11 @@ impl Node {
             endpoints: record.endpoints.clone(),
             published: record.published.iter().map(|p| p.publish.clone()).collect(),
             nameserver: nameserver.into(),
-            search: Vec::new(),
+            search: if self.default_endpoint(&record.endpoints).is_some() {
+                self.dns.search()
+            } else {
+                Vec::new()
+            },
             options: vec!["ndots:0".into()],
         }
     }
