@@ -1,9 +1,22 @@
 //! One node's networking: links, bridges, addresses, published ports, DNS and virtual IPs, all spoken to the kernel over
-//! netlink.
+//! netlink; no helper process, no sysctl outside of namespaces that are ours.
 //!
-//! Everything that forwards lives in one `fabric` network namespace per node: a bridge per network, and an uplink veth to
-//! the host's namespace. A container gets a namespace of its own, with one veth per network. What remains in the host's
-//! namespace is one veth and one nftables table, both named after the instance.
+//! ```text
+//!  host namespace          fabric namespace                        sandbox (one per container)
+//!  eth0                    br-<network> ── ve<hash> ═══ veth ═══── eth0   tables shoal (virtual IPs), shoal_dns
+//!   │ table shoal_<hash>    │  gateway address, DNS                 lo     127.0.0.11: DNS
+//!  shoal-<hash> ══ veth ══ uplink   tables shoal (ip, bridge)
+//! ```
+//! - Out: container → gateway → uplink → host, which masquerades. Networks are not forwarded to one another, `internal`
+//!   ones not at all, and a bridge port may speak only with its own MAC and address.
+//! - In: host port → fabric uplink → backend, chosen at random from the ready ones. The client's address is kept, except
+//!   for loopback clients.
+//! - Across: a virtual IP becomes a task's address in the sandbox where the connection begins.
+//!
+//! The room is laid out as plan, then apply: `ipam`, `firewall`, `nft`, `dns::answer` and `names` compute plain data;
+//! `netlink`, `netns`, `host`, `fabric` talk to the kernel; `node` joins them under one lock; [`Netd`] is the async handle.
+//! Records of networks are on disk in `state_dir`; those of sandboxes and services in `run_dir`, because they die with the
+//! kernel's objects.
 
 mod dns;
 mod error;

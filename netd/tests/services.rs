@@ -192,6 +192,58 @@ fn a_published_port_of_a_service_balances_and_keeps_the_clients_address() {
 }
 
 #[test]
+fn a_udp_client_that_never_stops_is_led_away_from_a_lost_backend() {
+    world(|w| {
+        let netd = w.open();
+        network(w, &netd);
+        let client = w.attach(&netd, "client", &["front"]);
+        let tasks = tasks(w, &netd, 2);
+        let port = IngressPort {
+            published: 5000,
+            target: 80,
+            protocol: Protocol::Udp,
+        };
+        let with = |which: &[usize]| ServiceEndpoint {
+            ports: vec![port],
+            ..service(&tasks, which, Some(VIP), None)
+        };
+        w.wait(netd.set_service(with(&[0]))).unwrap();
+        let socket = |netns, to: (Ipv4Addr, u16)| {
+            sys::netns::run_in(netns, || {
+                let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+                socket.connect(to).unwrap();
+                socket
+                    .set_read_timeout(Some(std::time::Duration::from_secs(3)))
+                    .unwrap();
+                socket
+            })
+            .unwrap()
+        };
+        let say = |socket: &std::net::UdpSocket| {
+            let mut buffer = [0; 64];
+            socket.send(b"?").unwrap();
+            let n = socket.recv(&mut buffer).unwrap();
+            String::from_utf8_lossy(&buffer[..n])
+                .split(' ')
+                .next()
+                .unwrap()
+                .to_owned()
+        };
+        let inside = socket(&client.netns, (VIP, 80));
+        let outside = socket(&w.outside, (HOST, 5000));
+        assert_eq!(
+            (say(&inside), say(&outside)),
+            ("task0".to_owned(), "task0".to_owned())
+        );
+        w.wait(netd.set_service(with(&[1]))).unwrap();
+        assert_eq!(
+            (say(&inside), say(&outside)),
+            ("task1".to_owned(), "task1".to_owned())
+        );
+    });
+}
+
+#[test]
 fn a_taken_port_does_not_keep_the_service_from_working_inside() {
     world(|w| {
         let netd = w.open();

@@ -71,6 +71,20 @@ impl Balancer {
         next
     }
 
+    /// What `next` no longer leads to: frontends with the backends that they lost.
+    pub(crate) fn lost(&self, next: &Self) -> Vec<(Key, Key)> {
+        let kept =
+            |front: &Key, back: &Key| next.current.get(front).is_some_and(|backs| backs.contains(back));
+        let pairs = self
+            .current
+            .iter()
+            .flat_map(|(f, backs)| backs.iter().map(move |b| (f, b)));
+        pairs
+            .filter(|(f, b)| !kept(f, b))
+            .map(|(f, b)| (f.clone(), b.clone()))
+            .collect()
+    }
+
     fn ensure_chain(&mut self, modulus: u32, transaction: &mut Transaction) {
         if modulus > 0 && self.chains.insert(modulus) {
             let name = chain(modulus);

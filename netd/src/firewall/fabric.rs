@@ -7,6 +7,7 @@
 use std::net::Ipv4Addr;
 
 use super::{Balancer, DESTINATION, FILTER, own_table};
+use crate::netlink::Flow;
 use crate::nft::{
     Chain, Data, Element, Expr, Family, Field, Hook, Key, Kind, Set, Transaction, Verdict, matching,
 };
@@ -74,6 +75,13 @@ impl FabricFirewall {
 
     pub(crate) fn backend(address: Ipv4Addr, port: u16) -> Key {
         Key::default().ipv4(address).port(port)
+    }
+
+    /// The UDP flows that go on to a backend which their frontend has lost.
+    pub(crate) fn is_stale(flow: &Flow, lost: &[(Key, Key)]) -> bool {
+        let front = Self::frontend(Protocol::Udp, flow.wanted.1);
+        let back = Self::backend(flow.answering.0, flow.answering.1);
+        flow.protocol == Protocol::Udp.number() && lost.contains(&(front, back))
     }
 
     /// Both tables without elements.

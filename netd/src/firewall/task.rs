@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use super::{Balancer, DESTINATION, own_table};
+use crate::netlink::Flow;
 use crate::nft::{Chain, Data, Expr, Family, Field, Hook, Key, Kind, Set, Transaction, matching};
+use crate::types::Protocol;
 
 const FRONTENDS: Set = Set {
     name: "vips",
@@ -84,6 +86,15 @@ impl TaskFirewall {
         vips.iter()
             .map(|(vip, backends)| (key(vip), backends.iter().map(key).collect()))
             .collect()
+    }
+
+    /// The UDP flows that go on to a backend which their virtual IP has lost.
+    pub(crate) fn is_stale(flow: &Flow, lost: &[(Key, Key)]) -> bool {
+        let pair = (
+            Key::default().ipv4(flow.wanted.0),
+            Key::default().ipv4(flow.answering.0),
+        );
+        flow.protocol == Protocol::Udp.number() && lost.contains(&pair)
     }
 
     /// Remove the table: with no virtual IP in sight, connection tracking is switched off again.

@@ -6,8 +6,9 @@
 mod attr;
 mod expr;
 mod key;
+pub(crate) mod matching;
 mod transaction;
 
-pub(crate) use expr::{Expr, Verdict, matching};
+pub(crate) use expr::{Expr, Verdict};
 pub(crate) use key::{Field, Key};
 pub(crate) use transaction::{Chain, Data, Element, Family, Hook, Kind, Set, Table, Transaction};

@@ -5,7 +5,8 @@ use super::interfaces::bindings;
 use super::{NetworkRecord, Node};
 use crate::error::{Error, Result};
 use crate::firewall::FabricFirewall;
-use crate::nft::Transaction;
+use crate::netlink::Flow;
+use crate::nft::{Key, Transaction};
 
 impl Node {
     /// Carry out a change of the host's table. If it is refused the table is not what we believe, and is written anew; the
@@ -21,11 +22,27 @@ impl Node {
         let next = self.fabric.balancer.update(self.published(), &mut change);
         match self.commit_fabric(change, operation) {
             Ok(()) => {
+                let lost = self.fabric.balancer.lost(&next);
                 self.fabric.balancer = next;
-                Ok(())
+                self.forget_flows(&lost)
             }
             Err(refusal) => self.restore_fabric().map_err(|_| refusal),
         }
+    }
+
+    /// Let UDP clients of lost backends find another one.
+    fn forget_flows(&mut self, lost: &[(Key, Key)]) -> Result<()> {
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let forgotten = Flow::forget(&mut self.fabric.netfilter, |flow| {
+            FabricFirewall::is_stale(flow, lost)
+        });
+        forgotten.map(drop).map_err(|source| Error::Kernel {
+            operation: "forget flows of",
+            object: "the fabric".into(),
+            source,
+        })
     }
 
     /// Write the host's table anew.

@@ -8,6 +8,7 @@ use crate::dns::Zone;
 use crate::error::{Error, Result};
 use crate::firewall::{FabricFirewall, Frontend, TaskFirewall};
 use crate::names;
+use crate::netlink::{Flow, Socket};
 use crate::nft::{Key, Transaction};
 use crate::ports::Wanted;
 use crate::types::{Backend, IngressPort, ServiceEndpoint};
@@ -126,7 +127,13 @@ impl Node {
         let Some(socket) = &mut sandbox.netfilter else {
             return Ok(());
         };
-        let done = transaction.commit(socket);
+        let lost = match (&sandbox.vips, &next) {
+            (Vips::Present(before), Some(next)) => before.lost(next),
+            _ => Vec::new(), // without a table nothing is translated any more
+        };
+        let done = transaction
+            .commit(socket)
+            .and_then(|()| forget_flows(socket, &lost));
         sandbox.vips = match (&done, next) {
             (Err(_), _) => Vips::Unknown,
             (Ok(()), None) => Vips::Absent,
@@ -239,6 +246,14 @@ impl Node {
     fn way_out(&self, sandbox: &Sandbox) -> Option<Ipv4Addr> {
         self.default_endpoint(&sandbox.record.endpoints).map(|e| e.ipv4)
     }
+}
+
+/// Let UDP clients of lost backends find another one.
+fn forget_flows(socket: &mut Socket, lost: &[(Key, Key)]) -> std::io::Result<()> {
+    if !lost.is_empty() {
+        Flow::forget(socket, |flow| TaskFirewall::is_stale(flow, lost))?;
+    }
+    Ok(())
 }
 
 /// Who holds a service's ports.

@@ -1,0 +1,204 @@
+//! The phrases of our rules. Unless a register is given each loads register 0 upwards.
+
+use std::net::Ipv4Addr;
+
+use super::expr::{Base, Ct, Expr, Meta};
+use super::key::interface_name;
+
+pub(crate) const ETHER_TYPE_IPV4: [u8; 2] = [0x08, 0x00];
+pub(crate) const ETHER_TYPE_ARP: [u8; 2] = [0x08, 0x06];
+
+pub(crate) fn in_name(reg: u32) -> Expr {
+    Expr::Meta {
+        key: Meta::InName,
+        reg,
+    }
+}
+
+pub(crate) fn source(reg: u32) -> Expr {
+    Expr::Payload {
+        base: Base::Network,
+        offset: 12,
+        len: 4,
+        reg,
+    }
+}
+
+pub(crate) fn destination(reg: u32) -> Expr {
+    Expr::Payload {
+        base: Base::Network,
+        offset: 16,
+        len: 4,
+        reg,
+    }
+}
+
+pub(crate) fn l4_protocol(reg: u32) -> Expr {
+    Expr::Meta {
+        key: Meta::L4Protocol,
+        reg,
+    }
+}
+
+pub(crate) fn destination_port(reg: u32) -> Expr {
+    Expr::Payload {
+        base: Base::Transport,
+        offset: 2,
+        len: 2,
+        reg,
+    }
+}
+
+pub(crate) fn source_port(reg: u32) -> Expr {
+    Expr::Payload {
+        base: Base::Transport,
+        offset: 0,
+        len: 2,
+        reg,
+    }
+}
+
+pub(crate) fn ether_source(reg: u32) -> Expr {
+    Expr::Payload {
+        base: Base::Link,
+        offset: 6,
+        len: 6,
+        reg,
+    }
+}
+
+/// Sender address of an ARP packet.
+pub(crate) fn arp_sender(reg: u32) -> Expr {
+    Expr::Payload {
+        base: Base::Network,
+        offset: 14,
+        len: 4,
+        reg,
+    }
+}
+
+/// Hardware address that an ARP packet claims for its sender.
+pub(crate) fn arp_sender_mac(reg: u32) -> Expr {
+    Expr::Payload {
+        base: Base::Network,
+        offset: 8,
+        len: 6,
+        reg,
+    }
+}
+
+pub(crate) fn from(interface: &str) -> Vec<Expr> {
+    vec![in_name(0), equal(interface_name(interface).to_vec())]
+}
+
+/// Interface names that begin with `prefix`.
+pub(crate) fn from_any(prefix: &str) -> Vec<Expr> {
+    vec![in_name(0), equal(prefix.as_bytes().to_vec())]
+}
+
+pub(crate) fn to(interface: &str) -> Vec<Expr> {
+    vec![
+        Expr::Meta {
+            key: Meta::OutName,
+            reg: 0,
+        },
+        equal(interface_name(interface).to_vec()),
+    ]
+}
+
+pub(crate) fn to_member(set: &str) -> Vec<Expr> {
+    vec![
+        Expr::Meta {
+            key: Meta::OutName,
+            reg: 0,
+        },
+        Expr::Member {
+            set: set.into(),
+            reg: 0,
+            not: false,
+        },
+    ]
+}
+
+pub(crate) fn from_member(set: &str) -> Vec<Expr> {
+    vec![
+        in_name(0),
+        Expr::Member {
+            set: set.into(),
+            reg: 0,
+            not: false,
+        },
+    ]
+}
+
+pub(crate) fn addressed_to(address: Ipv4Addr) -> Vec<Expr> {
+    vec![destination(0), equal(address.octets().to_vec())]
+}
+
+/// Source in 127.0.0.0/8.
+pub(crate) fn from_loopback() -> Vec<Expr> {
+    vec![
+        Expr::Payload {
+            base: Base::Network,
+            offset: 12,
+            len: 1,
+            reg: 0,
+        },
+        equal(vec![127]),
+    ]
+}
+
+pub(crate) fn ether_type(kind: [u8; 2]) -> Vec<Expr> {
+    vec![
+        Expr::Meta {
+            key: Meta::Protocol,
+            reg: 0,
+        },
+        equal(kind.to_vec()),
+    ]
+}
+
+pub(crate) fn protocol(number: u8) -> Vec<Expr> {
+    vec![l4_protocol(0), equal(vec![number])]
+}
+
+/// The destination is an address of this namespace (RTN_LOCAL).
+pub(crate) fn to_this_host() -> Vec<Expr> {
+    vec![
+        Expr::FibDestination { reg: 0 },
+        equal(2u32.to_ne_bytes().to_vec()),
+    ]
+}
+
+/// Established or related.
+pub(crate) fn known_connection() -> Vec<Expr> {
+    has_bits(Ct::State, 2 | 4)
+}
+
+/// The connection's destination was rewritten (IPS_DST_NAT).
+pub(crate) fn redirected() -> Vec<Expr> {
+    has_bits(Ct::Status, 1 << 5)
+}
+
+fn has_bits(key: Ct, bits: u32) -> Vec<Expr> {
+    vec![
+        Expr::Ct { key, reg: 0 },
+        Expr::Mask {
+            reg: 0,
+            mask: bits.to_ne_bytes().to_vec(),
+        },
+        Expr::Compare {
+            reg: 0,
+            equal: false,
+            value: vec![0; 4],
+        },
+    ]
+}
+
+pub(crate) fn equal(value: Vec<u8>) -> Expr {
+    Expr::Compare {
+        reg: 0,
+        equal: true,
+        value,
+    }
+}
