@@ -18,6 +18,7 @@ pub mod cli;
 pub mod container;
 mod process;
 mod rootfs;
+mod seal;
 pub mod seccomp;
 pub mod shim;
 mod spec;

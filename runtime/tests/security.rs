@@ -435,3 +435,19 @@ fn a_terminal_is_the_containers_own() {
             .contains("/dev/pts/")
     );
 }
+
+/// CVE-2019-5736: the runtime's binary is open for writing to nobody through a process that a container can see.
+#[test]
+fn cve_2019_5736_the_binary_is_sealed() {
+    let bundle = Bundle::new(&["/proc/self/exe", "--version"]);
+    // The payload is the runtime itself.
+    assert!(bundle.output().starts_with("runtime "));
+    bundle.create().expect(0);
+    let exe = format!("/proc/{}/exe", bundle.pid());
+    let flags = rustix::fs::statvfs(&exe).unwrap().f_flag;
+    assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    // Opening it for writing would fail in any case while it runs (ETXTBSY); this does not.
+    let permissions = fs::metadata(&exe).unwrap().permissions();
+    let error = fs::set_permissions(&exe, permissions).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(30), "EROFS: {error}");
+}

@@ -104,7 +104,7 @@ fn make(hierarchy: &Hierarchy, names: &[&OsStr]) -> Result<(Directory, OwnedFd),
         Err(Errno::EXIST) => check_empty(&path, hierarchy.version)?,
         Err(error) => return Err(Error::file("make cgroup", path, error)),
     }
-    if hierarchy.controllers.iter().any(|name| name == "cpuset") {
+    if has_cpuset(hierarchy) {
         inherit_cpuset(&hierarchy.mount, names)?;
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -115,15 +115,22 @@ fn make(hierarchy: &Hierarchy, names: &[&OsStr]) -> Result<(Directory, OwnedFd),
 }
 
 fn make_all(hierarchy: &Hierarchy, names: &[&OsStr]) -> Result<(), Error> {
+    let cpuset = has_cpuset(hierarchy);
     let mut path = hierarchy.mount.clone();
-    for name in names {
+    for (index, name) in names.iter().enumerate() {
         path.push(name);
         match mkdirat(CWD, &path, Mode::from_raw_mode(0o755)) {
+            // What is made below starts with its parent's processors and memory; see `inherit_cpuset` for what is not.
+            Ok(()) if cpuset && index + 1 < names.len() => write(&path.join("cgroup.clone_children"), "1")?,
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(Error::file("make cgroup", path, error)),
         }
     }
     Ok(())
+}
+
+fn has_cpuset(hierarchy: &Hierarchy) -> bool {
+    hierarchy.controllers.iter().any(|name| name == "cpuset")
 }
 
 fn check_empty(path: &Path, version: Version) -> Result<(), Error> {
@@ -161,17 +168,23 @@ fn read(path: &Path) -> Result<String, Error> {
 }
 
 fn write(path: &Path, value: &str) -> Result<(), Error> {
-    let failed = |source: io::Error| Error::File {
-        operation: "write",
-        path: path.to_owned(),
-        value: Some(value.to_owned()),
-        source,
-    };
-    let file =
-        openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| failed(e.into()))?;
-    rustix::io::write(&file, value.as_bytes())
+    write_to(&open_for_writing(path)?, path, value)
+}
+
+fn open_for_writing(path: &Path) -> Result<OwnedFd, Error> {
+    openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| Error::file("open", path, e))
+}
+
+fn write_to(file: &OwnedFd, path: &Path, value: &str) -> Result<(), Error> {
+    rustix::io::write(file, value.as_bytes())
         .map(drop)
-        .map_err(|e| failed(e.into()))
+        .map_err(|error| Error::File {
+            operation: "write",
+            path: path.to_owned(),
+            value: Some(value.to_owned()),
+            source: error.into(),
+        })
 }
 
 /// On v2 a directory has the files of a controller only if its parent passes the controller on.
@@ -202,15 +215,20 @@ fn enable_controllers(layout: &Layout, names: &[&OsStr], plan: &Plan) -> Result<
 }
 
 fn write_all(plan: &Plan, directories: &[Directory], opened: &[(String, OwnedFd)]) -> Result<(), Error> {
+    // Device rules are many writes to one file.
+    let mut last: Option<(PathBuf, OwnedFd)> = None;
     for step in &plan.writes {
         let directory = &directories[step.hierarchy].path;
-        let (last, others) = step
-            .files
-            .split_last()
-            .map_or(("", &[][..]), |(last, others)| (last, others));
-        let exists = |file: &&String| directory.join(file.as_str()).exists();
-        let file = others.iter().find(exists).map_or(last, String::as_str);
-        write(&directory.join(file), &step.value)?;
+        let path = directory.join(existing(directory, &step.files));
+        let (path, file) = match last.take() {
+            Some(open) if open.0 == path => open,
+            _ => {
+                let file = open_for_writing(&path)?;
+                (path, file)
+            }
+        };
+        write_to(&file, &path, &step.value)?;
+        last = Some((path, file));
     }
     if let Some(program) = &plan.device_program {
         let unified = directories
@@ -229,6 +247,16 @@ fn write_all(plan: &Plan, directories: &[Directory], opened: &[(String, OwnedFd)
             .map_err(|error| Error::file("attach the device program to", &directories[index].path, error))?;
     }
     Ok(())
+}
+
+/// The first of `files` that exists; the last if none does.
+fn existing<'a>(directory: &Path, files: &'a [String]) -> &'a str {
+    match files {
+        [] => "",
+        [only] => only,
+        [first, ..] if directory.join(first).exists() => first,
+        [_, others @ ..] => existing(directory, others),
+    }
 }
 
 /// Opens what a new process enters `directories` through.

@@ -8,6 +8,12 @@
 //! A process enters a v1 hierarchy by writing `0` to `tasks` itself: for a single thread that moves itself the kernel takes
 //! no system-wide lock, which for another's pid in `cgroup.procs` it does (kernel/cgroup/cgroup.c,
 //! `cgroup_procs_write_start`). It enters the unified hierarchy by being born in it (`CLONE_INTO_CGROUP`).
+//!
+//! The crate cgroups-rs was measured beside this (0.3.4, release builds, a hybrid machine with ten hierarchies): memory, cpu and
+//! pids limits set and the directories removed again are 79 system calls, 0.23 ms for making them and 0.07 ms for removing
+//! them (median of 120), without a device rule and without entering. What is here makes the same directories with the same
+//! three limits, the ten default device rules, and enters all ten with 82, removal included. The time is no reason to
+//! leave the crate; that it has no plan to look at before it writes, and moves processes through `cgroup.procs`, is.
 
 mod apply;
 mod controllers;

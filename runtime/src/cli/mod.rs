@@ -16,7 +16,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::container::{self, ContainerId, Signal, StateDir};
-use crate::shim;
+use crate::{seal, shim};
 
 /// OCI runtime of Shoal.
 #[derive(Debug, Parser)]
@@ -95,10 +95,27 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether a process of the runtime's becomes visible inside a container.
+    fn enters_containers(&self) -> bool {
+        matches!(
+            self,
+            Self::Create(_) | Self::Run(_) | Self::Exec(_) | Self::Shim { .. }
+        )
+    }
+}
+
 /// Parses the arguments of the process and runs the command; the process exits with the answer.
 pub fn main() -> ExitCode {
     let args = Args::parse();
     let state = StateDir(args.root);
+    if args.command.enters_containers()
+        && let Err(error) = seal::ensure()
+    {
+        let error = anyhow::Error::from(error).context("seal the runtime's binary");
+        report(&error, args.log.as_deref(), args.log_format);
+        return ExitCode::FAILURE;
+    }
     let outcome = match args.command {
         Command::Shim { bundle, id } => return shim::main(&state, &bundle, &id),
         Command::Create(create) => create.execute(&state),

@@ -9,15 +9,21 @@ use rustix::mount::{
     fsmount, fsopen,
 };
 
-use super::Error;
+use super::{Error, overlay_legacy as legacy};
 use crate::container::OverlayMount;
 
 /// Mounts `overlay`, detached: it becomes visible where init attaches it, nowhere else.
 pub(crate) fn mount(overlay: &OverlayMount) -> Result<OwnedFd, Error> {
     let context = Context::open("overlay")?;
     context.set("source", Some("overlay"))?;
-    for layer in &overlay.lower {
-        context.set_path("lowerdir+", layer)?;
+    for (index, layer) in overlay.lower.iter().enumerate() {
+        match context.set_path("lowerdir+", layer) {
+            // The option itself, not the layer, is unknown to this kernel.
+            Err(error) if index == 0 && layer.is_dir() && error.is_unknown_option() => {
+                return legacy::mount_legacy(overlay).map_err(|source| context.error(None, source));
+            }
+            set => set?,
+        }
     }
     if let Some(upper) = &overlay.upper {
         context.set_path("upperdir", upper)?;

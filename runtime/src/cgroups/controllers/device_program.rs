@@ -173,4 +173,23 @@ mod tests {
         assert_eq!(program.last().unwrap().code, EXIT);
         assert_eq!(program.iter().filter(|i| i.code == EXIT).count(), 1);
     }
+
+    /// The kernel's verifier accepts what is generated. Needs root.
+    #[test]
+    fn the_kernel_loads_the_programs() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        for rules in [
+            vec![],
+            vec![rule(true, 'a', None, None, "rwm")],
+            vec![
+                rule(true, 'c', Some(1), None, "rw"),
+                rule(false, 'b', None, Some(3), "m"),
+                rule(true, 'a', None, None, "r"),
+            ],
+        ] {
+            sys::bpf::load_device_program(&generate(&rules)).unwrap();
+        }
+    }
 }
