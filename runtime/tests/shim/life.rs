@@ -275,12 +275,19 @@ fn clients_that_come_and_go_leave_nothing() {
 fn a_shim_is_small() {
     let shim = Setup::script("cat").interactive().start();
     shim.exec("e", "true").read_all();
-    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", shim.shim_pid())).unwrap();
-    let anonymous = rollup
-        .lines()
-        .find_map(|line| line.strip_prefix("Anonymous:"))
-        .unwrap();
-    let kilobytes: u32 = anonymous.trim().trim_end_matches(" kB").parse().unwrap();
-    // What is not anonymous is the program, which all shims share.
-    assert!(kilobytes < 1024, "{kilobytes} kB of its own");
+    let maps = fs::read_to_string(format!("/proc/{}/smaps", shim.shim_pid())).unwrap();
+    let (mut of_program, mut kilobytes) = (false, 0);
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("Private_Dirty:") if !of_program => {
+                kilobytes += words.next().unwrap().parse::<u32>().unwrap()
+            }
+            // The first line of a mapping ends in what is mapped. What the program's image costs depends on how it was
+            // built: a release build has 260 kB of relocated pointers.
+            Some(first) if !first.ends_with(':') => of_program = line.contains('/'),
+            _ => {}
+        }
+    }
+    assert!((1..768).contains(&kilobytes), "{kilobytes} kB of heap and stack");
 }
