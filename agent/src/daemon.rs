@@ -65,7 +65,8 @@ async fn serve(options: RunOptions) -> anyhow::Result<()> {
         () = stop_signal() => Ok(()),
     };
     app.cluster.shut_down().await;
-    if let Err(error) = app.netd.shutdown(false).await {
+    // While containers live their network stays; without any, nothing of ours stays in the host's namespace.
+    if let Err(error) = app.netd.shutdown(true).await {
         tracing::warn!("the network did not end cleanly: {error}");
     }
     outcome

@@ -22,8 +22,9 @@ impl Node {
             self.route_to(&record)?;
             self.remember_network(record, bridge)?;
         }
+        let ports: BTreeSet<_> = self.fabric.links()?.into_iter().map(|l| l.name).collect();
         for record in self.stores.sandboxes.read_all::<SandboxRecord>()? {
-            self.adopt_sandbox(record)?;
+            self.adopt_sandbox(record, &ports)?;
         }
         for service in self.stores.services.read_all::<Service>()? {
             self.adopt_service(service);
@@ -42,7 +43,7 @@ impl Node {
     }
 
     /// A record without a namespace is what a reboot or a crash in `attach` leaves: it is dropped.
-    fn adopt_sandbox(&mut self, record: SandboxRecord) -> Result<()> {
+    fn adopt_sandbox(&mut self, record: SandboxRecord, ports: &BTreeSet<String>) -> Result<()> {
         let (id, path) = (record.id.clone(), names::netns(&self.config.run_dir, &record.id));
         let known = record
             .endpoints
@@ -68,7 +69,6 @@ impl Node {
         if endpoints.is_empty() {
             return Ok(());
         }
-        let ports: BTreeSet<_> = self.fabric.links()?.into_iter().map(|l| l.name).collect();
         let missing: Vec<_> = endpoints
             .into_iter()
             .filter(|e| !ports.contains(&names::port(&id, &e.network)))
