@@ -1,7 +1,7 @@
 //! What can be done to a container that exists: start, kill, delete, and asking about it.
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::str::FromStr;
 
 use nix::fcntl::FlockArg;
@@ -16,24 +16,38 @@ use super::{ContainerId, Error, Signal, StateDir};
 use crate::cgroups;
 use crate::process::channel::Channel;
 
-/// How long `delete --force` waits for init to end after SIGKILL, milliseconds.
+/// How long to wait for an init that is bound to end, milliseconds.
 const PATIENCE: u16 = 10_000;
 
 pub(super) fn start(state: &StateDir, id: &ContainerId) -> Result<(), Error> {
     let home = Home::of(state, id);
     let lock = home.lock(id, FlockArg::LockExclusive)?;
-    let status = home.status(&home.load(id)?);
+    let record = home.load(id)?;
+    let status = home.status(&record);
     if status != ContainerState::Created {
         return Err(wrong("start", id, status));
     }
+    let init = record.open_init()?;
     let knocked = knock(&lock);
     home.remove_gate();
     let Some(socket) = knocked? else {
         // It was started, and whoever did so had no time left to take the gate away.
         return Err(wrong("start", id, ContainerState::Running));
     };
-    Channel::from_socket(socket).executed()?;
-    Ok(())
+    let Err(error) = Channel::from_socket(socket).executed() else {
+        return Ok(());
+    };
+    // Init told why and is on its way out: when we answer, the container is stopped.
+    if let Some(init) = init {
+        let _ = wait_for_end(&init);
+    }
+    Err(error.into())
+}
+
+/// Waits until a process has ended, reaped or not; `false` if it takes longer than anything should.
+fn wait_for_end(pidfd: &OwnedFd) -> nix::Result<bool> {
+    let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut ended, PollTimeout::from(PATIENCE)).map(|ready| ready > 0)
 }
 
 /// Connects to init; `None` if it does not listen any more.
@@ -107,11 +121,9 @@ fn end_init(record: &Record) -> Result<(), Error> {
         Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(failed(error)),
         _ => {}
     }
-    use std::os::fd::AsFd;
-    let mut ended = [PollFd::new(init.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut ended, PollTimeout::from(PATIENCE)) {
-        Ok(0) => Err(failed(std::io::ErrorKind::TimedOut.into())),
-        Ok(_) => Ok(()),
+    match wait_for_end(&init) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(failed(std::io::ErrorKind::TimedOut.into())),
         Err(error) => Err(failed(error.into())),
     }
 }
