@@ -211,3 +211,15 @@ fn two_hundred_layers_mount() {
     assert_eq!(fs::read_to_string(upper.join("written")).unwrap(), "new\n");
     bundle.assert_nothing_left();
 }
+
+/// As in images of machines with systemd-resolved.
+#[test]
+fn a_file_is_mounted_through_a_link_that_dangles() {
+    let mut bundle = Bundle::new(&["sh", "-c", "cat /etc/resolv.conf; readlink /etc/resolv.conf"]);
+    fs::create_dir(bundle.rootfs().join("etc")).unwrap();
+    std::os::unix::fs::symlink("/run/stub.conf", bundle.rootfs().join("etc/resolv.conf")).unwrap();
+    let file = bundle.dir.path().join("resolv.conf");
+    fs::write(&file, "nameserver 127.0.0.11\n").unwrap();
+    bundle.mount("/etc/resolv.conf", "bind", &file, &["bind"]);
+    assert_eq!(bundle.output(), "nameserver 127.0.0.11\n/run/stub.conf\n");
+}

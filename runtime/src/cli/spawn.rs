@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use oci_spec::runtime::Spec;
 
 use super::foreground::{self, Signals};
 use super::write_pid_file;
+use crate::container::create::{Start, create};
 use crate::container::{self, ContainerId, CreateRequest, Created, Rootfs, StateDir, Stdio};
 use crate::{spec, tty};
 
@@ -53,8 +55,8 @@ pub(super) struct Run {
 
 impl Create {
     pub(super) fn execute(&self, state: &StateDir) -> anyhow::Result<ExitCode> {
-        let request = self.common.request(true)?;
-        let created = container::create(state, request)?;
+        let (request, spec) = self.common.request(true)?;
+        let created = create(state, request, &spec, Start::Later)?;
         let undo = || container::delete(state, &self.common.id, true);
         self.common.hand_over(&created).inspect_err(|_| drop(undo()))?;
         Ok(ExitCode::SUCCESS)
@@ -63,14 +65,14 @@ impl Create {
 
 impl Run {
     pub(super) fn execute(&self, state: &StateDir) -> anyhow::Result<ExitCode> {
-        let request = self.common.request(self.detach)?;
+        let (request, spec) = self.common.request(self.detach)?;
         // From here on no signal is lost: each is passed on to the container.
         let signals = if self.detach {
             None
         } else {
             Some(Signals::block()?)
         };
-        let created = container::run(state, request)?;
+        let created = create(state, request, &spec, Start::Now)?;
         let outcome = self.common.hand_over(&created).and_then(|()| match signals {
             None => Ok(ExitCode::SUCCESS),
             Some(signals) => {
@@ -90,7 +92,7 @@ impl Run {
 
 impl Common {
     /// `far`: nobody here will hold the terminal.
-    fn request(&self, far: bool) -> anyhow::Result<CreateRequest> {
+    fn request(&self, far: bool) -> anyhow::Result<(CreateRequest, Spec)> {
         let bundle = std::path::absolute(&self.bundle).context("find the bundle")?;
         let config = spec::load(&bundle).map_err(container::Error::from)?;
         let terminal = config
@@ -103,12 +105,13 @@ impl Common {
             .as_ref()
             .and_then(|process| process.console_size());
         let size = size.map(|size| (size.height(), size.width()));
-        Ok(CreateRequest {
+        let request = CreateRequest {
             id: self.id.clone(),
             bundle,
             rootfs: self.rootfs()?,
             stdio: stdio(terminal, size, far, self.console_socket.as_deref())?,
-        })
+        };
+        Ok((request, config))
     }
 
     fn rootfs(&self) -> anyhow::Result<Rootfs> {

@@ -22,26 +22,30 @@ use crate::spec;
 
 /// When the payload runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Start {
+pub(crate) enum Start {
     /// When `start` is called, by this or another process.
     Later,
     /// At once; `create` then answers when it was executed, or why it could not be.
     Now,
 }
 
-/// Creates the container of `request`.
-pub(super) fn create(state: &StateDir, request: CreateRequest, start: Start) -> Result<Created, Error> {
-    let spec = spec::load(&request.bundle)?;
-    check_stdio(&spec, &request.stdio)?;
+/// Creates the container of `request`, whose bundle has `spec`.
+pub(crate) fn create(
+    state: &StateDir,
+    request: CreateRequest,
+    spec: &Spec,
+    start: Start,
+) -> Result<Created, Error> {
+    check_stdio(spec, &request.stdio)?;
     let id = request.id.clone();
-    let plans = Plans::of(&spec, &id)?;
+    let plans = Plans::of(spec, &id)?;
     let home = Home::of(state, &id);
     let lock = home.make(&id)?;
     let mut undo = Undo {
         home: &home,
         cgroup: None,
     };
-    match build(&spec, request, plans, &home, &lock, &mut undo, start) {
+    match build(spec, request, plans, &home, &lock, &mut undo, start) {
         Ok(created) => Ok(created),
         Err(error) => {
             undo.run();

@@ -3,7 +3,7 @@
 //! A container is a directory `<state dir>/<id>` (`state.json`, `start.sock`) and a process, its init. Operations on
 //! one container are serialised by `flock(2)` on that directory; reading its state takes no lock.
 
-mod create;
+pub(crate) mod create;
 mod error;
 mod exec;
 mod id;
@@ -105,13 +105,15 @@ pub struct Created {
 
 /// Creates a container; its init waits for [`start`]. On error nothing of it remains.
 pub fn create(state: &StateDir, request: CreateRequest) -> Result<Created, Error> {
-    create::create(state, request, create::Start::Later)
+    let spec = crate::spec::load(&request.bundle)?;
+    create::create(state, request, &spec, create::Start::Later)
 }
 
 /// Creates a container whose payload runs at once; returns when it was executed, or why it could not be. On error nothing
 /// of it remains.
 pub fn run(state: &StateDir, request: CreateRequest) -> Result<Created, Error> {
-    create::create(state, request, create::Start::Now)
+    let spec = crate::spec::load(&request.bundle)?;
+    create::create(state, request, &spec, create::Start::Now)
 }
 
 /// Lets the payload of a created container run; returns when it was executed, or why it could not be. In the latter case

@@ -18,6 +18,7 @@ mod overlay_legacy;
 pub(crate) mod path;
 mod plan;
 mod sources;
+mod walk;
 
 use std::io;
 use std::path::PathBuf;

@@ -1,16 +1,18 @@
 //! Paths inside a container's root, by descriptors only.
 //!
 //! Every lookup is one `openat2(2)` from the root's own descriptor with `RESOLVE_IN_ROOT` and
-//! `RESOLVE_NO_MAGICLINKS`; what is missing is created component by component below a descriptor that was opened that
-//! way. A path that was looked up once is never looked up again: later steps use the descriptor.
+//! `RESOLVE_NO_MAGICLINKS`; what is missing is created by a walk from descriptor to descriptor ([`walk`]). A path that was
+//! looked up once is never looked up again: later steps use the descriptor.
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+
+use super::walk::{Make, make};
 
 /// How often a lookup is repeated that lost a race against a rename (openat2(2), `EAGAIN`).
 const ATTEMPTS: usize = 128;
@@ -41,53 +43,18 @@ impl Root {
 
     /// The directory `path`, made with all its parents (mode 0755) where missing.
     pub(crate) fn make_dirs(&self, path: &Path, links: Links) -> io::Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        match self.open(path, flags, links) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            found => return found,
+        match self.open(path, OFlags::PATH | OFlags::DIRECTORY, links) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make(self, path, links, Make::Directory),
+            found => found,
         }
-        let names: Vec<&OsStr> = names(path);
-        let (mut at, existing) = self.deepest(&names, links)?;
-        for name in &names[existing..] {
-            match rustix::fs::mkdirat(&at, *name, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(error.into()),
-            }
-            let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            at = rustix::fs::openat(&at, *name, flags, Mode::empty())?;
-        }
-        Ok(at)
     }
 
     /// The file `path`, made empty where missing, as a location to mount on.
     pub(crate) fn make_file(&self, path: &Path, links: Links) -> io::Result<OwnedFd> {
         match self.locate(path, links) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            found => return found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make(self, path, links, Make::File),
+            found => found,
         }
-        let (parent, name) = split(path).ok_or(Errno::ISDIR)?;
-        let parent = self.make_dirs(parent, links)?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        drop(rustix::fs::openat(
-            &parent,
-            name,
-            flags,
-            Mode::from_raw_mode(0o755),
-        )?);
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&parent, name, flags, Mode::empty())?)
-    }
-
-    /// The deepest directory on the way that exists, and how many of `names` lead to it.
-    fn deepest(&self, names: &[&OsStr], links: Links) -> io::Result<(OwnedFd, usize)> {
-        for count in (0..names.len()).rev() {
-            let prefix: PathBuf = names[..count].iter().collect();
-            match self.open(&prefix, OFlags::PATH | OFlags::DIRECTORY, links) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                found => return Ok((found?, count)),
-            }
-        }
-        Ok((self.0.try_clone()?, 0))
     }
 }
 
@@ -134,19 +101,6 @@ mod tests {
 
     fn root(dir: &Path) -> Root {
         Root(fs::File::open(dir).unwrap().into())
-    }
-
-    #[test]
-    fn directories_are_made_inside_even_where_a_link_points_out() {
-        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        symlink(outside.path(), inside.path().join("out")).unwrap();
-        // The link's target does not exist inside the root, and nothing is created through a dangling link.
-        let made = root(inside.path()).make_dirs(Path::new("/out/a/b"), Links::Follow);
-        assert!(made.is_err());
-        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
-        let made = root(inside.path()).make_dirs(Path::new("/x/../a/b/c"), Links::Follow);
-        assert!(made.is_ok() && inside.path().join("a/b/c").is_dir());
-        assert!(!inside.path().join("x").exists());
     }
 
     #[test]
