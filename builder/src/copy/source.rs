@@ -1,5 +1,6 @@
 //! Where `COPY` and `ADD` take files from: the context without what is ignored, or another stage.
 
+use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,8 +58,24 @@ impl Source {
     /// The selected tree without what is ignored: parents first, names in order.
     pub(crate) fn tree(&self, selected: &Path) -> Result<Vec<Node>, StepError> {
         let mut nodes = Vec::new();
-        self.collect(selected, PathBuf::new(), &mut nodes)?;
-        Ok(nodes)
+        let mut pending = vec![PathBuf::new()];
+        while let Some(relative) = pending.pop() {
+            let path = selected.join(&relative);
+            let stat = self.root.lstat(Path::new("/").join(&path))?;
+            let is_dir = stat.kind == FileKind::Directory;
+            let excluded = self.excludes(&path);
+            if excluded && (!is_dir || self.ignore.is_final()) {
+                continue;
+            }
+            if is_dir {
+                let entries = self.root.read_dir(Path::new("/").join(&path))?;
+                pending.extend(entries.into_iter().rev().map(|entry| relative.join(entry.name)));
+            }
+            if !matches!(stat.kind, FileKind::Socket | FileKind::Unknown) {
+                nodes.push((Node { relative, stat }, excluded));
+            }
+        }
+        Ok(drop_empty(nodes))
     }
 
     fn look(&self, path: &Path) -> Result<Option<Selected>, StepError> {
@@ -110,38 +127,28 @@ impl Source {
         Ok(found)
     }
 
-    fn collect(&self, base: &Path, relative: PathBuf, nodes: &mut Vec<Node>) -> Result<(), StepError> {
-        let path = base.join(&relative);
-        let stat = self.root.lstat(Path::new("/").join(&path))?;
-        let excluded = self.excludes(&path);
-        if excluded && (stat.kind != FileKind::Directory || self.ignore.is_final()) {
-            return Ok(());
-        }
-        let before = nodes.len();
-        if !matches!(stat.kind, FileKind::Socket | FileKind::Unknown) {
-            nodes.push(Node {
-                relative: relative.clone(),
-                stat,
-            });
-        }
-        if stat.kind == FileKind::Directory {
-            for entry in self.root.read_dir(Path::new("/").join(&path))? {
-                self.collect(base, relative.join(entry.name), nodes)?;
-            }
-        }
-        // A directory that is ignored is only there for what is taken back in it.
-        if excluded && nodes.len() == before + 1 {
-            nodes.truncate(before);
-        }
-        Ok(())
-    }
-
     fn excludes(&self, path: &Path) -> bool {
         !path.as_os_str().is_empty()
             && self
                 .ignore
                 .excludes(&String::from_utf8_lossy(path.as_os_str().as_bytes()))
     }
+}
+
+/// Leaves out the ignored directories in which nothing is taken back.
+fn drop_empty(nodes: Vec<(Node, bool)>) -> Vec<Node> {
+    let mut needed: HashSet<PathBuf> = HashSet::new();
+    let mut kept = Vec::with_capacity(nodes.len());
+    // Children stand behind their parents.
+    for (node, excluded) in nodes.into_iter().rev() {
+        if excluded && !needed.contains(&node.relative) {
+            continue;
+        }
+        needed.extend(node.relative.parent().map(Path::to_owned));
+        kept.push(node);
+    }
+    kept.reverse();
+    kept
 }
 
 /// The argument without `.`, `..` and a leading slash.

@@ -17,6 +17,8 @@ use super::tree::{Replaced, Tree, finish_file};
 use crate::digest::DiffId;
 use crate::tar::{Entry, EntryKind, SparseMap, TarReader, show};
 
+/// Directories inside each other; what replaces a tree holds a descriptor for each.
+const MAX_DEPTH: usize = 400;
 const WHITEOUT: &[u8] = b".wh.";
 /// AUFS bookkeeping, and the opaque mark among it.
 const WHITEOUT_META: &[u8] = b".wh..wh.";
@@ -123,6 +125,11 @@ impl Extraction<'_> {
 
     fn entry<R: Read>(&mut self, entry: &Entry, data: &mut TarReader<R>) -> Result<(), LayerError> {
         let at = InRoot::parse(&entry.path).ok_or_else(|| climbs(entry, &entry.path))?;
+        if at.depth() > MAX_DEPTH {
+            return Err(LayerError::TooDeep {
+                entry: show(&entry.path),
+            });
+        }
         let whiteout = at
             .split()
             .filter(|(_, name)| self.recipe.is_some() && name.starts_with(WHITEOUT));

@@ -48,6 +48,8 @@ pub enum LayerError {
     Compression(#[from] CompressionError),
     #[error("tar entry {entry:?} climbs out of the root ({path:?}): refused; repack the archive without it")]
     ClimbsOut { entry: String, path: String },
+    #[error("tar entry {entry:?} is nested too deeply: at most 400 directories are accepted")]
+    TooDeep { entry: String },
     #[error("{operation} {entry:?}")]
     Apply {
         operation: &'static str,
@@ -79,6 +81,7 @@ impl LayerError {
             Self::Tar(_)
             | Self::Compression(_)
             | Self::ClimbsOut { .. }
+            | Self::TooDeep { .. }
             | Self::WhiteoutName(_)
             | Self::Apply { .. } => Kind::Invalid,
         }

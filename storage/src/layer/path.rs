@@ -27,6 +27,15 @@ impl InRoot {
         &self.0
     }
 
+    /// Number of components.
+    pub(crate) fn depth(&self) -> usize {
+        if self.is_root() {
+            0
+        } else {
+            self.0.split(|b| *b == b'/').count()
+        }
+    }
+
     pub(crate) fn is_root(&self) -> bool {
         self.0.is_empty()
     }

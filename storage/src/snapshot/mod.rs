@@ -257,9 +257,9 @@ impl Snapshots {
 }
 
 fn open_view(dirs: &[PathBuf], of: &str) -> Result<RootFd> {
-    let fd = overlay::read_only(dirs).map_err(|errno| SnapshotError::View {
+    let fd = overlay::read_only(dirs).map_err(|source| SnapshotError::View {
         of: of.to_owned(),
-        source: errno.into(),
+        source,
     })?;
     Ok(RootFd::new(fd))
 }

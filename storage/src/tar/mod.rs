@@ -27,6 +27,8 @@ pub enum TarError {
     Read { after: String, source: io::Error },
     #[error("the archive is truncated: it ends inside {entry:?}; get it again")]
     Truncated { entry: String },
+    #[error("this is no tar archive, neither plain nor compressed with gzip or zstd")]
+    NotATar,
     #[error("tar header after entry {after:?} is damaged: {reason}")]
     Header { after: String, reason: &'static str },
     #[error("tar entry {entry:?}: {reason}")]

@@ -45,6 +45,8 @@ pub(crate) struct TarReader<R> {
     /// Whether the current entry's data goes to the frame.
     framed_data: bool,
     last: String,
+    /// A good header was read.
+    started: bool,
     done: bool,
 }
 
@@ -58,6 +60,7 @@ impl<R: Read> TarReader<R> {
             padding: 0,
             framed_data: false,
             last: String::new(),
+            started: false,
             done: false,
         }
     }
@@ -79,7 +82,8 @@ impl<R: Read> TarReader<R> {
                     Err(self.truncated())
                 };
             };
-            let header = Header::parse(&block).map_err(|reason| self.damaged(reason))?;
+            let header = Header::parse(&block).map_err(|reason| self.bad_header(&block, reason))?;
+            self.started = true;
             match header.flag() {
                 Flag::Pax => before.pax = self.pax(&header)?,
                 Flag::GlobalPax => drop(self.special(&header)?),
@@ -321,7 +325,9 @@ impl<R: Read> TarReader<R> {
         while have < BLOCK {
             match self.raw(&mut block[have..]) {
                 Ok(0) if have == 0 => return Ok(None),
-                Ok(0) => return Err(self.truncated()),
+                Ok(0) if self.started => return Err(self.truncated()),
+                // A stream shorter than a block.
+                Ok(0) => return Err(TarError::NotATar),
                 Ok(n) => have += n,
                 Err(error) => return Err(self.failed(error)),
             }
@@ -345,6 +351,15 @@ impl<R: Read> TarReader<R> {
     fn truncated(&self) -> TarError {
         TarError::Truncated {
             entry: self.last.clone(),
+        }
+    }
+
+    /// A bad first header without a tar's magic means that this never was one.
+    fn bad_header(&self, block: &[u8; BLOCK], reason: &'static str) -> TarError {
+        if self.started || block[257..262] == *b"ustar" {
+            self.damaged(reason)
+        } else {
+            TarError::NotATar
         }
     }
 

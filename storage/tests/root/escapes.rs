@@ -128,3 +128,15 @@ fn unknown_types_and_damaged_headers_are_refused() {
     damaged[110] ^= 0x40;
     assert!(attempt(damaged).unwrap().contains("checksum"));
 }
+
+#[test]
+fn endless_nesting_is_refused() {
+    let mut tar = Tar::new();
+    let deep = "d/".repeat(2000);
+    tar.0.append_pax_extensions([("path", deep.as_bytes())]).unwrap();
+    assert!(
+        attempt(tar.dir("short", 0o755).done())
+            .unwrap()
+            .contains("nested too deeply")
+    );
+}
