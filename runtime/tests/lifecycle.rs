@@ -246,3 +246,34 @@ fn the_pid_file_has_the_process() {
         .expect(0);
     assert_eq!(fs::read_to_string(&file).unwrap(), bundle.pid().to_string());
 }
+
+/// `create` is killed at forty moments of its life; whatever it left, force takes it away, and the name is free again.
+#[test]
+fn a_create_killed_anywhere_leaves_nothing_that_force_does_not_remove() {
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.write();
+    let mut interrupted = 0;
+    for step in 0..40 {
+        let dir = bundle.bundle();
+        let mut create = bundle
+            .command()
+            .args(["create", "--bundle", dir.to_str().unwrap(), &bundle.id])
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(400 * step));
+        let _ = create.kill();
+        interrupted += usize::from(!create.wait().unwrap().success());
+        let status = bundle.status();
+        assert!(
+            matches!(status.as_deref(), None | Some("creating" | "created" | "stopped")),
+            "killed after {step} steps it is {status:?}"
+        );
+        bundle.runtime(&["delete", "--force", &bundle.id]).expect(0);
+        bundle.assert_nothing_left();
+    }
+    assert!(interrupted > 0, "none was killed in time");
+    bundle.create().expect(0);
+}

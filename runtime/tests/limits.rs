@@ -89,3 +89,40 @@ fn what_this_machine_cannot_limit_is_an_error() {
     bundle.run().expect_failure("huge");
     bundle.assert_nothing_left();
 }
+
+/// In a mount namespace that shows the unified hierarchy alone. The machine's controllers may still be bound to v1, so that
+/// there are no limits to test; entering, the device program, the view from inside and removal are v2's all the same.
+#[test]
+fn on_the_unified_hierarchy_devices_are_a_program() {
+    let mut bundle = Bundle::new(&[
+        "sh",
+        "-c",
+        "cat /proc/self/cgroup | grep ^0:; grep -c ' cgroup2 ' /proc/mounts; mknod /dev/kmsg c 1 11; { cat /dev/kmsg; } 2>&1; \
+         mknod /dev/mem2 c 1 5 && dd if=/dev/mem2 of=/dev/null count=1 2>/dev/null && echo zero; ls /sys/fs/cgroup/cgroup.procs",
+    ]);
+    bundle.config["linux"]["resources"] = json!({"devices": [{"allow": false, "access": "rwm"}]});
+    bundle.write();
+    let script = format!(
+        "umount -R -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && {} --root {} run -b {} {id} && \
+         test ! -e /sys/fs/cgroup/shoal-runtime-tests/{id} && echo gone",
+        env!("CARGO_BIN_EXE_runtime"),
+        bundle.dir.path().join("state").display(),
+        bundle.bundle().display(),
+        id = bundle.id
+    );
+    let output = std::process::Command::new("unshare")
+        .args(["-m", "sh", "-c", &script])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let expected = [
+        "0::/",
+        "1",
+        "cat: can't open '/dev/kmsg': Operation not permitted",
+        "zero",
+        "/sys/fs/cgroup/cgroup.procs",
+        "gone",
+    ];
+    assert_eq!(lines, expected, "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -451,3 +451,43 @@ fn cve_2019_5736_the_binary_is_sealed() {
     let error = fs::set_permissions(&exe, permissions).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(30), "EROFS: {error}");
 }
+
+/// CVE-2021-30465 as a race: the mount target is on a volume that somebody flips between a directory and a link.
+#[test]
+fn cve_2021_30465_a_flipping_target_leads_nowhere_else() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let mut bundle = Bundle::new(&["true"]);
+    let dir = bundle.dir.path().to_owned();
+    let (volume, outside, source) = (dir.join("volume"), dir.join("outside"), dir.join("source"));
+    for path in [&volume, &outside, &source, &volume.join("target")] {
+        fs::create_dir(path).unwrap();
+    }
+    symlink(&outside, volume.join("other")).unwrap();
+    fs::create_dir_all(bundle.rootfs().join(outside.strip_prefix("/").unwrap())).unwrap();
+    bundle.mount("/volume", "bind", &volume, &["bind"]).mount(
+        "/volume/target/made",
+        "bind",
+        &source,
+        &["bind"],
+    );
+    let stop = AtomicBool::new(false);
+    let succeeded = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let (a, b) = (volume.join("target"), volume.join("other"));
+                renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        let succeeded = (0..60).filter(|_| bundle.run().code == 0).count();
+        stop.store(true, Ordering::Relaxed);
+        succeeded
+    });
+    assert!(succeeded > 0, "no container was made at all");
+    assert_eq!(
+        fs::read_dir(&outside).unwrap().count(),
+        0,
+        "something was made outside"
+    );
+    bundle.assert_nothing_left();
+}

@@ -206,6 +206,9 @@ fn enable_controllers(layout: &Layout, names: &[&OsStr], plan: &Plan) -> Result<
         .filter(|name| needed.contains(name))
         .map(|name| format!("+{name}"))
         .collect();
+    if words.is_empty() {
+        return Ok(());
+    }
     let mut directory = hierarchy.mount.clone();
     for name in names {
         write(&directory.join("cgroup.subtree_control"), &words.join(" "))?;

@@ -95,27 +95,27 @@ enum Command {
     },
 }
 
-impl Command {
-    /// Whether a process of the runtime's becomes visible inside a container.
-    fn enters_containers(&self) -> bool {
-        matches!(
-            self,
-            Self::Create(_) | Self::Run(_) | Self::Exec(_) | Self::Shim { .. }
-        )
-    }
+/// Whether an argument is the name of a command that makes a process of the runtime's visible inside a container. One that
+/// merely looks like it costs an execve(2) and nothing else.
+fn enters_containers(argument: std::ffi::OsString) -> bool {
+    ["create", "run", "exec", "shim"]
+        .iter()
+        .any(|name| argument == *name)
 }
 
 /// Parses the arguments of the process and runs the command; the process exits with the answer.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
-    let state = StateDir(args.root);
-    if args.command.enters_containers()
-        && let Err(error) = seal::ensure()
+    // Before anything else, as it starts the program anew.
+    if let Some(error) = std::env::args_os()
+        .any(enters_containers)
+        .then(seal::ensure)
+        .and_then(Result::err)
     {
-        let error = anyhow::Error::from(error).context("seal the runtime's binary");
-        report(&error, args.log.as_deref(), args.log_format);
+        eprintln!("runtime: seal the runtime's binary: {error}");
         return ExitCode::FAILURE;
     }
+    let args = Args::parse();
+    let state = StateDir(args.root);
     let outcome = match args.command {
         Command::Shim { bundle, id } => return shim::main(&state, &bundle, &id),
         Command::Create(create) => create.execute(&state),
