@@ -250,12 +250,28 @@ fn a_taken_port_does_not_keep_the_service_from_working_inside() {
         network(w, &netd);
         let client = w.attach(&netd, "client", &["front"]);
         let tasks = tasks(w, &netd, 1);
-        let _foreign = std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
-        let error = w
-            .wait(netd.set_service(service(&tasks, &[0], Some(VIP), Some(8080))))
-            .unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Conflict);
-        assert!(error.to_string().contains("8080"));
+        let foreign = std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
+        let port = |published| IngressPort {
+            published,
+            target: 80,
+            protocol: Protocol::Tcp,
+        };
+        let wanted = ServiceEndpoint {
+            ports: vec![port(8080), port(9090)],
+            ..service(&tasks, &[0], Some(VIP), None)
+        };
+        for _ in 0..2 {
+            let error = w.wait(netd.set_service(wanted.clone())).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Conflict);
+            assert!(error.to_string().contains("8080"));
+        }
         assert!(client.call(VIP, 80).is_ok());
+        assert!(
+            call(&w.outside, HOST, 9090).is_ok(),
+            "the other port is published"
+        );
+        drop(foreign);
+        w.wait(netd.set_service(wanted)).unwrap();
+        assert!(call(&w.outside, HOST, 8080).is_ok(), "the next attempt succeeds");
     });
 }

@@ -17,47 +17,22 @@ impl Node {
     /// See [`crate::Netd::set_service`].
     pub(crate) fn set_service(&mut self, wanted: ServiceEndpoint) -> Result<()> {
         names::check_id(&wanted.id)?;
-        if self.services.get(&wanted.id).is_some_and(|s| s.wanted == wanted) {
-            return Ok(());
-        }
-        let mut touched: BTreeSet<String> = wanted.networks.iter().map(|n| n.network.clone()).collect();
         let old = self.services.remove(&wanted.id);
-        let (old_frontends, old_wanted) = old.map(|s| (s.frontends, Some(s.wanted))).unwrap_or_default();
-        touched.extend(
-            old_wanted
-                .iter()
-                .flat_map(|w| w.networks.iter().map(|n| n.network.clone())),
-        );
-
-        let owner = owner(&wanted.name);
-        let (kept, dropped): (Vec<_>, Vec<_>) = old_frontends
+        let mut touched = networks_of(&wanted);
+        touched.extend(old.iter().flat_map(|s| networks_of(&s.wanted)));
+        let mut errors = Errors::default();
+        let before = old.map(|s| s.frontends).unwrap_or_default();
+        let (kept, dropped): (Vec<_>, Vec<_>) = before
             .into_iter()
             .partition(|f| wanted.ports.iter().any(|p| serves(f, p)));
-        self.ports.release(&owner, &dropped);
-        let missing: Vec<_> = wanted
-            .ports
-            .iter()
-            .filter(|p| !kept.iter().any(|f| serves(f, p)))
-            .map(|p| Wanted {
-                address: None,
-                port: Some(p.published),
-                protocol: p.protocol,
-            })
-            .collect();
-        let (new, refusal) = match self.ports.reserve(&self.host.netns, &owner, &missing) {
-            Ok(new) => (new, None),
-            Err(refusal) => (Vec::new(), Some(refusal)),
-        };
+        self.ports.release(&owner(&wanted.name), &dropped);
+        let new = self.reserve_missing(&wanted, &kept, &mut errors);
         let service = Service {
-            wanted,
             frontends: [kept, new.clone()].concat(),
+            wanted,
         };
-        let record = self.stores.services.write(&service.wanted.id, &service);
+        errors.collect(self.stores.services.write(&service.wanted.id, &service));
         self.services.insert(service.wanted.id.clone(), service);
-
-        let mut errors = Errors::default();
-        errors.collect(record);
-        errors.collect(refusal.map_or(Ok(()), Err));
         self.apply_services(&touched, &new, &dropped, &mut errors);
         errors.first()
     }
@@ -69,16 +44,31 @@ impl Node {
         };
         self.ports
             .release(&owner(&service.wanted.name), &service.frontends);
-        let touched = service
-            .wanted
-            .networks
-            .iter()
-            .map(|n| n.network.clone())
-            .collect();
+        let touched = networks_of(&service.wanted);
         let mut errors = Errors::default();
         errors.collect(self.stores.services.remove(id));
         self.apply_services(&touched, &[], &service.frontends, &mut errors);
         errors.first()
+    }
+
+    /// Hold the ports that are not held yet. One that another program has does not keep the service from the others.
+    fn reserve_missing(
+        &mut self,
+        wanted: &ServiceEndpoint,
+        kept: &[Frontend],
+        errors: &mut Errors,
+    ) -> Vec<Frontend> {
+        let mut new = Vec::new();
+        for port in wanted.ports.iter().filter(|p| !kept.iter().any(|f| serves(f, p))) {
+            let one = Wanted {
+                address: None,
+                port: Some(port.published),
+                protocol: port.protocol,
+            };
+            let reserved = self.ports.reserve(&self.host.netns, &owner(&wanted.name), &[one]);
+            new.extend(errors.collect(reserved).into_iter().flatten());
+        }
+        new
     }
 
     /// Bring the kernel and the names in line after a service has changed. Goes on after errors.
@@ -89,7 +79,6 @@ impl Node {
         old: &[Frontend],
         errors: &mut Errors,
     ) {
-        // Names last when something comes, but a stale name is worse than none: they are one instant apart.
         errors.collect(self.change_fabric(Transaction::default(), "publish ports in"));
         let mut host = Transaction::default();
         self.host_firewall.remove(&mut host, old);
@@ -259,6 +248,10 @@ fn forget_flows(socket: &mut Socket, lost: &[(Key, Key)]) -> std::io::Result<()>
 /// Who holds a service's ports.
 pub(super) fn owner(service: &str) -> String {
     format!("service {service}")
+}
+
+fn networks_of(service: &ServiceEndpoint) -> BTreeSet<String> {
+    service.networks.iter().map(|n| n.network.clone()).collect()
 }
 
 fn serves(frontend: &Frontend, port: &IngressPort) -> bool {
