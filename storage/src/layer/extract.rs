@@ -64,8 +64,7 @@ pub(super) fn extract(tar: impl Read, dir: &Path, purpose: Purpose) -> Result<Ex
         extraction.frame(&reader.take_frame())?;
         extraction.entry(&entry, &mut reader)?;
     }
-    let (digest, tar_size, rest) = reader.finish()?;
-    extraction.frame(&rest)?;
+    let (digest, tar_size) = reader.finish(&mut |rest| extraction.frame(rest))?;
     extraction.finish(DiffId(digest), tar_size)
 }
 
@@ -209,6 +208,36 @@ impl Extraction<'_> {
         copy(data, &mut file, entry)
     }
 
+    /// Writes the pieces of a sparse file; their bytes are kept in the recipe, for the file has lost its map.
+    fn sparse_data<R: Read>(
+        &mut self,
+        map: &SparseMap,
+        entry: &Entry,
+        data: &mut TarReader<R>,
+        file: &mut File,
+    ) -> Result<(), LayerError> {
+        let writing = |source| LayerError::Apply {
+            operation: "write",
+            entry: show(&entry.path),
+            source,
+        };
+        let mut buffer = vec![0u8; 128 << 10];
+        for (offset, length) in &map.pieces {
+            file.seek(SeekFrom::Start(*offset)).map_err(writing)?;
+            let mut left = *length;
+            while left > 0 {
+                let most = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+                let n = data
+                    .read(&mut buffer[..most])
+                    .map_err(|source| data.failed(source))?;
+                file.write_all(&buffer[..n]).map_err(writing)?;
+                self.frame(&data.take_frame())?;
+                left -= n as u64;
+            }
+        }
+        file.set_len(map.size).map_err(writing)
+    }
+
     fn file<R: Read>(
         &mut self,
         at: &InRoot,
@@ -218,7 +247,7 @@ impl Extraction<'_> {
         let created = self.tree.file(at, &mut keep(self.dir, &self.numbers));
         let mut file = created.map_err(|errno| applying(entry, errno))?;
         if let Some(map) = &entry.sparse {
-            write_sparse(data, &mut file, map).map_err(|source| naming(data, entry, source))?;
+            self.sparse_data(map, entry, data, &mut file)?;
             self.size += map.size;
         } else if entry.stored > 0 {
             if let Some(number) = self.number(at, entry.stored)? {
@@ -261,25 +290,6 @@ fn copy<R: Read>(data: &mut TarReader<R>, file: &mut File, entry: &Entry) -> Res
             entry: show(&entry.path),
             source,
         })?;
-    }
-}
-
-fn write_sparse<R: Read>(data: &mut TarReader<R>, file: &mut File, map: &SparseMap) -> io::Result<()> {
-    for (offset, length) in &map.pieces {
-        file.seek(SeekFrom::Start(*offset))?;
-        io::copy(&mut data.take(*length), file)?;
-    }
-    file.set_len(map.size)
-}
-
-fn naming<R: Read>(data: &TarReader<R>, entry: &Entry, source: io::Error) -> LayerError {
-    match source.kind() {
-        io::ErrorKind::UnexpectedEof => data.failed(source).into(),
-        _ => LayerError::Apply {
-            operation: "write",
-            entry: show(&entry.path),
-            source,
-        },
     }
 }
 

@@ -13,6 +13,8 @@ use crate::digest::{Digest, Hashing};
 
 /// Longest PAX header, GNU long name or long link that is read, in bytes (Go's archive/tar has the same bound).
 const MAX_SPECIAL: u64 = 1 << 20;
+/// Bytes of headers that one entry may have, all kinds together.
+const MAX_FRAME: usize = 32 << 20;
 /// Largest size that fits a ustar size field.
 const USTAR_MAX: u64 = 0o777_7777_7777;
 
@@ -75,6 +77,9 @@ impl<R: Read> TarReader<R> {
         let mut before = Before::default();
         loop {
             self.skip_data()?;
+            if self.frame.as_ref().is_some_and(|frame| frame.len() > MAX_FRAME) {
+                return Err(self.damaged("too many extended headers precede it"));
+            }
             let Some(block) = self.header_block()? else {
                 return if before.is_empty() {
                     Ok(None)
@@ -105,20 +110,22 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// Reads the stream to its end (archives are padded after their end mark): digest and length of everything.
-    pub(crate) fn finish(mut self) -> Result<(Digest, u64, Vec<u8>), TarError> {
+    /// Reads the stream to its end (archives are padded after their end mark), handing the frame to `rest` piece by
+    /// piece: digest and length of everything.
+    pub(crate) fn finish<E: From<TarError>>(
+        mut self,
+        rest: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(Digest, u64), E> {
         self.framed_data = true;
         let mut buffer = [0u8; 8192];
         loop {
-            match self.raw(&mut buffer) {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(source) => return Err(self.failed(source)),
+            let n = self.raw(&mut buffer).map_err(|source| self.failed(source))?;
+            rest(&self.take_frame())?;
+            if n == 0 {
+                let (digest, count, _) = self.input.finish();
+                return Ok((digest, count));
             }
         }
-        let frame = self.take_frame();
-        let (digest, count, _) = self.input.finish();
-        Ok((digest, count, frame))
     }
 
     fn entry(

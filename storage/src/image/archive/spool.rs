@@ -139,7 +139,7 @@ impl Spool {
         while let Some(entry) = reader.next_entry()? {
             self.take(&entry, &mut reader)?;
         }
-        reader.finish()?;
+        reader.finish::<ArchiveError>(&mut |_| Ok(()))?;
         Ok(())
     }
 
