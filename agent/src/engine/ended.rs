@@ -36,9 +36,14 @@ impl Engine {
     pub(crate) async fn ended(self: &Arc<Self>, container: Arc<Container>, report: Option<ExitReport>) {
         let mut lifecycle = container.lifecycle.lock().await;
         container.set_prober(None);
-        let report = report
-            .or_else(|| shim::read_exit(&container.paths.exit()))
-            .unwrap_or_else(lost);
+        let report = match report.or_else(|| shim::read_exit(&container.paths.exit())) {
+            Some(report) => report,
+            None => {
+                // The shim is gone without a trace; its container may still run, and must not when its end is told.
+                self.delete_leftover_state(&container).await;
+                lost()
+            }
+        };
         self.release_network(&container).await;
         let life = life(&container.state(), &report);
         let next = self.settle(&container, &report).await;
@@ -131,6 +136,12 @@ impl Engine {
     pub(crate) async fn put_away(&self, container: &Container) {
         self.clear_bundle(container).await;
         self.release_network(container).await;
+    }
+
+    async fn delete_leftover_state(&self, container: &Container) {
+        if let Err(error) = self.delete_runtime_state(container).await {
+            tracing::warn!(container.id = %container.id, "left something behind: {}", chain(&error));
+        }
     }
 
     async fn clear_bundle(&self, container: &Container) {

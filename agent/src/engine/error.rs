@@ -88,7 +88,7 @@ pub enum EngineError {
         source: Cause,
     },
     /// The container's shim failed or answered with an error.
-    #[error("{action} (container {container})")]
+    #[error("{action} (container {container:.12})")]
     Shim {
         /// What was asked of it.
         action: &'static str,

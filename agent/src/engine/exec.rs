@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
+use futures::future::ready;
+use futures::stream;
 use storage::RootFd;
 
 use super::attach::live;
 use super::container::{Container, lock};
 use super::error::{EngineError, Result};
 use super::id::{ContainerId, ExecId};
-use super::request::{AttachStream, StdStream};
+use super::request::{AttachStream, OutputChunk, StdStream};
 use super::shim::{self, Connection, ExitWait};
 use super::state::Status;
 use super::users::Accounts;
@@ -140,7 +142,7 @@ impl Engine {
                     exit_code: Some(code),
                     ..Default::default()
                 };
-                return Err(could_not_execute(error));
+                return could_not_execute(error, config.tty, start.detach);
             }
         };
         *lock(&exec.progress) = Progress {
@@ -289,13 +291,26 @@ fn check_running(container: &Container) -> Result<()> {
     }
 }
 
-/// Docker answers 400 with the runtime's words when there is nothing to execute.
-fn could_not_execute(error: EngineError) -> EngineError {
-    match shim::refusal(&error) {
-        Some(refusal) if refusal.code.is_some() => {
-            EngineError::Invalid(format!("OCI runtime exec failed: {}", refusal.message))
+/// An attached client reads why on its stream, as with Docker, and then asks for the exit code.
+fn could_not_execute(error: EngineError, tty: bool, detach: bool) -> Result<Option<AttachStream>> {
+    match shim::refusal(&error).filter(|refusal| refusal.code.is_some()) {
+        None => Err(error),
+        Some(refusal) if detach => Err(EngineError::Invalid(format!(
+            "OCI runtime exec failed: {}",
+            refusal.message
+        ))),
+        Some(refusal) => {
+            let text = format!("OCI runtime exec failed: {}\r\n", refusal.message);
+            let said = OutputChunk {
+                stream: StdStream::Stdout,
+                bytes: text.into(),
+            };
+            Ok(Some(AttachStream {
+                tty,
+                output: stream::once(ready(said)).boxed(),
+                input: None,
+            }))
         }
-        _ => error,
     }
 }
 
@@ -305,9 +320,7 @@ fn wanted_streams(stream: AttachStream, config: &ExecConfig) -> AttachStream {
         StdStream::Stdout => stdout,
         StdStream::Stderr => stderr,
     };
-    let output = stream
-        .output
-        .filter(move |chunk| futures::future::ready(wanted(chunk.stream)));
+    let output = stream.output.filter(move |chunk| ready(wanted(chunk.stream)));
     AttachStream {
         output: output.boxed(),
         ..stream

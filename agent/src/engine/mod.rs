@@ -134,7 +134,7 @@ impl Engine {
         ] {
             let created = std::fs::DirBuilder::new()
                 .recursive(true)
-                .mode(0o711)
+                .mode(0o700)
                 .create(&dir);
             created.map_err(EngineError::file("create", dir))?;
         }

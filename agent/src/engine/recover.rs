@@ -17,6 +17,9 @@ use super::state::Status;
 use super::{Engine, blocking};
 use crate::api::error::chain;
 
+/// How long a shim may take to say how its container is.
+const ANSWER_TIME: std::time::Duration = std::time::Duration::from_secs(5);
+
 impl Engine {
     /// Takes stock. What cannot be put right is logged and left: it must not keep the agent from starting.
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<()> {
@@ -140,7 +143,8 @@ impl Engine {
     /// Goes on with a container whose shim lives; false if it does not, or its container was never started.
     async fn reconnect(self: &Arc<Self>, container: &Arc<Container>) -> bool {
         let shim = container.shim();
-        let Ok(found) = shim.state().await else {
+        // A shim answers at once or never.
+        let Ok(Ok(found)) = tokio::time::timeout(ANSWER_TIME, shim.state()).await else {
             return false;
         };
         if found.status == "created" {

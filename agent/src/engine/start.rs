@@ -156,7 +156,7 @@ impl Engine {
                 false => spec::host_devices(&record.host_config.devices)?,
             };
             let rootfs = bundle.join("rootfs");
-            let created = DirBuilder::new().recursive(true).mode(0o711).create(&rootfs);
+            let created = DirBuilder::new().recursive(true).mode(0o700).create(&rootfs);
             created.map_err(EngineError::file("create", &rootfs))?;
             Ok(Prepared { identity, devices })
         })

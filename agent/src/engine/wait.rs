@@ -49,9 +49,10 @@ async fn removed(mut watch: watch::Receiver<ContainerState>) -> ExitStatus {
     }
 }
 
+/// Why a container could not start is told by the start, not by a wait.
 fn status(state: &ContainerState) -> ExitStatus {
     ExitStatus {
         code: state.exit_code,
-        error: (!state.error.is_empty()).then(|| state.error.clone()),
+        error: None,
     }
 }

@@ -81,6 +81,12 @@ pub fn wanted(
         .collect();
     let mode = NetworkMode::of(config, host);
     match &mode {
+        // There the node's own server answers, and must, for the names of other containers to be found.
+        NetworkMode::Network(name) if name != DEFAULT_NETWORK && !host.dns.is_empty() => {
+            return Err(EngineError::Unsupported(format!(
+                "HostConfig.Dns is supported on the network {DEFAULT_NETWORK} only, not on {name}"
+            )));
+        }
         NetworkMode::Network(name) => {
             let endpoint = networks.entry(name.clone()).or_default();
             if endpoint.mac_address.is_empty() {
