@@ -134,7 +134,8 @@ fn runtime_binary(options: &RunOptions) -> anyhow::Result<PathBuf> {
 }
 
 fn set_up_tracing() {
-    let filter = EnvFilter::try_from_env("AGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_from_env("AGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
     // A second subscriber (`agent up` runs the daemon in process) is not an error.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -31,6 +31,8 @@ macro_rules! ids {
             }
         }
 
+        crate::json::omit_default!($name);
+
         impl From<String> for $name {
             fn from(text: String) -> Self {
                 Self(text)

@@ -1,5 +1,7 @@
 //! Habits of the Docker API's JSON: `null` stands for an empty value, and empty values are left out.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer};
 
 /// Reads `null` as the type's default: Go clients send `null` for empty lists and maps.
@@ -16,6 +18,47 @@ pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+/// Whether a field of an API struct is left out. Words are always written, also when they are the default: Docker's
+/// clients print them as they come.
+pub(crate) trait Omit {
+    fn is_omitted(&self) -> bool;
+}
+
+/// [`Omit::is_omitted`] as a function, for serde.
+pub(crate) fn is_omitted<T: Omit>(value: &T) -> bool {
+    value.is_omitted()
+}
+
+macro_rules! omit_default {
+    ($($ty:ty)*) => {$(
+        impl crate::json::Omit for $ty {
+            fn is_omitted(&self) -> bool {
+                crate::json::is_default(self)
+            }
+        }
+    )*};
+}
+
+omit_default!(bool String i64 u16 u32 u64 f32);
+
+impl<T> Omit for Option<T> {
+    fn is_omitted(&self) -> bool {
+        self.is_none()
+    }
+}
+
+impl<T> Omit for Vec<T> {
+    fn is_omitted(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl<K, V> Omit for BTreeMap<K, V> {
+    fn is_omitted(&self) -> bool {
+        self.is_empty()
+    }
+}
+
 /// A struct of the API: keys in PascalCase, every field optional on the way in, empty ones left out on the way out.
 macro_rules! api_struct {
     ($(#[$meta:meta])* pub struct $name:ident {
@@ -30,11 +73,13 @@ macro_rules! api_struct {
                 #[serde(
                     default,
                     deserialize_with = "crate::json::nullable",
-                    skip_serializing_if = "crate::json::is_default"
+                    skip_serializing_if = "crate::json::is_omitted"
                 )]
                 pub $field: $ty,
             )*
         }
+
+        $crate::json::omit_default!($name);
     };
 }
 
@@ -55,6 +100,12 @@ macro_rules! api_word {
             /// The word as the API writes it.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
+            }
+        }
+
+        impl $crate::json::Omit for $name {
+            fn is_omitted(&self) -> bool {
+                false
             }
         }
 
@@ -90,4 +141,4 @@ macro_rules! api_word {
     };
 }
 
-pub(crate) use {api_struct, api_word};
+pub(crate) use {api_struct, api_word, omit_default};

@@ -64,6 +64,8 @@ pub struct ServiceMode {
     pub global_job: Option<Empty>,
 }
 
+crate::json::omit_default!(ServiceMode);
+
 impl ServiceMode {
     /// A number of tasks, anywhere.
     pub fn replicated(replicas: u64) -> Self {
@@ -382,6 +384,18 @@ mod tests {
         );
         let back: ServiceSpec = serde_json::from_value(serde_json::to_value(&spec).unwrap()).unwrap();
         assert_eq!(back, spec);
+    }
+
+    #[test]
+    fn words_are_written_also_when_they_are_the_default() {
+        let node = serde_json::to_value(crate::NodeSpec::default()).unwrap();
+        assert_eq!(
+            (&node["Availability"], &node["Role"]),
+            (&"active".into(), &"worker".into())
+        );
+        let endpoint = serde_json::to_value(EndpointSpec::default()).unwrap();
+        assert_eq!(endpoint["Mode"], "vip");
+        assert_eq!(serde_json::to_string(&TaskSpec::default()).unwrap(), "{}");
     }
 
     #[test]
