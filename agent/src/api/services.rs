@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use proto::spec::{PortProtocol, PublishMode};
+use proto::spec::{PortProtocol, PublishMode, ServiceMode};
 use proto::{Service, ServiceSpec};
 use serde_json::{Value, json};
 
@@ -31,9 +31,10 @@ pub fn routes() -> Router<App> {
 
 async fn create(
     State(app): State<App>,
-    body::Json(spec): body::Json<ServiceSpec>,
+    body::Json(mut spec): body::Json<ServiceSpec>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let control = app.control()?;
+    say_replicas(&mut spec);
     refuse_taken_ports(&app, &spec, None)?;
     let service = control.create_service(spec).await?;
     Ok((
@@ -92,9 +93,10 @@ async fn update(
     State(app): State<App>,
     Path(id): Path<String>,
     params: Params,
-    body::Json(spec): body::Json<ServiceSpec>,
+    body::Json(mut spec): body::Json<ServiceSpec>,
 ) -> ApiResult<Json<Value>> {
     let control = app.control()?;
+    say_replicas(&mut spec);
     let version = version(&params)?;
     match params.filled("rollback") {
         Some("previous") => drop(control.rollback_service(&id, version).await?),
@@ -114,6 +116,13 @@ async fn update(
 
 async fn remove(State(app): State<App>, Path(id): Path<String>) -> ApiResult<()> {
     Ok(app.control()?.remove_service(&id).await?)
+}
+
+/// Clients that watch a service come up count up to a number: one that was not given is written down as what it means.
+fn say_replicas(spec: &mut ServiceSpec) {
+    if let Some(replicas) = spec.mode.replicas() {
+        spec.mode = ServiceMode::replicated(replicas);
+    }
 }
 
 /// A port that something else on this node holds would never answer: better refused now than puzzled over later.
@@ -139,4 +148,19 @@ fn refuse_taken_ports(app: &App, spec: &ServiceSpec, current: Option<&Service>) 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_are_always_said() {
+        let mut spec: ServiceSpec = serde_json::from_str(r#"{"Mode":{"Replicated":{}}}"#).unwrap();
+        say_replicas(&mut spec);
+        assert_eq!(spec.mode, ServiceMode::replicated(1));
+        spec.mode = ServiceMode::global();
+        say_replicas(&mut spec);
+        assert_eq!(spec.mode, ServiceMode::global());
+    }
 }

@@ -34,8 +34,12 @@ pub fn routes() -> Router<App> {
 
 async fn list(State(app): State<App>, params: Params) -> ApiResult<Json<Vec<Arc<Task>>>> {
     let control = app.control()?;
-    let selection = Selection::new(&control, params.filters(FILTERS)?, &app)?;
-    let mut tasks = control.tasks();
+    let filters = params.filters(FILTERS)?;
+    let mut tasks = match filters.flag("_up-to-date")? {
+        Some(true) => control.tasks_up_to_date(),
+        _ => control.tasks(),
+    };
+    let selection = Selection::new(&control, filters, &app)?;
     tasks.retain(|task| selection.has(task));
     Ok(Json(tasks))
 }
@@ -50,8 +54,6 @@ struct Selection {
     services: Option<Vec<Arc<Service>>>,
     nodes: Option<Vec<String>>,
     states: Vec<TaskState>,
-    /// Services by identifier, when only tasks of their latest spec are asked for.
-    latest: Option<Vec<Arc<Service>>>,
 }
 
 impl Selection {
@@ -67,15 +69,10 @@ impl Selection {
             .values("desired-state")
             .map(state)
             .collect::<ApiResult<_>>()?;
-        let latest = filters
-            .flag("_up-to-date")?
-            .unwrap_or(false)
-            .then(|| control.services());
         Ok(Self {
             services: filters.contains("service").then_some(services),
             nodes: filters.contains("node").then_some(nodes),
             states,
-            latest,
             filters,
         })
     }
@@ -92,16 +89,7 @@ impl Selection {
             && self.filters.prefix("name", &task.name())
             && self.filters.labels("label", &task.labels)
             && self.filters.exact("runtime", "container")
-            && self
-                .latest
-                .as_ref()
-                .is_none_or(|services| up_to_date(services, task))
     }
-}
-
-fn up_to_date(services: &[Arc<Service>], task: &Task) -> bool {
-    let service = services.iter().find(|service| service.id == task.service_id);
-    service.is_some_and(|service| service.spec_version == task.spec_version)
 }
 
 fn node_id(control: &Control, name: &str, app: &App) -> ApiResult<String> {

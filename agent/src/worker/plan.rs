@@ -287,14 +287,11 @@ fn mounts<T: DeserializeOwned>(spec: &ContainerSpec, words: &TemplateContext) ->
         };
         mount.source = expand(&mount.source)?;
         mount.target = expand(&mount.target)?;
-        let kind = mount.kind;
         let error = |source| PlanError::Mount {
             target: mount.target.clone(),
             source,
         };
-        // The type is left out when it is the default, but the engine wants it said.
-        let mut json = to_json(&mount).map_err(error)?;
-        json["Type"] = kind.as_str().into();
+        let json = to_json(&mount).map_err(error)?;
         serde_json::from_value(json).map_err(error)
     };
     spec.mounts.iter().map(translate).collect()
@@ -349,9 +346,9 @@ fn networking(task: &Task) -> Result<NetworkingConfig, PlanError> {
             ipv4_address: address.to_string(),
             ..EndpointIpamConfig::default()
         });
+        // The service's names are the directory's business: a virtual address hides the tasks behind it.
         let settings = EndpointSettings {
             ipam_config: ipam,
-            aliases: attachment.aliases.clone(),
             ..EndpointSettings::default()
         };
         Ok((attachment.network.id.to_string(), Some(settings)))
@@ -444,7 +441,7 @@ mod tests {
         let made = container(&task, "box").unwrap();
         let endpoint = made.networking.endpoints_config["net1"].as_ref().unwrap();
         assert_eq!(endpoint.ipam_config.as_ref().unwrap().ipv4_address, "10.0.1.5");
-        assert_eq!(endpoint.aliases, ["db"]);
+        assert!(endpoint.aliases.is_empty());
         assert_eq!(made.host_config.network_mode, "net1");
         task.networks_attachments[0].addresses = vec!["nonsense".into()];
         assert!(container(&task, "box").is_err());

@@ -23,9 +23,10 @@ pub use error::{ControlError, ErrorKind};
 
 use std::sync::Arc;
 
-use proto::Task;
 use proto::spec::ClusterSpec;
+use proto::{Cluster, Node, Service, Task};
 
+use crate::orchestrator::is_dirty;
 use crate::state::{Reader, Store};
 
 /// What a control operation gives.
@@ -46,6 +47,24 @@ impl Control {
     /// Every task.
     pub fn tasks(&self) -> Vec<Arc<Task>> {
         self.store.view(|tx| tx.all())
+    }
+
+    /// The tasks that are what their services ask for now: an update would leave them alone.
+    pub fn tasks_up_to_date(&self) -> Vec<Arc<Task>> {
+        self.store.view(|tx| {
+            let cluster = tx.all::<Cluster>().into_iter().next();
+            let defaults = cluster
+                .as_ref()
+                .and_then(|cluster| cluster.spec.task_defaults.as_ref());
+            let default_log = defaults.and_then(|defaults| defaults.log_driver.as_ref());
+            let mut tasks = tx.all::<Task>();
+            tasks.retain(|task| {
+                let node = tx.get::<Node>(&task.node_id);
+                tx.get::<Service>(&task.service_id)
+                    .is_some_and(|service| !is_dirty(&service, default_log, task, node.as_deref()))
+            });
+            tasks
+        })
     }
 
     /// One task by identifier, name or unique beginning of the identifier.

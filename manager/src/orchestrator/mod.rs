@@ -30,3 +30,4 @@ mod tests;
 
 pub(crate) use service_loop::run;
 pub(crate) use slot::SlotKey;
+pub(crate) use task::is_dirty;

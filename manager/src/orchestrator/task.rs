@@ -58,7 +58,7 @@ fn task_spec(service: &Service, default_log: Option<&LogDriver>) -> TaskSpec {
 ///
 /// A change of the replica count or of the service's own labels leaves tasks clean, and so does a change of placement
 /// alone that the task's node satisfies.
-pub(super) fn is_dirty(
+pub(crate) fn is_dirty(
     service: &Service,
     default_log: Option<&LogDriver>,
     task: &Task,
