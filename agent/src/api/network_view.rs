@@ -66,14 +66,15 @@ pub struct Networks(Vec<Found>);
 impl Networks {
     /// The networks of this moment: the cluster's first, as they hide their copies on this node.
     pub fn of(app: &App) -> Self {
-        let mut all: Vec<Found> = match app.cluster.control() {
-            Some(control) => control.networks().iter().map(swarm).collect(),
-            None => Vec::new(),
-        };
+        let control = app.cluster.control();
+        let cluster = control.as_ref().map(manager::Control::networks);
+        let mut all: Vec<Found> = cluster.iter().flatten().map(|network| swarm(network)).collect();
         let here = app.netd.networks();
+        // A network that the manager has removed may still carry tasks that stop. Who deploys its stack again must not
+        // take it for the one that is to be made (moby#29293).
         let local = here
             .iter()
-            .filter(|(config, _)| !all.iter().any(|known| known.id == config.id));
+            .filter(|(config, _)| cluster.is_none() || !is_swarm(config));
         let local: Vec<Found> = local
             .map(|(config, state)| local_or_stray(config, state))
             .collect();
