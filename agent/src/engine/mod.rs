@@ -5,6 +5,7 @@
 //! Containers outlive the engine: [`Engine::open`] finds them again by their shims.
 
 mod attach;
+mod bundle;
 pub mod caps;
 pub mod check;
 mod container;

@@ -1,4 +1,4 @@
-//! The durable record of a container, `<root>/containers/<cid>/container.json`, written whole: tmp, fsync, rename.
+//! The durable record of a container, `<root>/containers/<cid>/container.json`, written whole: beside, synced, renamed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -146,14 +146,15 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let fresh = path.with_extension("tmp");
     let written = File::create(&fresh).and_then(|mut file| {
         file.write_all(bytes)?;
+        // Data before name: after a power cut either the old record or the new one is there, and whole. The name itself is
+        // not waited for; a container that a power cut has ended is found ended either way.
         file.sync_data()
     });
     if let Err(error) = written.and_then(|()| fs::rename(&fresh, path)) {
         let _ = fs::remove_file(&fresh);
         return Err(error);
     }
-    // The rename itself must survive a power cut.
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    Ok(())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::id::ContainerId;
 use super::record::ContainerRecord;
 use super::restart::RestartPolicy;
 use super::shim;
+use super::start;
 use super::state::Status;
 use super::{Engine, blocking};
 use crate::api::error::chain;
@@ -155,15 +156,12 @@ impl Engine {
         };
         if container.state().status != Status::Running {
             // The agent ended between the start and the record of it.
+            let (sandbox, known) = (
+                self.config.netd.sandbox(container.id.as_str()),
+                self.known_networks(),
+            );
             container
-                .update_regardless(|record| {
-                    record.state.status = Status::Running;
-                    record.state.pid = found.pid;
-                    record
-                        .state
-                        .started_at
-                        .get_or_insert_with(time::OffsetDateTime::now_utc);
-                })
+                .update_regardless(|record| start::running(record, found.pid, sandbox.as_ref(), &known))
                 .await;
         }
         tracing::info!(container.id = %container.id, pid = found.pid, "taken back");

@@ -1,5 +1,6 @@
 //! Removing a container with all it owns. A removal that fails half-way leaves it `dead`, to be removed again.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::container::Container;
@@ -8,6 +9,7 @@ use super::ended::Locked;
 use super::error::{EngineError, Result};
 use super::mounts::MountSource;
 use super::names;
+use super::record::FILE;
 use super::request::RemoveOptions;
 use super::state::Status;
 use super::{Engine, blocking};
@@ -88,10 +90,11 @@ impl Engine {
     async fn remove_stored(&self, container: &Container) -> Result<()> {
         let (storage, paths) = (self.config.storage.clone(), container.paths.clone());
         blocking(move || {
+            // The record goes first: from then on the next agent removes the rest as what has no record.
+            remove_record(&paths.dir)?;
             let removed = storage.snapshots().remove(paths.id().as_str());
             removed.map_err(EngineError::storage("remove the root file system"))?;
             remove_tree(&paths.files)?;
-            // The record goes last: until then a restart of the agent finds the container and goes on removing it.
             remove_tree(&paths.dir)
         })
         .await
@@ -154,5 +157,15 @@ impl Engine {
         self.registry.release(&old, &container.id);
         self.announce(&container.record(), "rename", &[("oldName", format!("/{old}"))]);
         Ok(())
+    }
+}
+
+fn remove_record(dir: &Path) -> Result<()> {
+    let record = dir.join(FILE);
+    match std::fs::remove_file(&record) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(EngineError::file("remove", record)(error))
+        }
+        _ => Ok(()),
     }
 }

@@ -5,8 +5,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use netd::Sandbox;
-use serde_json::{Value, json};
+use netd::{NetworkConfig, Sandbox};
+use serde_json::Value;
+use storage::OverlayPaths;
 use time::OffsetDateTime;
 use tokio::sync::MutexGuard;
 
@@ -21,7 +22,7 @@ use super::shim::{self, ExitWait};
 use super::spec::{self, HostDevice, NetworkNamespace, SpecInput};
 use super::state::{Health, Status};
 use super::users::{Accounts, Identity};
-use super::{Engine, blocking, check};
+use super::{Engine, blocking, bundle};
 
 /// Docker's exit code for a container that could not be started, when the runtime names none.
 const COULD_NOT_START: i32 = 128;
@@ -37,12 +38,15 @@ impl Engine {
         check_startable(&container, &lifecycle)?;
         container.cancel_delay();
         lifecycle.backoff = Backoff::default();
-        container
-            .update(|record| {
-                record.state.stopped_by_hand = false;
-                record.state.restart_count = 0;
-            })
-            .await?;
+        let state = container.state();
+        if state.stopped_by_hand || state.restart_count > 0 {
+            container
+                .update(|record| {
+                    record.state.stopped_by_hand = false;
+                    record.state.restart_count = 0;
+                })
+                .await?;
+        }
         self.launch(&container, &mut lifecycle).await
     }
 
@@ -108,14 +112,14 @@ impl Engine {
 
     async fn bring_up(&self, container: &Arc<Container>) -> Result<ExitWait> {
         let record = container.record();
-        let prepared = self.prepare(&record, container).await?;
         let joined = self.joined_namespaces(&record)?;
-        let sandbox = self.attach_network(&record).await?;
-        let config = self
-            .configure(&record, container, &prepared, joined, sandbox.as_ref())
-            .await?;
-        let shim_config = self.shim_config(&record, container).await?;
-        self.write_bundle(container, config, shim_config).await?;
+        // Side by side, and both to their end: whatever was made is then known, and can be put away.
+        let (prepared, sandbox) =
+            tokio::join!(self.prepare(&record, container), self.attach_network(&record));
+        let (prepared, sandbox) = (prepared?, sandbox?);
+        let config = self.configure(&record, container, &prepared, joined, sandbox.as_ref())?;
+        let shim_config = bundle::shim_config(&record, &container.paths, &prepared.overlay)?;
+        bundle::write(&container.paths.bundle, &config, &shim_config)?;
         let shim = container.shim();
         let pid = shim
             .spawn(&self.config.runtime_bin, &self.config.run_dir.join("runtime"))
@@ -128,13 +132,7 @@ impl Engine {
         shim.start().await?;
         let known = self.known_networks();
         container
-            .update_regardless(|record| {
-                if let Some(sandbox) = &sandbox {
-                    record.attached = network::attached(record, sandbox, &known);
-                    record.ports = network::published(&sandbox.published);
-                }
-                running(record, pid);
-            })
+            .update_regardless(|record| running(record, pid, sandbox.as_ref(), &known))
             .await;
         Ok(exit)
     }
@@ -147,8 +145,13 @@ impl Engine {
             container.paths.bundle.clone(),
         );
         blocking(move || {
-            let view = storage.snapshots().view(record.id.as_str());
-            let view = view.map_err(EngineError::storage("open the root file system"))?;
+            let (snapshots, key) = (storage.snapshots(), record.id.as_str());
+            let overlay = snapshots
+                .mounts(key)
+                .map_err(EngineError::storage("find the root file system"))?;
+            let view = snapshots
+                .view(key)
+                .map_err(EngineError::storage("open the root file system"))?;
             let accounts = Accounts::read(&view)?;
             let identity = accounts.resolve(&record.config.user, &record.host_config.group_add)?;
             let devices = match record.host_config.privileged {
@@ -158,7 +161,11 @@ impl Engine {
             let rootfs = bundle.join("rootfs");
             let created = DirBuilder::new().recursive(true).mode(0o700).create(&rootfs);
             created.map_err(EngineError::file("create", &rootfs))?;
-            Ok(Prepared { identity, devices })
+            Ok(Prepared {
+                identity,
+                devices,
+                overlay,
+            })
         })
         .await
     }
@@ -204,7 +211,7 @@ impl Engine {
             .map_err(EngineError::network("connect the container's networks"))
     }
 
-    async fn configure(
+    fn configure(
         &self,
         record: &Arc<ContainerRecord>,
         container: &Container,
@@ -254,53 +261,12 @@ impl Engine {
         };
         format!("/{parent}/{}", record.id)
     }
-
-    /// `shim.json`: root file system, stdio and log.
-    async fn shim_config(&self, record: &Arc<ContainerRecord>, container: &Container) -> Result<Value> {
-        let (id, storage) = (record.id.clone(), self.config.storage.clone());
-        let overlay = blocking(move || {
-            let mounts = storage.snapshots().mounts(id.as_str());
-            mounts.map_err(EngineError::storage("find the root file system"))
-        })
-        .await?;
-        let (max_size, max_file) = check::log_limits(&record.host_config)?;
-        let mut log =
-            json!({ "driver": record.host_config.log_config.driver, "path": container.paths.log() });
-        if let Some(size) = max_size {
-            log["maxSize"] = json!(size);
-            log["maxFile"] = json!(max_file.unwrap_or(1));
-        }
-        let mut config = json!({
-            "id": record.id,
-            "rootfs": { "overlay": { "lower": overlay.lower, "upper": overlay.upper, "work": overlay.work, "options": [] } },
-            "terminal": record.config.tty,
-            "openStdin": record.config.open_stdin,
-            "stdinOnce": record.config.stdin_once,
-            "log": log,
-        });
-        let [rows, cols] = record.host_config.console_size;
-        if record.config.tty && rows > 0 && cols > 0 {
-            config["consoleSize"] = json!([rows, cols]);
-        }
-        Ok(config)
-    }
-
-    async fn write_bundle(&self, container: &Container, config: Value, shim: Value) -> Result<()> {
-        let bundle = container.paths.bundle.clone();
-        blocking(move || {
-            for (name, document) in [("config.json", config), ("shim.json", shim)] {
-                let path = bundle.join(name);
-                std::fs::write(&path, document.to_string()).map_err(EngineError::file("write", &path))?;
-            }
-            Ok(())
-        })
-        .await
-    }
 }
 
 struct Prepared {
     identity: Identity,
     devices: Vec<HostDevice>,
+    overlay: OverlayPaths,
 }
 
 struct Joined {
@@ -320,8 +286,17 @@ fn check_startable(container: &Container, lifecycle: &Lifecycle) -> Result<()> {
     }
 }
 
-/// The state of a container whose payload has just been executed.
-fn running(record: &mut ContainerRecord, pid: i32) {
+/// The record of a container whose payload has just been executed.
+pub(crate) fn running(
+    record: &mut ContainerRecord,
+    pid: i32,
+    sandbox: Option<&Sandbox>,
+    known: &[NetworkConfig],
+) {
+    if let Some(sandbox) = sandbox {
+        record.attached = network::attached(record, sandbox, known);
+        record.ports = network::published(&sandbox.published);
+    }
     let probed = Probe::from_config(record.config.healthcheck.as_ref()).is_some();
     let state = &mut record.state;
     state.status = Status::Running;

@@ -1,0 +1,84 @@
+//! The bundle of a container on disk: `config.json` (OCI) and `shim.json` (root file system, stdio, log).
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use storage::OverlayPaths;
+
+use super::check;
+use super::error::{EngineError, Result};
+use super::record::{ContainerRecord, Paths};
+
+/// `shim.json`, as `runtime::shim` reads it.
+///
+/// # Errors
+/// Malformed log options, which the checks of creation would have refused too.
+pub(crate) fn shim_config(record: &ContainerRecord, paths: &Paths, overlay: &OverlayPaths) -> Result<Value> {
+    let (max_size, max_file) = check::log_limits(&record.host_config)?;
+    let mut log = json!({ "driver": record.host_config.log_config.driver, "path": paths.log() });
+    if let Some(size) = max_size {
+        log["maxSize"] = json!(size);
+        log["maxFile"] = json!(max_file.unwrap_or(1));
+    }
+    let mut config = json!({
+        "id": record.id,
+        "rootfs": { "overlay": { "lower": overlay.lower, "upper": overlay.upper, "work": overlay.work, "options": [] } },
+        "terminal": record.config.tty,
+        "openStdin": record.config.open_stdin,
+        "stdinOnce": record.config.stdin_once,
+        "log": log,
+    });
+    let [rows, cols] = record.host_config.console_size;
+    if record.config.tty && rows > 0 && cols > 0 {
+        config["consoleSize"] = json!([rows, cols]);
+    }
+    Ok(config)
+}
+
+/// Writes both documents. The bundle ends with the boot: nothing is synced.
+///
+/// # Errors
+/// A file that cannot be written.
+pub(crate) fn write(bundle: &Path, config: &Value, shim: &Value) -> Result<()> {
+    for (name, document) in [("config.json", config), ("shim.json", shim)] {
+        let path = bundle.join(name);
+        std::fs::write(&path, document.to_string()).map_err(EngineError::file("write", &path))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::check::with_defaults;
+    use crate::engine::record::tests::sample;
+
+    #[test]
+    fn the_shim_learns_of_terminal_and_log_limits() {
+        let mut record = sample();
+        record.host_config = with_defaults(record.host_config);
+        record.host_config.console_size = [24, 80];
+        record
+            .host_config
+            .log_config
+            .config
+            .insert("max-size".into(), "1k".into());
+        let paths = Paths::new("/r".as_ref(), "/run".as_ref(), &record.id);
+        let overlay = OverlayPaths {
+            lower: vec!["/l".into()],
+            upper: "/u".into(),
+            work: "/w".into(),
+        };
+        let config = shim_config(&record, &paths, &overlay).unwrap();
+        assert_eq!(
+            (&config["log"]["maxSize"], &config["log"]["maxFile"]),
+            (&json!(1024), &json!(1))
+        );
+        assert!(config.get("consoleSize").is_none(), "no terminal, no size");
+        record.config.tty = true;
+        assert_eq!(
+            shim_config(&record, &paths, &overlay).unwrap()["consoleSize"],
+            json!([24, 80])
+        );
+    }
+}
