@@ -117,6 +117,11 @@ impl Netd {
         self.run(move |node| node.remove_service(&id)).await
     }
 
+    /// Identifiers of the services that are set.
+    pub fn services(&self) -> Vec<String> {
+        self.read(|node| node.service_ids())
+    }
+
     /// Who holds the port on some address of the host, if anyone: a sandbox, a service or a foreign program.
     pub fn publish_conflict(&self, port: u16, protocol: Protocol) -> Option<String> {
         self.read(|node| node.publish_conflict(port, protocol))

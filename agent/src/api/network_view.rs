@@ -68,7 +68,7 @@ impl Networks {
     pub fn of(app: &App) -> Self {
         let control = app.cluster.control();
         let cluster = control.as_ref().map(manager::Control::networks);
-        let mut all: Vec<Found> = cluster.iter().flatten().map(|network| swarm(network)).collect();
+        let mut all: Vec<Found> = cluster.iter().flatten().map(swarm).collect();
         let here = app.netd.networks();
         // A network that the manager has removed may still carry tasks that stop. Who deploys its stack again must not
         // take it for the one that is to be made (moby#29293).

@@ -206,6 +206,7 @@ fn followed(engine: Arc<Engine>, whose: Whose, options: LogOptions) -> impl Stre
     tokio::spawn(async move {
         let mut events = engine.events();
         let mut known = HashSet::new();
+        let mut options = options;
         loop {
             for (container, task) in engine.tasks().into_iter().filter(|(_, task)| whose.has(task)) {
                 if known.insert(container.clone())
@@ -214,6 +215,8 @@ fn followed(engine: Arc<Engine>, whose: Whose, options: LogOptions) -> impl Stre
                     tokio::spawn(forward(lines, Arc::new(task), sender.clone()));
                 }
             }
+            // Whatever starts from now on is new from its first line.
+            options.tail = None;
             tokio::select! {
                 () = sender.closed() => return,
                 () = next_start(&mut events) => {}

@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::Engine;
 use crate::host::HostFacts;
-use crate::worker::{Worker, WorkerConfig};
+use crate::worker::{self, Worker, WorkerConfig};
 
 pub use address::{AddressError, advertise};
 
@@ -82,6 +82,8 @@ impl Cluster {
         if Manager::exists(&cluster.config.state_dir) {
             let manager = Manager::open(cluster.manager_config().await).await?;
             cluster.begin(manager).await;
+        } else {
+            worker::clean_up(cluster.config.engine.clone(), cluster.config.netd.clone()).await;
         }
         Ok(cluster)
     }

@@ -5,7 +5,7 @@
 //! controllers. A task is withdrawn *before* its stop signal is sent, and [`Directory::withdraw`] returns only when DNS,
 //! virtual addresses and published ports have forgotten it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use netd::{Backend, IngressPort, Netd, Protocol, ServiceEndpoint, ServiceNetwork};
@@ -58,9 +58,11 @@ impl Directory {
         self.netd.remove_service(id).await
     }
 
-    /// Identifiers of the services that the manager has spoken of.
-    pub fn known(&self) -> Vec<ServiceId> {
-        self.lock().keys().cloned().collect()
+    /// Identifiers of the services that the manager has spoken of, or that an earlier process of this agent has set.
+    pub fn known(&self) -> HashSet<ServiceId> {
+        let mut known: HashSet<ServiceId> = self.lock().keys().cloned().collect();
+        known.extend(self.netd.services().into_iter().map(ServiceId::from));
+        known
     }
 
     /// Lets a task of this node receive traffic.

@@ -37,7 +37,6 @@ use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
 use crate::engine::Engine;
-use assignments::Assignments;
 use shared::Shared;
 use tasks::Tasks;
 
@@ -95,14 +94,23 @@ impl Worker {
     /// Ends the session and removes every task with its container, service and network: the node leaves its cluster.
     pub async fn leave(self) {
         self.session.abort();
-        let nothing = Assignments {
-            complete: true,
-            changes: Vec::new(),
-        };
-        session::Sink::apply(&*self.tasks, nothing).await;
-        self.tasks.finished().await;
-        self.tasks.shared.networks.sweep().await;
+        self.tasks.give_up_everything().await;
     }
+}
+
+/// Removes what an earlier process has left of a cluster that this node is no longer part of: it may have died while it
+/// was leaving.
+pub async fn clean_up(engine: Arc<Engine>, netd: Arc<Netd>) {
+    let shared = Shared {
+        engine,
+        directory: directory::Directory::new(netd.clone(), NodeId::default()),
+        files: files::Files::default(),
+        networks: networks::Networks::new(netd),
+        reporter: Arc::default(),
+        hostname: String::new(),
+        drain: Duration::ZERO,
+    };
+    Tasks::new(Arc::new(shared)).give_up_everything().await;
 }
 
 impl Drop for Worker {

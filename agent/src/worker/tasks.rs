@@ -18,7 +18,7 @@ use crate::engine::{ContainerId, RemoveOptions};
 /// The controllers of this node's tasks.
 #[derive(Debug)]
 pub(super) struct Tasks {
-    pub(super) shared: Arc<Shared>,
+    shared: Arc<Shared>,
     running: Mutex<HashMap<TaskId, Running>>,
 }
 
@@ -75,6 +75,17 @@ impl Tasks {
         for (_, running) in self.lock().drain() {
             running.actor.abort();
         }
+    }
+
+    /// As if a manager had said that nothing is assigned to this node; returns when all is gone.
+    pub(super) async fn give_up_everything(&self) {
+        let nothing = Assignments {
+            complete: true,
+            changes: Vec::new(),
+        };
+        session::Sink::apply(self, nothing).await;
+        self.finished().await;
+        self.shared.networks.sweep().await;
     }
 
     async fn assign(&self, task: Task) {
@@ -201,7 +212,7 @@ impl Tasks {
     }
 
     /// Waits for the controllers of removed tasks.
-    pub(super) async fn finished(&self) {
+    async fn finished(&self) {
         let actors: Vec<_> = self.lock().drain().map(|(_, running)| running.actor).collect();
         for actor in actors {
             // A panicked controller has said so already.

@@ -37,6 +37,11 @@ impl Node {
         errors.first()
     }
 
+    /// See [`crate::Netd::services`].
+    pub(crate) fn service_ids(&self) -> Vec<String> {
+        self.services.keys().cloned().collect()
+    }
+
     /// See [`crate::Netd::remove_service`].
     pub(crate) fn remove_service(&mut self, id: &str) -> Result<()> {
         let Some(service) = self.services.remove(id) else {
