@@ -74,6 +74,14 @@ impl Agent {
         Ok(())
     }
 
+    /// Asks the process to end, and waits until it has.
+    pub fn stop(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("the agent does not run")?;
+        kill(Pid::from_raw(process.id().cast_signed()), Signal::SIGTERM)?;
+        process.wait()?;
+        Ok(())
+    }
+
     /// Process identifier of the agent.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Child::id)

@@ -54,6 +54,39 @@ pub fn folder(path: &Path) -> Result<Vec<u8>> {
     Ok(tar.into_inner()?)
 }
 
+/// A context again as an archive that can be added to.
+pub fn reopen(context: &[u8]) -> Result<tar::Builder<Vec<u8>>> {
+    let mut copy = tar::Builder::new(Vec::new());
+    for entry in tar::Archive::new(context).entries()? {
+        let entry = entry?;
+        let mut header = entry.header().clone();
+        let path = entry.path()?.into_owned();
+        match entry.link_name()? {
+            Some(target) => copy.append_link(&mut header, path, target.into_owned())?,
+            None => copy.append_data(&mut header, path, entry)?,
+        }
+    }
+    Ok(copy)
+}
+
+/// Adds a file.
+pub fn add(tar: &mut tar::Builder<Vec<u8>>, name: &str, content: &[u8]) -> Result<()> {
+    append(tar, name, content, 0o644)
+}
+
+/// An archive with one entry whose name no honest program would write.
+pub fn raw_entry(name: &str, content: &[u8]) -> Result<Vec<u8>> {
+    let mut header = tar::Header::new_gnu();
+    let field = &mut header.as_gnu_mut().context("a GNU header")?.name;
+    field[..name.len()].copy_from_slice(name.as_bytes());
+    header.set_size(content.len().try_into()?);
+    header.set_mode(0o644);
+    header.set_cksum();
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append(&header, content)?;
+    Ok(tar.into_inner()?)
+}
+
 const TOOLS: &[&str] = &[
     "sh", "true", "false", "echo", "cat", "ls", "id", "sleep", "env", "hostname", "mount", "grep", "seq",
     "touch", "rm", "mkdir", "head", "tail", "wc", "nc", "httpd", "wget", "nslookup", "ip", "ps", "kill",

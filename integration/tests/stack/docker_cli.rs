@@ -1,0 +1,147 @@
+//! The stock docker command line works against the agent unchanged, and ours prints the same tables. Where the machine
+//! has no docker 28, the same calls are made by the other tests in raw HTTP.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use integration::{Agent, agent};
+
+struct Docker<'a> {
+    agent: &'a Agent,
+    program: &'static std::path::Path,
+    config: tempfile::TempDir,
+}
+
+impl<'a> Docker<'a> {
+    fn new(agent: &'a Agent) -> Result<Option<Self>> {
+        let Some(program) = agent::docker() else {
+            println!("this machine has no docker 28");
+            return Ok(None);
+        };
+        let config = tempfile::Builder::new().prefix("shoal-test-docker-").tempdir()?;
+        Ok(Some(Self {
+            agent,
+            program,
+            config,
+        }))
+    }
+
+    fn run(&self, words: &[&str]) -> Result<String> {
+        let mut command = Command::new(self.program);
+        command
+            .args(words)
+            .env("DOCKER_HOST", format!("unix://{}", self.agent.socket().display()));
+        command
+            .env("DOCKER_CONFIG", self.config.path())
+            .env_remove("DOCKER_CONTEXT")
+            .env("DOCKER_CLI_HINTS", "false");
+        let output = self.agent.host.enter(|| command.output())?.context("docker")?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "docker {}: {}{error}",
+            words.join(" "),
+            String::from_utf8_lossy(&output.stdout)
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+}
+
+#[test]
+fn docker_drives_containers() -> Result<()> {
+    let agent = Agent::start()?;
+    agent.build_busybox()?;
+    let Some(docker) = Docker::new(&agent)? else {
+        return Ok(());
+    };
+    assert_eq!(docker.run(&["run", "--rm", "bb", "echo", "hi"])?, "hi\n");
+    docker.run(&[
+        "run", "-d", "--name", "box", "-p", "8081:80", "-e", "A=b", "bb", "sleep", "1000",
+    ])?;
+    assert_eq!(docker.run(&["exec", "box", "sh", "-c", "echo $A"])?, "b\n");
+    assert!(
+        docker
+            .run(&[
+                "inspect",
+                "-f",
+                "{{.State.Status}} {{.NetworkSettings.IPAddress}}",
+                "box"
+            ])?
+            .starts_with("running ")
+    );
+    for words in [
+        &["version"][..],
+        &["info"],
+        &["top", "box"],
+        &["image", "inspect", "bb"],
+        &["network", "inspect", "bridge"],
+        &["volume", "create", "v"],
+        &["system", "df"],
+    ] {
+        docker.run(words)?;
+    }
+    docker.run(&["stop", "-t", "1", "box"])?;
+    docker.run(&["rm", "box"])?;
+    Ok(())
+}
+
+#[test]
+fn docker_drives_a_stack_and_both_print_the_same() -> Result<()> {
+    let agent = Agent::start()?;
+    agent.build_busybox()?;
+    let Some(docker) = Docker::new(&agent)? else {
+        return Ok(());
+    };
+    docker.run(&["swarm", "init", "--advertise-addr", "127.0.0.1"])?;
+    let file = agent.host.directory().join("stack.yml");
+    std::fs::write(
+        &file,
+        "services:\n  web:\n    image: bb\n    command: sleep 1000\n    ports: ['8082:80']\n    deploy: {replicas: 2}\n    volumes: ['data:/data']\n  job:\n    image: bb\n    command: sleep 1000\nvolumes:\n  data:\n",
+    )?;
+    docker.run(&["stack", "deploy", "-c", file.to_str().context("a path")?, "s"])?;
+    agent.wait_running("s_web", 2)?;
+    agent.wait_running("s_job", 1)?;
+    for words in [
+        &["service", "ls"][..],
+        &["stack", "ls"],
+        &["stack", "services", "s"],
+        &["stack", "ps", "s"],
+        &["service", "ps", "s_web"],
+        &["node", "ls"],
+        &["volume", "ls"],
+        &["network", "ls"],
+        &["image", "ls"],
+        &["ps", "--no-trunc"],
+        &["secret", "ls"],
+        &["config", "ls"],
+    ] {
+        let (theirs, ours) = (docker.run(words)?, agent.cli_ok(words)?);
+        assert_eq!(clean(&ours), clean(&theirs), "{words:?}");
+    }
+    docker.run(&["service", "scale", "-d", "s_web=1"])?;
+    agent.wait_running("s_web", 1)?;
+    docker.run(&["stack", "rm", "s"])?;
+    assert!(
+        docker.run(&["volume", "ls", "-q"])?.contains("s_data"),
+        "volumes stay"
+    );
+    docker.run(&["swarm", "leave", "--force"])?;
+    Ok(())
+}
+
+/// Without blanks at the ends of lines, and without how many seconds ago something was: the clock goes on between two
+/// commands.
+fn clean(table: &str) -> String {
+    let line = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let kept = words.iter().enumerate().filter(|(index, word)| {
+            let next = words.get(index + 1).copied().unwrap_or_default();
+            !(word.parse::<u32>().is_ok() && ["second", "seconds", "minutes"].contains(&next))
+        });
+        kept.map(|(_, word)| *word)
+            .collect::<Vec<_>>()
+            .join(" ")
+            .replace("seconds", "second")
+    };
+    table.lines().map(line).collect::<Vec<_>>().join("\n")
+}

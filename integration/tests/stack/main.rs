@@ -1,0 +1,10 @@
+//! Black-box tests of one node: the real binaries, as root, on the real kernel.
+
+mod bad_input;
+mod containers;
+mod docker_cli;
+mod example;
+mod images;
+mod recovery;
+mod services;
+mod two_agents;
