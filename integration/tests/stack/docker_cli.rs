@@ -75,7 +75,7 @@ fn docker_drives_containers() -> Result<()> {
         &["top", "box"],
         &["image", "inspect", "bb"],
         &["network", "inspect", "bridge"],
-        &["volume", "create", "v"],
+        &["volume", "create", "vol"],
         &["system", "df"],
     ] {
         docker.run(words)?;

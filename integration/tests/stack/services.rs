@@ -32,6 +32,8 @@ fn a_service_is_scaled_up_down_and_to_nothing() -> Result<()> {
         "web",
         "--replicas",
         "3",
+        "--stop-grace-period",
+        "1s",
         "bb",
         "sleep",
         "1000",
@@ -70,6 +72,8 @@ fn a_killed_container_is_replaced() -> Result<()> {
         "web",
         "--restart-delay",
         "100ms",
+        "--stop-grace-period",
+        "1s",
         "bb",
         "sleep",
         "1000",
@@ -103,6 +107,8 @@ fn an_update_rolls_and_a_rollback_returns() -> Result<()> {
         "200ms",
         "--env",
         "V=1",
+        "--stop-grace-period",
+        "1s",
         "bb",
         "sleep",
         "1000",
@@ -142,6 +148,8 @@ fn a_failing_update_goes_back_by_itself() -> Result<()> {
         "1s",
         "--restart-delay",
         "100ms",
+        "--stop-grace-period",
+        "1s",
         "bb",
         "sleep",
         "1000",
@@ -257,7 +265,7 @@ fn a_service_s_name_is_one_address_before_all_tasks() -> Result<()> {
         serve,
     ])?;
     agent.wait_running("web", 3)?;
-    let ask = "for i in $(seq 40); do wget -q -T 2 -O - http://web/ || echo failed; done";
+    let ask = "for i in $(seq 40); do wget -q -O - http://web/ || echo failed; done";
     let names = agent.cli_ok(&["run", "--rm", "--network", "net", "bb", "sh", "-c", ask])?;
     assert!(!names.contains("failed"), "{names}");
     let distinct: std::collections::BTreeSet<&str> = names.lines().collect();
@@ -415,6 +423,8 @@ fn one_task_runs_on_the_node_of_a_global_service() -> Result<()> {
         "everywhere",
         "--mode",
         "global",
+        "--stop-grace-period",
+        "1s",
         "bb",
         "sleep",
         "1000",

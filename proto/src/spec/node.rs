@@ -40,3 +40,18 @@ api_struct! {
         pub availability: Availability,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_always_said() {
+        let spec = serde_json::to_value(NodeSpec::default()).unwrap();
+        assert_eq!(
+            (&spec["Role"], &spec["Availability"]),
+            (&"worker".into(), &"active".into())
+        );
+        assert!(spec.get("Labels").is_none(), "what is empty is left out");
+    }
+}
