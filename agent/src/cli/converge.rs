@@ -18,11 +18,28 @@ const PATIENCE: usize = 3;
 /// What the server is asked between two looks; it has no event per task (Docker API, section Events).
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// What the services are on their way to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// The newest spec; to be back at the one before is a failure.
+    Update,
+    /// The spec before the newest.
+    Rollback,
+}
+
 /// Waits until every service has all its tasks running, of its newest spec, and no update under way.
 ///
 /// # Errors
 /// An update that was paused or rolled back, or tasks that fail again and again: names the task and its error.
 pub(crate) async fn wait(client: &Client, services: &[String]) -> Result<()> {
+    reach(client, services, Goal::Update).await
+}
+
+/// Waits until every service has reached its goal.
+///
+/// # Errors
+/// As [`wait`]; a rollback that has come to its end is none if it was the goal.
+pub(crate) async fn reach(client: &Client, services: &[String], goal: Goal) -> Result<()> {
     let mut screen = Screen::new();
     let mut failures: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut open: Vec<String> = services.to_vec();
@@ -31,7 +48,7 @@ pub(crate) async fn wait(client: &Client, services: &[String]) -> Result<()> {
         for id in open {
             let view = View::fetch(client, &id).await?;
             screen.show(&view);
-            if let Some(problem) = view.problem(failures.entry(id.clone()).or_default()) {
+            if let Some(problem) = view.problem(goal, failures.entry(id.clone()).or_default()) {
                 screen.end();
                 bail!("{problem}");
             }
@@ -99,17 +116,20 @@ impl View {
     }
 
     /// What will not get better by waiting.
-    fn problem(&self, seen: &mut Vec<String>) -> Option<String> {
+    fn problem(&self, goal: Goal, seen: &mut Vec<String>) -> Option<String> {
         let name = &self.service.spec.name;
         if let Some(status) = &self.service.update_status {
             match status.state {
                 UpdateState::Paused | UpdateState::RollbackPaused => {
                     return Some(format!("service {name}: update paused: {}", status.message));
                 }
-                UpdateState::RollbackCompleted => {
+                UpdateState::RollbackCompleted if goal == Goal::Update => {
                     return Some(format!("service {name}: rolled back: {}", status.message));
                 }
-                UpdateState::Updating | UpdateState::Completed | UpdateState::RollbackStarted => {}
+                UpdateState::Updating
+                | UpdateState::Completed
+                | UpdateState::RollbackStarted
+                | UpdateState::RollbackCompleted => {}
             }
         }
         for task in self.tasks.iter().filter(|task| {

@@ -294,7 +294,7 @@ async fn rollback(client: &Client, name: &str, detach: bool) -> Result<()> {
     if detach {
         Ok(())
     } else {
-        converge::wait(client, &[text(&service["ID"])]).await
+        converge::reach(client, &[text(&service["ID"])], converge::Goal::Rollback).await
     }
 }
 

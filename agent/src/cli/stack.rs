@@ -403,7 +403,7 @@ pub(crate) async fn services(client: &Client, stack: &str) -> Result<Vec<Service
         .await
 }
 
-fn label(stack: &str) -> String {
+pub(crate) fn label(stack: &str) -> String {
     format!("{NAMESPACE}={stack}")
 }
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::client::Client;
+use super::client::{Client, query};
 use super::image::BuildRequest;
 use super::{converge, service, stack};
 use crate::compose::{self, Stack};
@@ -182,7 +182,7 @@ impl Started {
         let removed = match &self.stack {
             Some((client, name)) => {
                 let removed = stack::remove(client, name).await;
-                wait_gone(client).await;
+                wait_gone(client, name).await;
                 removed
             }
             None => Ok(()),
@@ -198,10 +198,15 @@ impl Started {
     }
 }
 
-/// The agent takes its network along when it ends, if no container is left.
-async fn wait_gone(client: &Client) {
+/// Nothing of the stack shall wait on the disk for the agent's next start.
+async fn wait_gone(client: &Client, stack: &str) {
+    let filters = json!({"label": [stack::label(stack)]}).to_string();
+    let path = format!(
+        "/containers/json{}",
+        query(&[("all", "1"), ("filters", &filters)])
+    );
     for _ in 0..300 {
-        match client.get("/containers/json").await {
+        match client.get(&path).await {
             Ok(list) if list.as_array().is_some_and(|list| !list.is_empty()) => {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
@@ -260,7 +265,7 @@ async fn swarm(client: &Client) -> Result<()> {
     match info["Swarm"]["LocalNodeState"].as_str().unwrap_or("inactive") {
         "active" => Ok(()),
         "inactive" => {
-            let body = json!({"ListenAddr": "127.0.0.1:2377", "AdvertiseAddr": "127.0.0.1:2377", "Spec": {}});
+            let body = json!({"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "127.0.0.1:2377", "Spec": {}});
             client
                 .post("/swarm/init", &body)
                 .await
