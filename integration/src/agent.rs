@@ -33,7 +33,7 @@ impl Agent {
     /// Starts an agent on a new host and makes it a swarm of one node.
     pub fn start_swarm() -> Result<Self> {
         let agent = Self::start()?;
-        let body = json!({"ListenAddr": "127.0.0.1:2377", "AdvertiseAddr": "127.0.0.1:2377"});
+        let body = json!({"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "127.0.0.1:2377"});
         agent.post("/swarm/init", &body)?;
         Ok(agent)
     }

@@ -242,13 +242,10 @@ fn networks_join_containers_by_name_and_keep_others_out() -> Result<()> {
             "--network",
             network,
             "bb",
-            "timeout",
-            "3",
-            "wget",
-            "-q",
-            "-O",
-            "-",
-            &format!("http://{host}/"),
+            "sh",
+            "-c",
+            // Not as process 1, which no signal of `timeout` would end.
+            &format!("timeout 3 wget -q -O - http://{host}/; exit $?"),
         ])
     };
     eventually("the server is found by name", || {

@@ -73,10 +73,10 @@ fn the_example_from_nothing() -> Result<()> {
     assert_eq!(ask(&agent, 8000, 60)?.0.len(), 5);
     agent.cli_ok(&["service", "scale", "counter_web=0"])?;
     agent.wait_running("counter_web", 0)?;
-    assert!(
-        agent.host.get("127.0.0.1:8000", "/").is_err(),
-        "nobody is there to answer"
-    );
+    eventually("nobody is there to answer", || {
+        ensure!(agent.host.get("127.0.0.1:8000", "/").is_err(), "somebody answers");
+        Ok(())
+    })?;
     agent.cli_ok(&["service", "scale", "counter_web=3"])?;
     assert!(ask(&agent, 8000, 5)?.1 > count);
 

@@ -80,7 +80,7 @@ fn what_ends_while_the_agent_is_dead_has_its_exit_code() -> Result<()> {
     agent.build_busybox()?;
     for (name, script) in [
         ("seven", "sleep 1; echo last words; exit 7"),
-        ("shot", "sleep 1; kill -9 $$"),
+        ("shot", "sleep 1; sh -c 'kill -9 $$'; exit $?"),
     ] {
         agent.cli_ok(&["run", "-d", "--name", name, "bb", "sh", "-c", script])?;
     }
