@@ -3,6 +3,7 @@
 //! Order of start is order of dependence; stopping the daemon stops no container.
 
 use std::fs;
+use std::io::{IsTerminal, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,6 +70,7 @@ async fn serve(options: RunOptions) -> anyhow::Result<()> {
     if let Err(error) = app.netd.shutdown(true).await {
         tracing::warn!("the network did not end cleanly: {error}");
     }
+    app.engine.remove_empty_cgroup();
     outcome
 }
 
@@ -136,9 +138,10 @@ fn runtime_binary(options: &RunOptions) -> anyhow::Result<PathBuf> {
 fn set_up_tracing() {
     let filter =
         EnvFilter::try_from_env("AGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
-    // A second subscriber (`agent up` runs the daemon in process) is not an error.
+    // A second subscriber is not an error.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .try_init();
 }
@@ -168,7 +171,6 @@ fn lock_directory(directory: &Path, name: &str) -> anyhow::Result<Flock<fs::File
         );
     };
     lock.set_len(0)?;
-    use std::io::Write;
     writeln!(&*lock, "{}", std::process::id()).with_context(|| format!("write {}", path.display()))?;
     Ok(lock)
 }

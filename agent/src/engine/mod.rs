@@ -19,6 +19,7 @@ pub mod health;
 pub mod id;
 mod inspect;
 mod kill;
+mod leave;
 mod list;
 mod logs;
 pub mod merge;
