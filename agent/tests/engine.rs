@@ -158,7 +158,7 @@ fn exec_runs_as_asked_and_tells_its_code() {
             let (code, text) = exec(&engine, "host", "app", &["id"]).await;
             assert_eq!(
                 (code, text.trim()),
-                (0, "uid=1000(app) gid=1001 groups=10(wheel)")
+                (0, "uid=1000(app) gid=1001 groups=10(wheel),1001")
             );
             assert_eq!(exec(&engine, "host", "", &["sh", "-c", "exit 5"]).await.0, 5);
             let (code, text) = exec(&engine, "host", "", &["nosuch"]).await;
