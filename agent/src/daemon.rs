@@ -7,6 +7,7 @@ use std::io::{IsTerminal, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -23,6 +24,7 @@ use crate::cluster::{Cluster, ClusterConfig};
 use crate::engine::{Engine, EngineConfig};
 use crate::host::HostFacts;
 use crate::local_network::ensure_default;
+use crate::open_files;
 
 const DEFAULT_ROOT: &str = "/var/lib/shoal";
 
@@ -43,6 +45,9 @@ pub struct RunOptions {
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn run(mut options: RunOptions) -> anyhow::Result<()> {
     set_up_tracing();
+    if let Err(error) = open_files::raise() {
+        tracing::warn!("raise the limit of open files: {error}");
+    }
     // What is mounted and recorded outlives this process and its working directory.
     options.root = std::path::absolute(&options.root).context("find the root directory")?;
     options.run_dir = std::path::absolute(&options.run_dir).context("find the run directory")?;
@@ -163,7 +168,7 @@ fn lock_directory(directory: &Path, name: &str) -> anyhow::Result<Flock<fs::File
         .write(true)
         .open(&path);
     let file = file.with_context(|| format!("open {}", path.display()))?;
-    let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
+    let Some(lock) = take(file) else {
         bail!(
             "another agent uses {} (its lock is {})",
             directory.display(),
@@ -173,6 +178,19 @@ fn lock_directory(directory: &Path, name: &str) -> anyhow::Result<Flock<fs::File
     lock.set_len(0)?;
     writeln!(&*lock, "{}", std::process::id()).with_context(|| format!("write {}", path.display()))?;
     Ok(lock)
+}
+
+/// A daemon that was killed holds its lock until the kernel is through with it, so a taken lock is waited for a while.
+fn take(file: fs::File) -> Option<Flock<fs::File>> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => return Some(lock),
+        Err((file, _)) => file,
+    };
+    let (sender, taken) = std::sync::mpsc::channel();
+    // If it waits for longer than we do, the process ends and this thread with it.
+    std::thread::spawn(move || sender.send(Flock::lock(file, FlockArg::LockExclusive)));
+    taken.recv_timeout(PATIENCE).ok()?.ok()
 }
 
 fn listen(socket: &Path) -> anyhow::Result<UnixListener> {

@@ -11,4 +11,5 @@ pub mod daemon;
 pub mod engine;
 pub mod host;
 pub mod local_network;
+pub mod open_files;
 pub mod worker;

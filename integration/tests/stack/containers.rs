@@ -59,6 +59,12 @@ fn a_container_is_alone_and_limited() -> Result<()> {
     assert!(!other.status.success());
     let read_only = agent.cli(&["run", "--rm", "--read-only", "bb", "touch", "/x"])?;
     assert!(String::from_utf8_lossy(&read_only.stderr).contains("Read-only file system"));
+    // The daemon's own limit of open files is not the container's.
+    let own = agent
+        .host
+        .enter(|| nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE))??;
+    let files = agent.cli_ok(&["run", "--rm", "bb", "sh", "-c", "ulimit -n"])?;
+    assert_eq!(files.trim(), own.0.to_string());
     // A limit that bites: the memory of dd's buffer does not fit.
     let big = agent.cli(&[
         "run",

@@ -11,6 +11,7 @@ use crate::engine::error::Result;
 use crate::engine::mounts::clean_path;
 use crate::engine::record::ContainerRecord;
 use crate::engine::users::Identity;
+use crate::open_files;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -123,14 +124,21 @@ fn capabilities(caps: &CapabilitySet) -> Value {
 }
 
 fn rlimits(ulimits: &[Ulimit]) -> Option<Value> {
-    let limits: Vec<Value> = ulimits
+    let mut limits: Vec<Value> = ulimits
         .iter()
         .filter_map(|limit| {
             let kind = rlimit_name(&limit.name)?;
             Some(json!({ "type": kind, "hard": unlimited(limit.hard), "soft": unlimited(limit.soft) }))
         })
         .collect();
+    if let (Some((soft, hard)), false) = (open_files::started_with(), has_open_files(ulimits)) {
+        limits.push(json!({ "type": "RLIMIT_NOFILE", "hard": hard, "soft": soft }));
+    }
     (!limits.is_empty()).then(|| json!(limits))
+}
+
+fn has_open_files(ulimits: &[Ulimit]) -> bool {
+    ulimits.iter().any(|limit| limit.name == "nofile")
 }
 
 /// -1 is RLIM_INFINITY, all bits set (getrlimit(2)).
