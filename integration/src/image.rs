@@ -62,7 +62,7 @@ pub fn reopen(context: &[u8]) -> Result<tar::Builder<Vec<u8>>> {
         let mut header = entry.header().clone();
         let path = entry.path()?.into_owned();
         match entry.link_name()? {
-            Some(target) => copy.append_link(&mut header, path, target.into_owned())?,
+            Some(target) => copy.append_link(&mut header, path, &target)?,
             None => copy.append_data(&mut header, path, entry)?,
         }
     }
