@@ -1,3 +1,5 @@
+//! Services that wait for others: the label `shoal.depends_on`.
+
 use std::time::Duration;
 
 use proto::{ServiceSpec, TaskState};

@@ -1,3 +1,5 @@
+//! Nodes that are drained, paused, lost, changed, or missing.
+
 use proto::TaskState;
 use proto::object::NodeState;
 use proto::spec::{Availability, Placement, Reservations, ResourceRequirements};

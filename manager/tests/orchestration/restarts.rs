@@ -1,3 +1,5 @@
+//! Restart policies: conditions, delays, attempts and windows.
+
 use std::time::Duration;
 
 use proto::TaskState;

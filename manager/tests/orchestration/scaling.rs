@@ -1,3 +1,5 @@
+//! How many tasks a service has and where: replicated, global, and jobs.
+
 use proto::spec::ServiceMode;
 
 use super::harness::{Cluster, add_node, service, settle};

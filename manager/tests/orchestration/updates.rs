@@ -1,3 +1,5 @@
+//! Rolling updates: order, parallelism, failures and the way back.
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Profiles and what their programs answer, run in an interpreter.
+
 use super::abi::{Abi, X32_BIT, lookup};
 use super::vm::{Call, run};
 use super::*;

@@ -1,3 +1,5 @@
+//! What is refused at creation, by which words, and which defaults are filled in.
+
 use super::*;
 use crate::api::types::host_config::LogConfig;
 

@@ -1,3 +1,5 @@
+//! Names of images as people write them, files that are put in, and bind sources that are missing.
+
 use super::*;
 
 #[test]

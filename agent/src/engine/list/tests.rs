@@ -1,3 +1,5 @@
+//! Rows of `ps`: durations, status texts and filters.
+
 use super::*;
 use crate::engine::record::tests::sample;
 use crate::engine::state::Health;

@@ -1,3 +1,5 @@
+//! Reading and following log files that grow, rotate and end.
+
 use super::reader::Position;
 use super::*;
 use crate::engine::state::ContainerState;

@@ -1,3 +1,5 @@
+//! Mounts in their short and long forms, their order, and what is refused.
+
 use super::*;
 use crate::api::types::config::Empty;
 use crate::api::types::host_config::TmpfsOptions;

@@ -1,3 +1,5 @@
+//! What a container asks of netd, and how the answer looks in Docker's words.
+
 use super::*;
 use crate::api::types::network_settings::EndpointIpamConfig;
 use crate::engine::record::tests::sample;

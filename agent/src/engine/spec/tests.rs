@@ -1,3 +1,5 @@
+//! The OCI configuration of a container, read back through the specification's types.
+
 use super::*;
 use crate::api::types::host_config::HostConfig;
 use crate::engine::check::with_defaults;
