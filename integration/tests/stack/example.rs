@@ -3,9 +3,17 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use integration::{Agent, binaries, eventually, workspace};
+
+/// The example is prepared in its own folder, so one test at a time does.
+static FOLDER: Mutex<()> = Mutex::new(());
+
+fn folder() -> MutexGuard<'static, ()> {
+    FOLDER.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn up(agent: &Agent, words: &[&str]) -> Result<Output> {
     let mut command = Command::new(binaries().join("agent"));
@@ -44,6 +52,7 @@ fn parse(answer: &str) -> Option<(String, u64)> {
 
 #[test]
 fn the_example_from_nothing() -> Result<()> {
+    let _alone = folder();
     let agent = Agent::start()?;
     let output = up(&agent, &["--detach"])?;
     let said = String::from_utf8_lossy(&output.stdout);
@@ -106,6 +115,7 @@ fn the_example_from_nothing() -> Result<()> {
 
 #[test]
 fn up_in_the_foreground_ends_with_what_it_started() -> Result<()> {
+    let _alone = folder();
     // A host without an agent: `up` starts one itself.
     let mut agent = Agent::start()?;
     agent.stop()?;
