@@ -1,9 +1,9 @@
 //! Waiting until services are what they shall be, and saying how it goes: a bar per service on a terminal, a line per
 //! change otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -17,6 +17,8 @@ use super::client::{Client, query};
 const PATIENCE: usize = 3;
 /// What the server is asked between two looks; it has no event per task (Docker API, section Events).
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long tasks without a healthcheck have to run before they count as up.
+const STEADY: Duration = Duration::from_secs(1);
 
 /// What the services are on their way to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +44,7 @@ pub(crate) async fn wait(client: &Client, services: &[String]) -> Result<()> {
 pub(crate) async fn reach(client: &Client, services: &[String], goal: Goal) -> Result<()> {
     let mut screen = Screen::new();
     let mut failures: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut runs: BTreeMap<String, Steady> = BTreeMap::new();
     let mut open: Vec<String> = services.to_vec();
     while !open.is_empty() {
         let mut still = Vec::new();
@@ -52,7 +55,8 @@ pub(crate) async fn reach(client: &Client, services: &[String], goal: Goal) -> R
                 screen.end();
                 bail!("{problem}");
             }
-            if !view.is_done() {
+            let steady = runs.entry(id.clone()).or_default().is(&view);
+            if !steady {
                 still.push(id);
             }
         }
@@ -63,6 +67,27 @@ pub(crate) async fn reach(client: &Client, services: &[String], goal: Goal) -> R
     }
     screen.end();
     Ok(())
+}
+
+/// Since when the same tasks have been there. A program that ends at once runs too, for a moment.
+#[derive(Default)]
+struct Steady {
+    tasks: BTreeSet<String>,
+    since: Option<Instant>,
+}
+
+impl Steady {
+    fn is(&mut self, view: &View) -> bool {
+        let tasks: BTreeSet<String> = view.running().map(|task| task.id.to_string()).collect();
+        if self.since.is_none() || tasks != self.tasks {
+            *self = Self {
+                tasks,
+                since: Some(Instant::now()),
+            };
+        }
+        let long_enough = self.since.is_some_and(|since| since.elapsed() >= STEADY);
+        view.is_done() && (long_enough || view.is_sure() || self.tasks.is_empty())
+    }
 }
 
 struct View {
@@ -93,6 +118,20 @@ impl View {
 
     /// Tasks of the newest spec that are there.
     fn there(&self) -> u64 {
+        self.running().count() as u64
+    }
+
+    /// Its tasks say themselves when they are up (`running` comes after `healthy`), or that they are through.
+    fn is_sure(&self) -> bool {
+        let container = &self.service.spec.task_template.container_spec;
+        self.service.spec.mode.is_job()
+            || container
+                .as_ref()
+                .and_then(|spec| spec.healthcheck.as_ref())
+                .is_some_and(|check| check.test.first().is_some_and(|kind| kind != "NONE"))
+    }
+
+    fn running(&self) -> impl Iterator<Item = &Task> {
         let goal = |task: &&Task| {
             let job = self.service.spec.mode.is_job();
             let well = if job {
@@ -102,7 +141,7 @@ impl View {
             };
             task.status.state == well && (job || task.desired_state == TaskState::Running)
         };
-        self.tasks.iter().filter(goal).count() as u64
+        self.tasks.iter().filter(goal)
     }
 
     fn is_done(&self) -> bool {
