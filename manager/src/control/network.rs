@@ -123,14 +123,19 @@ fn refuse_while_in_use(tx: &impl Reader, network: &Network) -> Result<()> {
             services.iter().map(|service| service.spec.name.clone()).collect(),
         ));
     }
-    // Tasks that only have to stop do not hold the network: a stack can be removed in one go.
-    let tasks = tx.by_key::<Task>(key).into_iter();
-    let alive =
-        tasks.filter(|t| t.desired_state <= TaskState::Running && t.status.state <= TaskState::Running);
-    let users: Vec<_> = alive.map(|task| task.name()).collect();
+    let mut tasks = tx.by_key::<Task>(key);
+    tasks.retain(|task| holds(tx, task));
+    let users: Vec<_> = tasks.iter().map(|task| task.name()).collect();
     if users.is_empty() {
         Ok(())
     } else {
         Err(in_use(Kind::Task, users))
     }
+}
+
+/// Tasks that only have to stop do not hold a network, nor do those of a removed service, which nobody has told to stop
+/// yet: a stack can be removed in one go.
+fn holds(tx: &impl Reader, task: &Task) -> bool {
+    let orphan = !task.service_id.as_str().is_empty() && tx.get::<Service>(&task.service_id).is_none();
+    task.desired_state <= TaskState::Running && task.status.state <= TaskState::Running && !orphan
 }

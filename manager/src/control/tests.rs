@@ -336,6 +336,30 @@ async fn a_running_task_holds_its_network_and_a_stopping_one_does_not() {
 }
 
 #[tokio::test]
+async fn a_task_of_a_removed_service_does_not_hold_its_network() {
+    let control = control();
+    let network = control.create_network(network("front", "")).await.unwrap();
+    let service = control.create_service(spec("web")).await.unwrap();
+    let attachment = proto::object::NetworkAttachment {
+        network: Network::clone(&network),
+        ..Default::default()
+    };
+    let task = Task {
+        id: "t".into(),
+        service_id: service.id.clone(),
+        service_name: "web".into(),
+        slot: 1,
+        networks_attachments: vec![attachment],
+        desired_state: TaskState::Running,
+        ..Task::default()
+    };
+    control.store.update(|tx| tx.create(task)).await.unwrap();
+    assert!(control.remove_network("front").await.is_err());
+    control.remove_service("web").await.unwrap();
+    control.remove_network("front").await.unwrap();
+}
+
+#[tokio::test]
 async fn subnets_of_networks_never_overlap() {
     let control = control();
     control.create_network(network("a", "10.5.0.0/16")).await.unwrap();
