@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod mount;
 pub mod namespace;
 pub mod netns;
+pub mod overlay;
 pub mod process;
 pub mod seccomp;
 pub mod signal;

@@ -14,7 +14,6 @@ mod dev;
 mod masks;
 pub(crate) mod options;
 mod overlay;
-mod overlay_legacy;
 pub(crate) mod path;
 mod plan;
 mod sources;
@@ -105,11 +104,6 @@ impl Error {
             path: path.into(),
             source: source.into(),
         }
-    }
-
-    /// Whether a filesystem does not know an option (`EINVAL` of fsconfig(2)).
-    fn is_unknown_option(&self) -> bool {
-        matches!(self, Self::Filesystem { source, .. } if source.raw_os_error() == Some(libc::EINVAL))
     }
 
     fn refused(path: impl Into<PathBuf>, reason: &'static str) -> Self {

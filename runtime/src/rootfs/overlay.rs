@@ -1,29 +1,27 @@
 //! The overlay root, through the new mount API: one `lowerdir+` per layer, so that the number of layers is bounded by
-//! overlayfs (500) and not by the page that mount(2) has for its options.
+//! overlayfs (500) and not by the page that mount(2) has for its options. Linux before 6.8 has only the latter.
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
-    fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen,
 };
+use sys::overlay::{Overlay, mount_in_one, takes_layers_one_by_one};
 
-use super::{Error, overlay_legacy as legacy};
+use super::Error;
 use crate::container::OverlayMount;
 
 /// Mounts `overlay`, detached: it becomes visible where init attaches it, nowhere else.
 pub(crate) fn mount(overlay: &OverlayMount) -> Result<OwnedFd, Error> {
+    if !takes_layers_one_by_one() {
+        return mount_older(overlay);
+    }
     let context = Context::open("overlay")?;
     context.set("source", Some("overlay"))?;
-    for (index, layer) in overlay.lower.iter().enumerate() {
-        match context.set_path("lowerdir+", layer) {
-            // The option itself, not the layer, is unknown to this kernel.
-            Err(error) if index == 0 && layer.is_dir() && error.is_unknown_option() => {
-                return legacy::mount_legacy(overlay).map_err(|source| context.error(None, source));
-            }
-            set => set?,
-        }
+    for layer in &overlay.lower {
+        context.set_path("lowerdir+", layer)?;
     }
     if let Some(upper) = &overlay.upper {
         context.set_path("upperdir", upper)?;
@@ -38,6 +36,22 @@ pub(crate) fn mount(overlay: &OverlayMount) -> Result<OwnedFd, Error> {
         }
     }
     context.mount(MountAttrFlags::empty())
+}
+
+fn mount_older(overlay: &OverlayMount) -> Result<OwnedFd, Error> {
+    let mount = Overlay {
+        lower: &overlay.lower,
+        upper: overlay.upper.as_deref(),
+        work: overlay.work.as_deref(),
+        options: &overlay.options,
+        flags: MountFlags::empty(),
+    };
+    mount_in_one(&mount).map_err(|source| Error::Filesystem {
+        fstype: "overlay".to_owned(),
+        option: None,
+        log: String::new(),
+        source,
+    })
 }
 
 /// A filesystem that is being configured (`fsopen(2)`).
