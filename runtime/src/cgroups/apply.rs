@@ -12,7 +12,8 @@ use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
 
 use super::layout::Hierarchy;
-use super::{Directory, Error, Layout, Plan, Version, procs};
+use super::plan::{Otherwise, Write};
+use super::{Directory, Error, Layout, Plan, Version, delegation, procs};
 use crate::rootfs::path::names;
 
 /// How long [`remove`] waits for killed processes to leave.
@@ -60,7 +61,7 @@ pub(crate) fn create(layout: &Layout, path: &Path, plan: &Plan) -> Result<Cgroup
             Ok(opened)
         });
     let outcome = made.and_then(|opened| {
-        enable_controllers(layout, &names, plan)?;
+        delegation::enable(layout, &names, plan)?;
         write_all(plan, &directories, &opened)?;
         Ok(opened)
     });
@@ -163,11 +164,11 @@ fn inherit_cpuset(mount: &Path, names: &[&OsStr]) -> Result<(), Error> {
     Ok(())
 }
 
-fn read(path: &Path) -> Result<String, Error> {
+pub(super) fn read(path: &Path) -> Result<String, Error> {
     fs::read_to_string(path).map_err(|error| Error::file("read", path, error))
 }
 
-fn write(path: &Path, value: &str) -> Result<(), Error> {
+pub(super) fn write(path: &Path, value: &str) -> Result<(), Error> {
     write_to(&open_for_writing(path)?, path, value)
 }
 
@@ -187,42 +188,13 @@ fn write_to(file: &OwnedFd, path: &Path, value: &str) -> Result<(), Error> {
         })
 }
 
-/// On v2 a directory has the files of a controller only if its parent passes the controller on.
-fn enable_controllers(layout: &Layout, names: &[&OsStr], plan: &Plan) -> Result<(), Error> {
-    let Some(hierarchy) = layout.unified().map(|index| &layout.hierarchies[index]) else {
-        return Ok(());
-    };
-    let mut needed: Vec<&str> = plan
-        .writes
-        .iter()
-        .filter_map(|write| write.files[0].split('.').next())
-        .chain(["cpu", "memory", "pids", "io"])
-        .collect();
-    needed.sort_unstable();
-    needed.dedup();
-    let available = read(&hierarchy.mount.join("cgroup.controllers"))?;
-    let words: Vec<String> = available
-        .split_whitespace()
-        .filter(|name| needed.contains(name))
-        .map(|name| format!("+{name}"))
-        .collect();
-    if words.is_empty() {
-        return Ok(());
-    }
-    let mut directory = hierarchy.mount.clone();
-    for name in names {
-        write(&directory.join("cgroup.subtree_control"), &words.join(" "))?;
-        directory.push(name);
-    }
-    Ok(())
-}
-
 fn write_all(plan: &Plan, directories: &[Directory], opened: &[(String, OwnedFd)]) -> Result<(), Error> {
     // Device rules are many writes to one file.
     let mut last: Option<(PathBuf, OwnedFd)> = None;
     for step in &plan.writes {
-        let directory = &directories[step.hierarchy].path;
-        let path = directory.join(existing(directory, &step.files));
+        let Some((path, value)) = target(&directories[step.hierarchy].path, step) else {
+            continue;
+        };
         let (path, file) = match last.take() {
             Some(open) if open.0 == path => open,
             _ => {
@@ -230,7 +202,7 @@ fn write_all(plan: &Plan, directories: &[Directory], opened: &[(String, OwnedFd)
                 (path, file)
             }
         };
-        write_to(&file, &path, &step.value)?;
+        write_to(&file, &path, value)?;
         last = Some((path, file));
     }
     if let Some(program) = &plan.device_program {
@@ -252,13 +224,14 @@ fn write_all(plan: &Plan, directories: &[Directory], opened: &[(String, OwnedFd)
     Ok(())
 }
 
-/// The first of `files` that exists; the last if none does.
-fn existing<'a>(directory: &Path, files: &'a [String]) -> &'a str {
-    match files {
-        [] => "",
-        [only] => only,
-        [first, ..] if directory.join(first).exists() => first,
-        [_, others @ ..] => existing(directory, others),
+/// Where to write what of a step, if anything.
+fn target<'a>(directory: &Path, step: &'a Write) -> Option<(PathBuf, &'a str)> {
+    let path = directory.join(&step.file);
+    match &step.otherwise {
+        Otherwise::Fail => Some((path, &step.value)),
+        _ if path.exists() => Some((path, &step.value)),
+        Otherwise::Skip => None,
+        Otherwise::Write(file, value) => Some((directory.join(file), value)),
     }
 }
 
@@ -282,6 +255,32 @@ pub(crate) fn open_doors(directories: &[Directory]) -> Result<Doors, Error> {
         }
     }
     Ok(doors)
+}
+
+/// The same for a process that joins `init`, which may have moved to a group below `directories`, as an init system or a
+/// container engine does: where controllers are passed on, nobody may be in the group itself (cgroups(7)).
+pub(crate) fn open_doors_beside(directories: &[Directory], init: i32) -> Result<Doors, Error> {
+    let mut directories = directories.to_vec();
+    for directory in &mut directories {
+        if directory.version == Version::V2 && passes_on(&directory.path)? {
+            let file = format!("/proc/{init}/cgroup");
+            let membership = read(Path::new(&file))?;
+            directory.path.extend(below(&directory.path, &membership));
+        }
+    }
+    open_doors(&directories)
+}
+
+fn passes_on(directory: &Path) -> Result<bool, Error> {
+    Ok(!read(&directory.join("cgroup.subtree_control"))?.trim().is_empty())
+}
+
+/// The part of the unified group in the lines of /proc/PID/cgroup that is below `directory`, if it is.
+fn below(directory: &Path, membership: &str) -> Option<PathBuf> {
+    let group = membership.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let name = directory.file_name()?.to_str()?;
+    let (_, rest) = group.split_once(&format!("/{name}/"))?;
+    Some(PathBuf::from(rest))
 }
 
 /// Removes the directories with all below them; goes on after an error and answers with the first.
@@ -344,6 +343,16 @@ mod tests {
             assert!(check_path(Path::new(path)).is_err(), "{path}");
         }
         assert_eq!(check_path(Path::new("/shoal/abc")).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn an_init_may_have_moved_below() {
+        let directory = Path::new("/sys/fs/cgroup/shoal/abc");
+        let below = |text| below(directory, text);
+        assert_eq!(below("0::/shoal/abc/init.scope\n"), Some("init.scope".into()));
+        assert_eq!(below("1:cpu:/x\n0::/shoal/abc/a/b\n"), Some("a/b".into()));
+        assert_eq!(below("0::/shoal/abc\n"), None);
+        assert_eq!(below("0::/elsewhere\n"), None);
     }
 
     #[test]

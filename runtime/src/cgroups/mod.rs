@@ -3,6 +3,7 @@
 //! ```text
 //! layout  (pure)  /proc/self/mountinfo ─▶ the hierarchies of this machine
 //! plan    (pure)  linux.resources × layout ─▶ writes: file, value
+//! delegation      (v2) passes controllers down to them
 //! apply           makes the directories, writes, opens the doors that init enters through
 //! ```
 //! A process enters a v1 hierarchy by writing `0` to `tasks` itself: for a single thread that moves itself the kernel takes
@@ -17,6 +18,7 @@
 
 mod apply;
 mod controllers;
+mod delegation;
 mod layout;
 mod plan;
 mod procs;
@@ -26,7 +28,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use apply::{Cgroup, Doors, create, directories, open_doors, remove};
+pub(crate) use apply::{Cgroup, Doors, create, directories, open_doors, open_doors_beside, remove};
 pub(crate) use layout::Layout;
 pub(crate) use plan::{Plan, plan};
 pub(crate) use procs::{kill_all, members};

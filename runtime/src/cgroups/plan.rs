@@ -10,10 +10,23 @@ use super::{Error, Layout};
 pub(crate) struct Write {
     /// Index of the hierarchy in [`Layout::hierarchies`].
     pub(crate) hierarchy: usize,
-    /// File below the container's directory; of several the first that exists.
-    pub(crate) files: Vec<String>,
+    /// File below the container's directory.
+    pub(crate) file: String,
     /// What to write.
     pub(crate) value: String,
+    /// What to do if there is no such file.
+    pub(crate) otherwise: Otherwise,
+}
+
+/// What takes the place of a write to a file that a kernel may not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Otherwise {
+    /// Nothing: the write fails.
+    Fail,
+    /// It is left out: without the file there is nothing to limit.
+    Skip,
+    /// Another file, and what to write to it.
+    Write(String, String),
 }
 
 /// Everything to set, in order.
@@ -61,15 +74,22 @@ impl Builder<'_> {
 
     /// Adds a write of `value` to `file`.
     pub(super) fn write(&mut self, place: Place, file: impl Into<String>, value: impl ToString) {
-        self.write_either(place, vec![file.into()], value);
+        self.write_or(place, file, value, Otherwise::Fail);
     }
 
-    /// Adds a write of `value` to the first of `files` that exists.
-    pub(super) fn write_either(&mut self, place: Place, files: Vec<String>, value: impl ToString) {
+    /// Adds a write of `value` to `file`, or `otherwise` if there is no such file.
+    pub(super) fn write_or(
+        &mut self,
+        place: Place,
+        file: impl Into<String>,
+        value: impl ToString,
+        otherwise: Otherwise,
+    ) {
         self.plan.writes.push(Write {
             hierarchy: place.hierarchy,
-            files,
+            file: file.into(),
             value: value.to_string(),
+            otherwise,
         });
     }
 }
@@ -149,8 +169,8 @@ pub(super) mod tests {
         Ok(plan
             .writes
             .into_iter()
-            .filter(|write| !write.files[0].starts_with("devices."))
-            .map(|write| (write.files[0].clone(), write.value))
+            .filter(|write| !write.file.starts_with("devices."))
+            .map(|write| (write.file, write.value))
             .collect())
     }
 

@@ -30,7 +30,7 @@ pub(super) fn exec(state: &StateDir, id: &ContainerId, request: ExecRequest) -> 
     let joiner = Joiner {
         target,
         namespaces: record.namespaces,
-        doors: cgroups::open_doors(&record.cgroups)?,
+        doors: cgroups::open_doors_beside(&record.cgroups, record.pid)?,
         payload: Payload::plan(&request.process, seccomp)?,
         stdio: request.stdio,
     };

@@ -3,7 +3,7 @@
 use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice};
 
 use super::super::Error;
-use super::super::plan::{Builder, Place, unavailable};
+use super::super::plan::{Builder, Otherwise, Place, unavailable};
 
 /// Plans `block_io`. Weights are 10 to 1000; rates are bytes or operations per second.
 pub(crate) fn plan(builder: &mut Builder<'_>, block_io: Option<&LinuxBlockIo>) -> Result<(), Error> {
@@ -60,25 +60,33 @@ fn write_weight(
             format!("{weight} is not within 10 to 1000"),
         ));
     }
+    let value = |weight: u64| match device {
+        Some((major, minor)) => format!("{major}:{minor} {weight}"),
+        None => weight.to_string(),
+    };
+    let weight = u64::from(weight);
     let suffix = if device.is_some() && !place.unified {
         "_device"
     } else {
         ""
     };
-    let files = if place.unified {
-        vec!["io.bfq.weight".to_owned(), "io.weight".to_owned()]
+    let (first, second, converted) = if place.unified {
+        ("io.bfq.weight".to_owned(), "io.weight".to_owned(), spread(weight))
     } else {
-        vec![
+        (
             format!("blkio.bfq.weight{suffix}"),
             format!("blkio.weight{suffix}"),
-        ]
+            weight,
+        )
     };
-    let value = match device {
-        Some((major, minor)) => format!("{major}:{minor} {weight}"),
-        None => weight.to_string(),
-    };
-    builder.write_either(place, files, value);
+    let otherwise = Otherwise::Write(second, value(converted));
+    builder.write_or(place, first, value(weight), otherwise);
     Ok(())
+}
+
+/// BFQ's 10 to 1000 on the 1 to 10000 of `io.weight`, as crun and runc do.
+fn spread(weight: u64) -> u64 {
+    1 + (weight - 10) * 9999 / 990
 }
 
 fn plan_throttle(builder: &mut Builder<'_>, place: Place, v1: &str, v2: &str, device: &LinuxThrottleDevice) {
@@ -103,6 +111,7 @@ fn plan_throttle(builder: &mut Builder<'_>, place: Place, v1: &str, v2: &str, de
 mod tests {
     use super::super::super::layout::tests::UNIFIED;
     use super::super::super::plan::tests::{assert_both, planned};
+    use super::spread;
     use serde_json::json;
 
     #[test]
@@ -112,6 +121,11 @@ mod tests {
             &["blkio.bfq.weight=500", "blkio.throttle.read_bps_device=8:0 1000"],
             &["io.bfq.weight=500", "io.max=8:0 rbps=1000"],
         );
+    }
+
+    #[test]
+    fn the_ends_of_both_scales_meet() {
+        assert_eq!([spread(10), spread(300), spread(1000)], [1, 2930, 10_000]);
     }
 
     #[test]

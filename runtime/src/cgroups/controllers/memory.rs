@@ -3,7 +3,7 @@
 use oci_spec::runtime::LinuxMemory;
 
 use super::super::Error;
-use super::super::plan::{Builder, Place, unavailable};
+use super::super::plan::{Builder, Otherwise, Place, unavailable};
 
 /// Plans `memory`. Values are bytes; -1 is no limit, 0 and absent leave the kernel's default.
 pub(crate) fn plan(builder: &mut Builder<'_>, memory: Option<&LinuxMemory>) -> Result<(), Error> {
@@ -61,7 +61,8 @@ fn unified(builder: &mut Builder<'_>, place: Place, memory: &LinuxMemory) -> Res
         ));
     }
     if let Some(swap) = swap_alone(memory)? {
-        builder.write(place, "memory.swap.max", swap);
+        // A kernel without swap has no such file, and nothing that it could limit.
+        builder.write_or(place, "memory.swap.max", swap, Otherwise::Skip);
     }
     for (file, value) in [
         ("memory.max", memory.limit()),
