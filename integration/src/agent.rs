@@ -22,10 +22,12 @@ pub struct Agent {
 impl Agent {
     /// Starts an agent on a new host.
     pub fn start() -> Result<Self> {
-        let mut agent = Self {
-            host: Host::new()?,
-            process: None,
-        };
+        Self::start_on(Host::new()?)
+    }
+
+    /// Starts an agent on this host.
+    pub fn start_on(host: Host) -> Result<Self> {
+        let mut agent = Self { host, process: None };
         agent.run()?;
         Ok(agent)
     }

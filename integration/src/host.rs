@@ -1,4 +1,5 @@
-//! A machine of its own as far as the network is concerned: a network namespace with a loopback.
+//! A machine of its own as far as the network is concerned: a network namespace with a loopback. Or, in a virtual machine,
+//! that machine itself.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,13 +18,18 @@ use tempfile::TempDir;
 #[derive(Debug)]
 pub struct Host {
     directory: TempDir,
+    /// Whether it has a namespace, or is the machine that the test runs on.
+    separate: bool,
 }
 
 impl Host {
     /// A new namespace with its loopback up and, inside it alone, IP forwarding on, as a host for containers needs it.
     pub fn new() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("shoal-test-").tempdir()?;
-        let host = Self { directory };
+        let host = Self {
+            directory,
+            separate: true,
+        };
         File::create(host.namespace())?;
         let file = host.namespace();
         thread::spawn(move || -> Result<()> {
@@ -51,6 +57,14 @@ impl Host {
         Ok(host)
     }
 
+    /// The machine itself, for a test that has one of its own.
+    pub fn this_machine() -> Result<Self> {
+        Ok(Self {
+            directory: tempfile::Builder::new().prefix("shoal-test-").tempdir()?,
+            separate: false,
+        })
+    }
+
     /// A folder that lives as long as the host.
     pub fn directory(&self) -> &std::path::Path {
         self.directory.path()
@@ -62,6 +76,9 @@ impl Host {
 
     /// Runs a closure on a thread in this namespace. Processes that it starts and sockets that it opens stay there.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        if !self.separate {
+            return Ok(work());
+        }
         let namespace = File::open(self.namespace())?;
         thread::scope(|scope| {
             scope
@@ -98,6 +115,9 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        if !self.separate {
+            return;
+        }
         // Nothing can be done about an error here; the census reports what stays.
         let _ = umount2(&self.namespace(), MntFlags::MNT_DETACH);
     }

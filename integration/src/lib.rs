@@ -10,6 +10,7 @@ pub mod census;
 pub mod host;
 pub mod http;
 pub mod image;
+pub mod vm;
 
 pub use agent::Agent;
 pub use host::Host;

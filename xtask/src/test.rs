@@ -23,6 +23,11 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
             .args(["test", "--package", "integration", "--test", "stack"])
             .args(filter),
     )?;
+    crate::run(
+        cargo()
+            .args(["test", "--package", "integration", "--test", "vm"])
+            .args(filter),
+    )?;
     // A test program of its own, so that the run closes with cargo's summary of it.
     crate::run(
         cargo()

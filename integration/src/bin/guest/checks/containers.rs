@@ -1,0 +1,122 @@
+//! Images and single containers.
+
+use std::fmt::Write;
+
+use anyhow::{Result, ensure};
+use integration::{Agent, eventually, image};
+use serde_json::json;
+
+use super::{Check, run_script, state};
+
+pub(super) const CHECKS: &[Check] = &[
+    ("build", build),
+    ("run", run),
+    ("exec", exec),
+    ("diff", diff),
+    ("many-layers", many_layers),
+    ("published-port", published_port),
+    ("stop", stop),
+];
+
+fn build(agent: &mut Agent) -> Result<()> {
+    agent.build_busybox()?;
+    let images = agent.cli_ok(&["image", "ls"])?;
+    ensure!(images.contains("bb"), "{images}");
+    Ok(())
+}
+
+fn run(agent: &mut Agent) -> Result<()> {
+    let said = run_script(agent, &[], "echo hello; mount | grep ' / '")?;
+    ensure!(said.starts_with("hello\n") && said.contains("overlay"), "{said}");
+    let seven = agent.cli(&["run", "--rm", "bb", "sh", "-c", "exit 7"])?;
+    ensure!(seven.status.code() == Some(7), "{seven:?}");
+    Ok(())
+}
+
+fn exec(agent: &mut Agent) -> Result<()> {
+    agent.cli_ok(&["run", "-d", "--name", "exec", "bb", "sleep", "1000"])?;
+    let said = agent.cli_ok(&["exec", "exec", "cat", "/proc/self/cgroup", "/proc/1/comm"])?;
+    ensure!(said == "0::/\nsleep\n", "{said:?}");
+    let three = agent.cli(&["exec", "exec", "sh", "-c", "exit 3"])?;
+    ensure!(three.status.code() == Some(3), "{three:?}");
+    agent.cli_ok(&["rm", "-f", "exec"])?;
+    Ok(())
+}
+
+/// Looks at image and container from outside, through a view of the storage.
+fn diff(agent: &mut Agent) -> Result<()> {
+    agent.cli_ok(&[
+        "run",
+        "--name",
+        "diff",
+        "bb",
+        "sh",
+        "-c",
+        "echo new > /etc/file; rm /bin/true",
+    ])?;
+    let changes = agent.get("/containers/diff/changes")?;
+    let has = |path, kind| {
+        changes
+            .as_array()
+            .is_some_and(|list| list.contains(&json!({"Path": path, "Kind": kind})))
+    };
+    ensure!(has("/etc/file", 1) && has("/bin/true", 2), "{changes}");
+    agent.cli_ok(&["rm", "diff"])?;
+    Ok(())
+}
+
+/// More layers than the page of mount(2)'s options could name by path.
+fn many_layers(agent: &mut Agent) -> Result<()> {
+    let mut dockerfile = "FROM bb\n".to_owned();
+    for number in 0..40 {
+        writeln!(dockerfile, "COPY file /layer/{number}")?;
+    }
+    agent.build("layers", &image::context(&dockerfile, &[("file", b"x", 0o644)])?)?;
+    let count = agent.cli_ok(&["run", "--rm", "layers", "sh", "-c", "ls /layer | wc -l"])?;
+    ensure!(count.trim() == "40", "{count}");
+    Ok(())
+}
+
+fn published_port(agent: &mut Agent) -> Result<()> {
+    let serve = "mkdir /www; echo served > /www/index.html; httpd -f -p 80 -h /www";
+    agent.cli_ok(&["network", "create", "net"])?;
+    let words = [
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "net",
+        "-p",
+        "8080:80",
+        "bb",
+        "sh",
+        "-c",
+        serve,
+    ];
+    agent.cli_ok(&words)?;
+    eventually("the published port answers", || {
+        let body = agent.host.get("127.0.0.1:8080", "/")?;
+        ensure!(body == "served\n", "{body}");
+        Ok(())
+    })?;
+    let by_name = run_script(agent, &["--network", "net"], "wget -q -O - http://web/")?;
+    ensure!(by_name == "served\n", "{by_name}");
+    agent.cli_ok(&["rm", "-f", "web"])?;
+    agent.cli_ok(&["network", "rm", "net"])?;
+    Ok(())
+}
+
+fn stop(agent: &mut Agent) -> Result<()> {
+    let forks = "trap 'exit 5' TERM; sleep 1000 & sleep 1000 & echo ready; while :; do sleep 0.1; done";
+    agent.cli_ok(&["run", "-d", "--name", "stop", "bb", "sh", "-c", forks])?;
+    eventually("the trap is set", || {
+        ensure!(agent.cli_ok(&["logs", "stop"])? == "ready\n");
+        Ok(())
+    })?;
+    agent.cli_ok(&["stop", "stop"])?;
+    let state = state(agent, "stop")?;
+    ensure!(state["ExitCode"] == 5 && state["OOMKilled"] == false, "{state}");
+    agent.cli_ok(&["rm", "stop"])?;
+    Ok(())
+}
