@@ -2,16 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use bytes::Bytes;
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
 
 use super::client::{Client, escape, filters, query};
 use super::container::{flag, text};
+use super::context::Context;
 use super::table::Table;
 use super::{human, inspect, output};
 
@@ -98,17 +97,16 @@ pub(crate) struct Build {
     /// Suppress the build output and print image ID on success
     #[arg(short, long)]
     quiet: bool,
-    /// Folder that the Dockerfile copies from
-    path: PathBuf,
+    /// Folder that the Dockerfile copies from; "-" for an archive, or a Dockerfile alone, on STDIN
+    path: String,
 }
 
 impl Build {
     async fn run(self, client: &Client) -> Result<()> {
-        let (dockerfile, path) = dockerfile_in(&self.path, self.file.as_deref())?;
+        let context = Context::open(&self.path, self.file.as_deref())?;
         let arguments = super::run::labels(&self.build_arg);
         let request = BuildRequest {
             tags: self.tag.clone(),
-            dockerfile,
             arguments: arguments
                 .into_iter()
                 .map(|(name, value)| (name, Some(value)))
@@ -119,7 +117,7 @@ impl Build {
             quiet: self.quiet,
         };
         request
-            .send(client, &path, |line| {
+            .send(client, context, |line| {
                 if let Some(text) = line["stream"].as_str() {
                     output::write(1, text.as_bytes());
                 }
@@ -128,36 +126,10 @@ impl Build {
     }
 }
 
-/// The Dockerfile's path within the context, and the context.
-fn dockerfile_in(context: &Path, file: Option<&str>) -> Result<(String, PathBuf)> {
-    let Some(file) = file else {
-        return Ok(("Dockerfile".to_owned(), context.to_path_buf()));
-    };
-    // As Docker: the file is named from where the user is, and must lie in the context.
-    let context_full = context
-        .canonicalize()
-        .with_context(|| format!("the context {}", context.display()))?;
-    let candidates = [PathBuf::from(file), context.join(file)];
-    let found = candidates
-        .iter()
-        .filter_map(|path| path.canonicalize().ok())
-        .next();
-    let found = found.with_context(|| format!("cannot find the Dockerfile {file}"))?;
-    let inside = found.strip_prefix(&context_full);
-    let inside = inside.map_err(|_| {
-        anyhow::anyhow!(
-            "the Dockerfile {file} must be within the context {}",
-            context.display()
-        )
-    })?;
-    Ok((inside.display().to_string(), context.to_path_buf()))
-}
-
 /// A build by the API.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BuildRequest {
     pub(crate) tags: Vec<String>,
-    pub(crate) dockerfile: String,
     pub(crate) arguments: std::collections::BTreeMap<String, Option<String>>,
     pub(crate) labels: std::collections::BTreeMap<String, String>,
     pub(crate) target: Option<String>,
@@ -166,16 +138,16 @@ pub(crate) struct BuildRequest {
 }
 
 impl BuildRequest {
-    /// Sends the folder as context and hands on what the builder says; an error in it is this call's.
+    /// Sends the context and hands on what the builder says; an error in it is this call's.
     pub(crate) async fn send(
         &self,
         client: &Client,
-        context: &Path,
+        context: Context,
         mut each: impl FnMut(&Value),
     ) -> Result<()> {
         let mut pairs = vec![
             ("version", "1".to_owned()),
-            ("dockerfile", self.dockerfile.clone()),
+            ("dockerfile", context.dockerfile.clone()),
             ("buildargs", json!(self.arguments).to_string()),
             ("labels", json!(self.labels).to_string()),
             ("target", self.target.clone().unwrap_or_default()),
@@ -184,9 +156,12 @@ impl BuildRequest {
         ];
         pairs.extend(self.tags.iter().map(|tag| ("t", tag.clone())));
         let pairs: Vec<(&str, &str)> = pairs.iter().map(|(key, value)| (*key, value.as_str())).collect();
-        let body = context_stream(context.to_path_buf(), self.dockerfile.clone());
         let body = client
-            .upload(&format!("/build{}", query(&pairs)), "application/x-tar", body)
+            .upload(
+                &format!("/build{}", query(&pairs)),
+                "application/x-tar",
+                context.stream(),
+            )
             .await?;
         output::json_lines(body, |line| {
             if let Some(error) = line["error"].as_str() {
@@ -197,41 +172,6 @@ impl BuildRequest {
         })
         .await
     }
-}
-
-/// The folder as a tar, made on a thread of its own while it is sent. What .dockerignore leaves out stays out; the
-/// Dockerfile and .dockerignore themselves always go.
-fn context_stream(
-    folder: PathBuf,
-    dockerfile: String,
-) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send + Sync + 'static {
-    let (reader, writer) = tokio::io::duplex(256 * 1024);
-    let writer = tokio_util::io::SyncIoBridge::new(writer);
-    let written = tokio::task::spawn_blocking(move || pack(&folder, &dockerfile, writer));
-    let end = stream::once(async move {
-        match written.await {
-            Ok(Ok(())) => Ok(Bytes::new()),
-            Ok(Err(error)) => Err(std::io::Error::other(error)),
-            Err(error) => Err(std::io::Error::other(error)),
-        }
-    });
-    let (sender, receiver) = tokio::sync::mpsc::channel(4);
-    tokio::spawn(async move {
-        let mut parts = ReaderStream::with_capacity(reader, 64 * 1024).chain(end).boxed();
-        while let Some(part) = parts.next().await {
-            if sender.send(part).await.is_err() {
-                return;
-            }
-        }
-    });
-    tokio_stream::wrappers::ReceiverStream::new(receiver)
-}
-
-fn pack(folder: &Path, _dockerfile: &str, to: impl std::io::Write) -> std::io::Result<()> {
-    let mut tar = tar::Builder::new(to);
-    tar.follow_symlinks(false);
-    tar.append_dir_all(".", folder)?;
-    tar.into_inner()?.flush()
 }
 
 /// `image ls`
@@ -275,11 +215,11 @@ impl Ls {
             } else {
                 human::short(&id).to_owned()
             };
-            if self.quiet {
-                println!("{id}");
-                continue;
-            }
             for (repository, tag) in names(image) {
+                if self.quiet {
+                    println!("{id}");
+                    continue;
+                }
                 let created = human::ago_of_unix(image["Created"].as_i64().unwrap_or_default());
                 table.row([
                     repository,

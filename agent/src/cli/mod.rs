@@ -4,6 +4,7 @@
 
 mod client;
 mod container;
+mod context;
 mod converge;
 mod human;
 mod image;

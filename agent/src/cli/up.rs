@@ -10,7 +10,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use proto::object::Service;
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::client::{Client, query};
+use super::context::Context;
 use super::image::BuildRequest;
 use super::{converge, service, stack};
 use crate::compose::{self, Stack};
@@ -310,18 +311,17 @@ async fn build(client: &Client, stack: &Stack) -> Result<()> {
         eprintln!("building {}", service.container.image);
         let request = BuildRequest {
             tags: vec![service.container.image.clone()],
-            dockerfile: build
-                .dockerfile
-                .clone()
-                .unwrap_or_else(|| "Dockerfile".to_owned()),
             arguments: build.args.iter().cloned().collect(),
             labels: build.labels.clone(),
             target: build.target.clone(),
             ..BuildRequest::default()
         };
         let mut said = String::new();
-        let context = stack.directory.join(&build.context);
-        let built = request.send(client, &context, |line: &Value| {
+        let folder = stack.directory.join(&build.context);
+        let dockerfile = folder.join(build.dockerfile.as_deref().unwrap_or("Dockerfile"));
+        let context = Context::folder(&folder, dockerfile.to_str())
+            .with_context(|| format!("build the image of service {}", service.key))?;
+        let built = request.send(client, context, |line: &Value| {
             said.push_str(line["stream"].as_str().unwrap_or_default());
         });
         if let Err(error) = built.await {
