@@ -107,9 +107,13 @@ pub(super) async fn save(app: App, names: Vec<String>) -> ApiResult<Response> {
 }
 
 async fn create(State(app): State<App>, params: Params, body: Body) -> ApiResult<Response> {
+    let tar = BodyReader::new(body);
+    if let Some(platform) = params.filled("platform") {
+        super::containers::check_platform(platform)?;
+    }
     match (params.filled("fromImage"), params.filled("fromSrc")) {
         (Some(image), _) => pull(app, image, params.filled("tag")).await,
-        (None, Some("-")) => import(app, &params, body).await,
+        (None, Some("-")) => import(app, &params, tar).await,
         (None, Some(url)) => Err(ApiError::not_implemented(format!(
             "importing from {url:?} is not supported: download it and pipe it into `image import -`"
         ))),
@@ -128,11 +132,10 @@ async fn pull(app: App, image: &str, tag: Option<&str>) -> ApiResult<Response> {
     let name = reference.familiar();
     let (storage, wanted) = (app.storage.clone(), name.clone());
     match call(move || storage.images().get(&wanted)).await {
-        Ok(_) => Ok(progress::blocking(move |progress| {
-            progress.send_blocking(json!({ "status": format!("Status: Image is up to date for {name}") }));
-            Ok(())
-        })
-        .await),
+        // Nobody asked the registry whether it is up to date.
+        Ok(_) => Err(ApiError::not_implemented(format!(
+            "{name} is here, but pulling from a registry is not built yet: use the image as it is (--pull missing)"
+        ))),
         Err(error) if error.status == StatusCode::NOT_FOUND => Err(ApiError::not_found(format!(
             "No such image: {name}: pulling from a registry is not built yet; load it with `image load`, or build it"
         ))),
@@ -140,7 +143,7 @@ async fn pull(app: App, image: &str, tag: Option<&str>) -> ApiResult<Response> {
     }
 }
 
-async fn import(app: App, params: &Params, body: Body) -> ApiResult<Response> {
+async fn import(app: App, params: &Params, mut tar: BodyReader) -> ApiResult<Response> {
     let reference = params.filled("repo").map(str::parse::<Reference>).transpose()?;
     let reference = match (reference, params.filled("tag")) {
         (Some(reference), Some(tag)) => Some(reference.with_tag(tag)?),
@@ -151,7 +154,6 @@ async fn import(app: App, params: &Params, body: Body) -> ApiResult<Response> {
         changes: params.all("changes").map(str::to_owned).collect(),
         message: params.text("message").unwrap_or_default().to_owned(),
     };
-    let mut tar = BodyReader::new(body);
     Ok(progress::blocking(move |progress| {
         let id: ImageId = app.storage.images().import(&mut tar, &options)?;
         publish(&app.engine, "import", &id.to_string(), &id.to_string());

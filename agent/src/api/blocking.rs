@@ -29,6 +29,9 @@ where
 }
 
 /// A request body to be read on a blocking thread. A client that leaves early is a read error, not an end of file.
+///
+/// What nobody reads any more, after an error, is received all the same and dropped: clients read the answer only when
+/// they have sent everything, and one whose connection is closed before reports a broken pipe instead of the reason.
 #[derive(Debug)]
 pub struct BodyReader {
     chunks: mpsc::Receiver<io::Result<Bytes>>,
@@ -42,7 +45,9 @@ impl BodyReader {
         tokio::spawn(async move {
             let mut stream = body.into_data_stream();
             while let Some(chunk) = stream.next().await {
-                if sender.send(chunk.map_err(io::Error::other)).await.is_err() {
+                let failed = chunk.is_err();
+                let _ = sender.send(chunk.map_err(io::Error::other)).await;
+                if failed {
                     return;
                 }
             }

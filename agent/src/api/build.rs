@@ -25,6 +25,25 @@ const REFUSED: &[(&str, &str)] = &[
     ("outputs", "--output"),
     ("secrets", "--secret"),
     ("extrahosts", "--add-host"),
+    ("pull", "--pull (there is no registry to ask)"),
+    ("cachefrom", "--cache-from"),
+    ("securityopt", "--security-opt"),
+];
+
+/// Limits of the containers in which RUN runs. RUN itself is refused, so that none of them has anything to act on; they
+/// are refused all the same, lest they be thought to hold.
+const OF_RUN: &[(&str, &str)] = &[
+    ("memory", "--memory"),
+    ("memswap", "--memory-swap"),
+    ("cpushares", "--cpu-shares"),
+    ("cpuquota", "--cpu-quota"),
+    ("cpuperiod", "--cpu-period"),
+    ("cpusetcpus", "--cpuset-cpus"),
+    ("cpusetmems", "--cpuset-mems"),
+    ("cgroupparent", "--cgroup-parent"),
+    ("shmsize", "--shm-size"),
+    ("ulimits", "--ulimit"),
+    ("isolation", "--isolation"),
 ];
 
 /// Routes of this module.
@@ -33,6 +52,7 @@ pub fn routes() -> Router<App> {
 }
 
 async fn build(State(app): State<App>, params: Params, body: Body) -> ApiResult<Response> {
+    let mut context = BodyReader::new(body);
     refuse(&params)?;
     let tags = params.all("t").filter(|tag| !tag.is_empty());
     let tags = tags
@@ -43,7 +63,6 @@ async fn build(State(app): State<App>, params: Params, body: Body) -> ApiResult<
     let dockerfile = params.filled("dockerfile").unwrap_or("Dockerfile").to_owned();
     let target = params.filled("target").map(str::to_owned);
     let (no_cache, quiet) = (params.flag("nocache"), params.flag("q"));
-    let mut context = BodyReader::new(body);
     Ok(progress::blocking(move |progress| {
         let request = BuildRequest {
             context: &mut context,
@@ -73,11 +92,15 @@ fn refuse(params: &Params) -> ApiResult<()> {
             "BuildKit is not built yet; unset DOCKER_BUILDKIT to use the classic builder",
         ));
     }
-    for (key, name) in REFUSED {
+    for (key, name) in REFUSED.iter().chain(OF_RUN) {
         match params.filled(key) {
             None | Some("0" | "false" | "[]" | "{}" | "null" | "client-session") => {}
             Some(_) => return Err(ApiError::not_implemented(format!("{name} is not built yet"))),
         }
+    }
+    match params.filled("networkmode") {
+        None | Some("default" | "none" | "bridge") => {}
+        Some(_) => return Err(ApiError::not_implemented("--network is not built yet")),
     }
     match params.filled("platform") {
         None => Ok(()),
@@ -118,12 +141,23 @@ mod tests {
                 ("squash", "0"),
                 ("version", "1"),
                 ("platform", ""),
+                ("networkmode", "default"),
+                ("memory", "0"),
+                ("ulimits", "null"),
+                ("cachefrom", "[]"),
             ][..],
         );
         refuse(&defaults).unwrap();
         let squash = refuse(&Params::from(&[("squash", "1")][..])).unwrap_err();
         assert_eq!(squash.message, "--squash is not built yet");
-        assert!(refuse(&Params::from(&[("version", "2")][..])).is_err());
+        for (key, value) in [
+            ("version", "2"),
+            ("pull", "1"),
+            ("memory", "1000"),
+            ("networkmode", "host"),
+        ] {
+            assert!(refuse(&Params::from(&[(key, value)][..])).is_err(), "{key}");
+        }
         assert!(refuse(&Params::from(&[("platform", "windows/amd64")][..])).is_err());
     }
 }
