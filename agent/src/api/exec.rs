@@ -8,7 +8,7 @@ use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
 
 use super::body::{Json as Body, OptionalJson};
-use super::containers::{pump, size, stream_type};
+use super::containers::{DetachKeys, pump, size, stream_type};
 use super::error::ApiResult;
 use super::hijack::Hijack;
 use super::params::Params;
@@ -30,6 +30,7 @@ async fn create(
     Path(id): Path<String>,
     Body(config): Body<ExecConfig>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
+    DetachKeys::parse(&config.detach_keys)?;
     let exec = app.engine.exec_create(&id, config).await?;
     Ok((StatusCode::CREATED, Json(json!({ "Id": exec }))))
 }
@@ -42,10 +43,11 @@ async fn start(
     hijack: Hijack,
     OptionalJson(start): OptionalJson<ExecStart>,
 ) -> ApiResult<Response> {
+    let keys = DetachKeys::parse(&app.engine.exec_inspect(&id).await?.detach_keys)?;
     Ok(match app.engine.exec_start(&id, start).await? {
         None => StatusCode::OK.into_response(),
         Some(process) => hijack.respond(stream_type(process.tty, version), move |client| {
-            pump(client, process)
+            pump(client, process, keys)
         }),
     })
 }

@@ -39,6 +39,8 @@ struct CreateBody {
     name: String,
     driver: String,
     scope: String,
+    #[serde(rename = "EnableIPv4")]
+    enable_ipv4: Option<bool>,
     #[serde(rename = "EnableIPv6")]
     enable_ipv6: Option<bool>,
     #[serde(rename = "IPAM")]
@@ -135,6 +137,9 @@ fn refuse(body: &CreateBody) -> ApiResult<()> {
     if ["bridge", "host", "none", "default"].contains(&body.name.as_str()) {
         let message = format!("operation is not permitted on predefined {} network", body.name);
         return Err(ApiError::new(StatusCode::FORBIDDEN, message));
+    }
+    if body.enable_ipv4 == Some(false) {
+        return no("a network without IPv4 (--ipv4=false)");
     }
     if body.enable_ipv6 == Some(true) {
         return no("IPv6 in a network (--ipv6)");

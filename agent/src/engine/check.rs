@@ -9,6 +9,8 @@ use crate::api::types::host_config::{HostConfig, Ulimit};
 
 /// Docker's smallest memory limit, bytes.
 const SMALLEST_MEMORY: i64 = 6 << 20;
+/// What `info` calls the one runtime there is, and `--runtime` may say.
+pub const RUNTIME: &str = "shoal";
 const DEFAULT_SHM: i64 = 64 << 20;
 
 /// Log options that the json-file driver knows here.
@@ -24,7 +26,7 @@ pub fn with_defaults(mut host: HostConfig) -> HostConfig {
     default_to(&mut host.cgroupns_mode, "private");
     default_to(&mut host.log_config.driver, "json-file");
     default_to(&mut host.restart_policy.name, "no");
-    default_to(&mut host.runtime, "shoal");
+    default_to(&mut host.runtime, RUNTIME);
     if host.shm_size == 0 {
         host.shm_size = DEFAULT_SHM;
     }
@@ -65,6 +67,24 @@ pub fn check(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     Ok(())
 }
 
+/// What is granted otherwise than it was asked, in Docker's words.
+pub fn warnings(host: &HostConfig) -> Vec<String> {
+    let published =
+        host.publish_all_ports || host.port_bindings.values().flatten().flatten().next().is_some();
+    let mut warnings = Vec::new();
+    if host.network_mode == "host" && published {
+        warnings.push("Published ports are discarded when using host network mode".to_owned());
+    }
+    if host.oom_kill_disable == Some(true) && host.memory == 0 {
+        warnings.push(
+            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running \
+             out of resources."
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
 fn refuse_unbuilt(host: &HostConfig) -> Result<()> {
     let asked: [(&str, bool); 18] = [
         ("VolumesFrom", !host.volumes_from.is_empty()),
@@ -78,7 +98,7 @@ fn refuse_unbuilt(host: &HostConfig) -> Result<()> {
         ),
         (
             "Runtime",
-            !matches!(host.runtime.as_str(), "shoal" | "runc" | "io.containerd.runc.v2"),
+            !matches!(host.runtime.as_str(), RUNTIME | "runc" | "io.containerd.runc.v2"),
         ),
         ("Isolation", !matches!(host.isolation.as_str(), "" | "default")),
         ("Init", host.init == Some(true)),

@@ -45,11 +45,9 @@ impl Engine {
         match blocking(move || making.run(of, chosen, request)).await {
             Ok(record) => {
                 self.announce(&record, "create", &[]);
+                let warnings = check::warnings(&record.host_config);
                 self.registry.insert(Arc::new(Container::new(record, paths)));
-                Ok(Created {
-                    id,
-                    warnings: Vec::new(),
-                })
+                Ok(Created { id, warnings })
             }
             Err(error) => {
                 self.registry.release(&name, &id);

@@ -239,6 +239,7 @@ fn volume(name: Option<String>, driver: &str, copy: bool) -> PlanSource {
 }
 
 fn from_mount(mount: &Mount) -> Result<MountPlan> {
+    refuse_foreign_options(mount)?;
     let source = match mount.kind.as_str() {
         "bind" => bind_source(mount)?,
         "volume" => volume_source(mount)?,
@@ -256,6 +257,27 @@ fn from_mount(mount: &Mount) -> Result<MountPlan> {
         source,
         mode: String::new(),
     })
+}
+
+/// Options of another type than the mount's would be read by nobody.
+fn refuse_foreign_options(mount: &Mount) -> Result<()> {
+    let given = [
+        ("bind", "BindOptions", mount.bind_options.is_some()),
+        ("volume", "VolumeOptions", mount.volume_options.is_some()),
+        ("tmpfs", "TmpfsOptions", mount.tmpfs_options.is_some()),
+        ("image", "ImageOptions", mount.image_options.is_some()),
+        ("cluster", "ClusterOptions", mount.cluster_options.is_some()),
+    ];
+    match given
+        .iter()
+        .find(|(kind, _, given)| *given && *kind != mount.kind)
+    {
+        Some((_, field, _)) => Err(EngineError::Invalid(format!(
+            "invalid mount config for type {:?}: field {field} must not be specified",
+            mount.kind
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn bind_source(mount: &Mount) -> Result<PlanSource> {

@@ -1,5 +1,6 @@
 //! `/containers/*`: everything a client does with containers, as thin handlers over the engine.
 
+mod detach;
 mod lifecycle;
 mod logs;
 mod streams;
@@ -19,6 +20,7 @@ use super::types::container::{ContainerSummary, CreateBody, CreateResponse, TopR
 use super::types::inspect::ContainerInspect;
 use crate::engine::{CreateContainer, LIST_FILTERS, ListOptions, RemoveOptions, Status};
 
+pub(super) use detach::DetachKeys;
 pub(super) use streams::{pump, size, stream_type};
 
 const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
@@ -105,7 +107,7 @@ async fn create(
 }
 
 /// `os[/architecture[/variant]]`: this engine runs what the machine runs.
-fn check_platform(platform: &str) -> ApiResult<()> {
+pub(super) fn check_platform(platform: &str) -> ApiResult<()> {
     let mut parts = platform.split('/');
     let os = parts.next().unwrap_or_default();
     let architecture = parts.next().unwrap_or(storage::image::host_architecture());
@@ -147,13 +149,32 @@ async fn top(State(app): State<App>, Path(id): Path<String>, params: Params) -> 
 
 /// `docker diff`.
 async fn changes(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    let id = app.engine.inspect(&id, false).await?.id;
-    let storage = app.storage.clone();
+    let container = app.engine.inspect(&id, false).await?;
+    let mounts: Vec<String> = container
+        .mounts
+        .iter()
+        .map(|mount| mount.destination.clone())
+        .collect();
+    let (storage, id) = (app.storage.clone(), container.id);
     let changes = call(move || storage.snapshots().diff(&id)).await?;
     let rows = changes
         .iter()
+        .filter(|change| !is_mount_point(&change.path, &mounts))
         .map(|change| json!({ "Path": change.path, "Kind": change.kind as u8 }));
     Ok(Json(Value::Array(rows.collect())))
+}
+
+/// Places that the engine made for its own mounts are no change of the container's.
+fn is_mount_point(path: &str, mounts: &[String]) -> bool {
+    const OWN: [&str; 6] = [
+        "/dev",
+        "/proc",
+        "/sys",
+        "/etc/hostname",
+        "/etc/hosts",
+        "/etc/resolv.conf",
+    ];
+    OWN.contains(&path) || mounts.iter().any(|mount| mount == path)
 }
 
 async fn rename(State(app): State<App>, Path(id): Path<String>, params: Params) -> ApiResult<StatusCode> {

@@ -5,8 +5,9 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures::StreamExt;
-use tokio::io::{AsyncRead, AsyncWriteExt, copy, split};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, split};
 
+use super::detach::DetachKeys;
 use super::logs::Style;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::hijack::{Duplex, Hijack};
@@ -35,6 +36,7 @@ pub(super) async fn attach(
     params: Params,
     hijack: Hijack,
 ) -> ApiResult<Response> {
+    let keys = DetachKeys::parse(params.text("detachKeys").unwrap_or_default())?;
     let inspected = app.engine.inspect(&id, false).await?;
     let (tty, id) = (inspected.config.tty, inspected.id);
     let wants = |stream| params.flag(stream);
@@ -69,7 +71,7 @@ pub(super) async fn attach(
                 return;
             }
             match live {
-                Some(live) => pump(client, live).await,
+                Some(live) => pump(client, live, keys).await,
                 None => drop(client.shutdown().await),
             }
         }),
@@ -88,17 +90,31 @@ async fn send_past(client: &mut Box<dyn Duplex>, mut past: LogStream, tty: bool)
     client.flush().await
 }
 
-/// Passes bytes both ways until the process's output ends or the client is gone. The end of the client's input is passed on
-/// and ends nothing else.
-pub(in crate::api) async fn pump(client: Box<dyn Duplex>, process: AttachStream) {
+/// Passes bytes both ways until the process's output ends, the client is gone, or, at a terminal, the detach keys are
+/// pressed. The end of the client's input is passed on and ends nothing else.
+pub(in crate::api) async fn pump(client: Box<dyn Duplex>, process: AttachStream, keys: DetachKeys) {
     let AttachStream {
         tty,
         mut output,
         input,
     } = process;
     let (from_client, mut to_client) = split(client);
-    let input = tokio::spawn(pass_input(from_client, input));
-    while let Some(chunk) = output.next().await {
+    let keys = tty.then_some(keys);
+    let (let_go, mut detached) = tokio::sync::oneshot::channel();
+    let input = tokio::spawn(async move {
+        if pass_input(from_client, input, keys).await {
+            // The other half may have ended meanwhile.
+            let _ = let_go.send(());
+        } else {
+            std::future::pending::<()>().await;
+        }
+    });
+    loop {
+        let chunk = tokio::select! {
+            chunk = output.next() => chunk,
+            _ = &mut detached => None,
+        };
+        let Some(chunk) = chunk else { break };
         let frame = if tty {
             chunk.bytes
         } else {
@@ -113,19 +129,45 @@ pub(in crate::api) async fn pump(client: Box<dyn Duplex>, process: AttachStream)
     input.abort();
 }
 
+/// Whether the client has pressed the keys that let it go; the process's input stays open then.
 async fn pass_input(
     mut client: impl AsyncRead + Unpin,
-    input: Option<std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>>,
-) {
-    match input {
-        Some(mut input) => {
-            // Whether client or process failed: what follows is the end of input.
-            let _ = copy(&mut client, &mut input).await;
-            let _ = input.shutdown().await;
-        }
+    input: Option<std::pin::Pin<Box<dyn AsyncWrite + Send>>>,
+    keys: Option<DetachKeys>,
+) -> bool {
+    let Some(mut input) = input else {
         // Read and forget, so that a client that sends anyway is not stuck.
-        None => drop(copy(&mut client, &mut tokio::io::sink()).await),
+        drop(copy(&mut client, &mut tokio::io::sink()).await);
+        return false;
+    };
+    let detached = match keys {
+        // Whether client or process failed: what follows is the end of input.
+        None => {
+            let _ = copy(&mut client, &mut input).await;
+            false
+        }
+        Some(keys) => pass_keys(&mut client, &mut input, keys).await,
+    };
+    if !detached {
+        let _ = input.shutdown().await;
     }
+    detached
+}
+
+async fn pass_keys(
+    client: &mut (impl AsyncRead + Unpin),
+    input: &mut (impl AsyncWrite + Unpin),
+    mut keys: DetachKeys,
+) -> bool {
+    let mut buffer = vec![0; 8 * 1024];
+    while let Ok(count @ 1..) = client.read(&mut buffer).await {
+        let (passed, detached) = keys.filter(&buffer[..count]);
+        let written = input.write_all(&passed).await.is_ok() && input.flush().await.is_ok();
+        if detached || !written {
+            return detached;
+        }
+    }
+    false
 }
 
 pub(super) async fn resize(

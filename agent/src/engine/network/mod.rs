@@ -117,6 +117,11 @@ pub(crate) fn check_endpoint(endpoint: &EndpointSettings) -> Result<()> {
             "IPv6 and link-local addresses of endpoints are not built yet".into(),
         ));
     }
+    if endpoint.gw_priority != 0 {
+        return Err(EngineError::Unsupported(
+            "GwPriority of endpoints is not supported by this engine".into(),
+        ));
+    }
     if !endpoint.links.is_empty() {
         return Err(EngineError::Unsupported(
             "links of endpoints are not supported by this engine".into(),
