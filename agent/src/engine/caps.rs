@@ -3,6 +3,7 @@
 //! Only bounding, effective and permitted sets are ever filled: inheritable and ambient stay empty (CVE-2022-29162).
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use super::error::{EngineError, Result};
 
@@ -27,6 +28,29 @@ pub const DEFAULT: [&str; 14] = [
 /// A set of capabilities, names without `CAP_`.
 pub type CapabilitySet = BTreeSet<&'static str>;
 
+/// What this daemon may hand on: as in Docker, "all" is all that the engine has itself, which on a machine that is a
+/// container or a restricted virtual one is less than the kernel knows.
+static HELD: LazyLock<CapabilitySet> = LazyLock::new(|| {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    held(&status).unwrap_or_else(|| ALL.into())
+});
+
+/// The bounding and permitted set of a /proc/<pid>/status.
+fn held(status: &str) -> Option<CapabilitySet> {
+    let mask = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    };
+    let mask = mask("CapBnd:")? & mask("CapPrm:")?;
+    let names = ALL.iter().enumerate();
+    Some(
+        names
+            .filter(|(bit, _)| mask & (1 << bit) != 0)
+            .map(|(_, name)| *name)
+            .collect(),
+    )
+}
+
 /// The capabilities of a container. `ALL` in `add` starts from all, `ALL` in `drop` from none, as Docker does.
 ///
 /// # Errors
@@ -35,10 +59,10 @@ pub fn resolve(privileged: bool, add: &[String], drop: &[String]) -> Result<Capa
     let (add_all, add) = names(add)?;
     let (drop_all, drop) = names(drop)?;
     if privileged {
-        return Ok(ALL.into());
+        return Ok(HELD.clone());
     }
     let base: CapabilitySet = match (add_all, drop_all) {
-        (true, _) => ALL.into(),
+        (true, _) => HELD.clone(),
         (false, true) => CapabilitySet::new(),
         (false, false) => DEFAULT.into(),
     };
@@ -105,12 +129,20 @@ mod tests {
             CapabilitySet::from(["CHOWN"])
         );
         let set = resolve(false, &words(&["ALL"]), &words(&["SYS_ADMIN"])).unwrap();
-        assert!(set.len() == 40 && !set.contains("SYS_ADMIN"));
-        assert!(resolve(false, &[], &words(&["all"])).unwrap().is_empty());
-        assert_eq!(
-            mask(&resolve(true, &[], &words(&["ALL"])).unwrap()),
-            0x1ff_ffff_ffff
+        assert!(
+            set.len() == HELD.len() - usize::from(HELD.contains("SYS_ADMIN")) && !set.contains("SYS_ADMIN")
         );
+        assert!(resolve(false, &[], &words(&["all"])).unwrap().is_empty());
+        assert_eq!(resolve(true, &[], &words(&["ALL"])).unwrap(), *HELD);
+    }
+
+    #[test]
+    fn all_is_what_the_daemon_has() {
+        let all = held("CapPrm:\t000001ffffffffff\nCapBnd:\t000001ffffffffff\n").unwrap();
+        assert_eq!(mask(&all), 0x1ff_ffff_ffff);
+        let less = held("CapPrm:\t000001ffffffffff\nCapBnd:\t000001fffeffffff\n").unwrap();
+        assert!(less.len() == 40 && !less.contains("SYS_RESOURCE"));
+        assert_eq!(held("Name:\tx\n"), None);
     }
 
     #[test]

@@ -80,29 +80,24 @@ fn defaults(input: &SpecInput<'_>) -> Vec<Value> {
             vec![access, "nosuid", "noexec", "nodev"],
         ),
     ];
+    // A queue file system shows the queues of the IPC namespace it is mounted in, the host's too, wherever (and whether)
+    // the host has mounted its own.
+    mounts.push(mount(
+        "/dev/mqueue",
+        "mqueue",
+        "mqueue",
+        vec!["nosuid", "noexec", "nodev"],
+    ));
     if host.ipc_mode == "host" {
-        mounts.push(bind(
-            json!("/dev/mqueue"),
-            "/dev/mqueue",
-            vec!["rbind", "rprivate"],
-        ));
         mounts.push(bind(json!("/dev/shm"), "/dev/shm", vec!["rbind", "rprivate"]));
-    } else {
+    } else if host.ipc_mode != "none" {
+        let size = format!("size={}", host.shm_size);
         mounts.push(mount(
-            "/dev/mqueue",
-            "mqueue",
-            "mqueue",
-            vec!["nosuid", "noexec", "nodev"],
+            "/dev/shm",
+            "tmpfs",
+            "shm",
+            vec!["nosuid", "noexec", "nodev", "mode=1777", &size],
         ));
-        if host.ipc_mode != "none" {
-            let size = format!("size={}", host.shm_size);
-            mounts.push(mount(
-                "/dev/shm",
-                "tmpfs",
-                "shm",
-                vec!["nosuid", "noexec", "nodev", "mode=1777", &size],
-            ));
-        }
     }
     mounts
 }
