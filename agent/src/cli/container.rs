@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-use super::client::{Client, escape, filters, query};
+use super::client::{Client, escape, filters, is_not_found, query};
 use super::table::Table;
 use super::{human, output};
 
@@ -229,11 +229,31 @@ pub(crate) struct Rm {
 impl Rm {
     pub(crate) async fn run(self, client: &Client) -> Result<()> {
         let query = query(&[("force", flag(self.force)), ("v", flag(self.volumes))]);
-        each(&self.containers.names, |name| {
+        // What is not there need not be removed by force: Docker says so, and ends well.
+        let (gone, names): (Vec<_>, Vec<_>) = match self.force {
+            true => self.missing(client).await?,
+            false => (Vec::new(), self.containers.names.clone()),
+        };
+        for name in gone {
+            eprintln!("Error: No such container: {name}");
+        }
+        each(&names, |name| {
             let path = format!("/containers/{}{query}", escape(&name));
             async move { client.delete(&path).await.map(drop) }
         })
         .await
+    }
+
+    /// The names of which there is no container, and the others.
+    async fn missing(&self, client: &Client) -> Result<(Vec<String>, Vec<String>)> {
+        let (mut gone, mut there) = (Vec::new(), Vec::new());
+        for name in &self.containers.names {
+            match client.get(&format!("/containers/{}/json", escape(name))).await {
+                Err(error) if is_not_found(&error) => gone.push(name.clone()),
+                _ => there.push(name.clone()),
+            }
+        }
+        Ok((gone, there))
     }
 }
 
@@ -342,7 +362,8 @@ impl Top {
             .await?;
         let cells = |row: &Value| row.as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
         let titles = cells(&answer["Titles"]);
-        let mut table = Table::new(&titles.iter().map(String::as_str).collect::<Vec<_>>());
+        // Docker's columns are wider here than elsewhere.
+        let mut table = Table::wide(&titles.iter().map(String::as_str).collect::<Vec<_>>(), 20);
         for row in answer["Processes"].as_array().into_iter().flatten() {
             table.row(cells(row));
         }

@@ -135,8 +135,16 @@ impl Events {
 fn line(event: &Value) -> String {
     let nanoseconds = i128::from(event["timeNano"].as_i64().unwrap_or_default());
     let moment = time::OffsetDateTime::from_unix_timestamp_nanos(nanoseconds)
-        .map(proto::Timestamp)
-        .unwrap_or_default();
+        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    // Always nine digits, so that the lines stay in columns.
+    let (date, clock) = (moment.date(), moment.time());
+    let moment = format!(
+        "{date}T{:02}:{:02}:{:02}.{:09}Z",
+        clock.hour(),
+        clock.minute(),
+        clock.second(),
+        clock.nanosecond()
+    );
     let attributes = event["Actor"]["Attributes"].as_object().into_iter().flatten();
     let attributes: Vec<String> = attributes
         .map(|(key, value)| format!("{key}={}", text(value)))

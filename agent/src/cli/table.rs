@@ -4,13 +4,21 @@
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
+    /// Characters that a column has at least.
+    least: usize,
 }
 
 impl Table {
     /// A table with these headings.
     pub(crate) fn new(headings: &[&str]) -> Self {
+        Self::wide(headings, 10)
+    }
+
+    /// A table whose columns are at least so many characters wide.
+    pub(crate) fn wide(headings: &[&str], least: usize) -> Self {
         Self {
             rows: vec![headings.iter().map(|&heading| heading.to_owned()).collect()],
+            least,
         }
     }
 
@@ -26,14 +34,13 @@ impl Table {
 
     fn width(&self, column: usize) -> usize {
         const GAP: usize = 3;
-        const LEAST: usize = 10;
         let longest = self
             .rows
             .iter()
             .filter_map(|row| row.get(column))
             .map(|cell| cell.chars().count())
             .max();
-        (longest.unwrap_or_default() + GAP).max(LEAST)
+        (longest.unwrap_or_default() + GAP).max(self.least)
     }
 }
 
