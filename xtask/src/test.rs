@@ -25,7 +25,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     )?;
     crate::run(
         cargo()
-            .args(["test", "--package", "integration", "--test", "vm"])
+            .args(["test", "--package", "integration", "--lib", "--test", "vm"])
             .args(filter),
     )?;
     // A test program of its own, so that the run closes with cargo's summary of it.

@@ -17,20 +17,28 @@ pub struct Kernel {
     pub modules: PathBuf,
 }
 
-/// Every kernel that was fetched, by release. None is an error: there would be nothing to test.
+/// Every kernel that was fetched, the oldest first. None is an error: there would be nothing to test.
 pub fn kernels() -> Result<Vec<Kernel>> {
     let folder = workspace().join("target/vm");
     let mut found = Vec::new();
     for entry in std::fs::read_dir(&folder).into_iter().flatten() {
         found.extend(kernel(&entry?.path())?);
     }
-    found.sort_by(|one, two| one.release.cmp(&two.release));
+    found.sort_by_key(|kernel| numbers(&kernel.release));
     ensure!(
         !found.is_empty(),
         "no kernel in {}: run .ci/kernels, which fetches Debian's linux-image-cloud-amd64",
         folder.display()
     );
     Ok(found)
+}
+
+/// The numbers that a release begins with.
+fn numbers(release: &str) -> Vec<u32> {
+    release
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|word| word.parse().ok())
+        .collect()
 }
 
 fn kernel(package: &Path) -> Result<Option<Kernel>> {
@@ -49,4 +57,15 @@ fn kernel(package: &Path) -> Result<Option<Kernel>> {
         image,
         modules: entry.path(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numbers;
+
+    #[test]
+    fn six_one_is_older_than_six_twelve() {
+        assert_eq!(numbers("6.1.0-56-cloud-amd64"), [6, 1, 0, 56]);
+        assert!(numbers("6.1.0-56-cloud-amd64") < numbers("6.12.117+deb12-cloud-amd64"));
+    }
 }

@@ -46,7 +46,10 @@ impl Report {
             match text.split_once(' ') {
                 Some((DONE, count)) => report.done = count.parse().ok(),
                 Some((name, "ok")) => report.checks.push((name.to_owned(), None)),
-                Some((name, why)) => report.checks.push((name.to_owned(), Some(why.to_owned()))),
+                Some((name, text)) => {
+                    let why = text.strip_prefix("failed ").unwrap_or(text).to_owned();
+                    report.checks.push((name.to_owned(), Some(why)));
+                }
                 None => {}
             }
         }

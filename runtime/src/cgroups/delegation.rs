@@ -2,6 +2,7 @@
 //! it names the controller in `cgroup.subtree_control` (cgroups(7)).
 
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::apply::{read, write};
@@ -10,6 +11,11 @@ use super::{Error, Layout, Plan};
 
 /// Passed on wherever they are to be had, limits or not: what a container uses is counted by them.
 const USUAL: [&str; 4] = ["cpu", "io", "memory", "pids"];
+
+/// Where the processes of a root that is none go.
+const ROOM: &str = "init";
+/// How often they are looked for.
+const ROUNDS: usize = 10;
 
 /// What is to be passed on.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,12 +84,49 @@ fn pass_down(hierarchy: &Hierarchy, names: &[&OsStr], missing: &Missing<'_>) -> 
         let file = directory.join("cgroup.subtree_control");
         // All or nothing: one controller that cannot be had (cpu, while there are real-time processes) costs the others.
         match write(&file, &all.join(" ")) {
+            Ok(()) => {}
+            Err(error) if is_busy(&error) && directory == hierarchy.mount && make_room(&directory)? => {
+                write(&file, &all.join(" "))?;
+            }
             Err(_) if all.len() > 1 => pass_each(&file, &required, &all)?,
-            written => written?,
+            Err(error) => return Err(error),
         }
         directory.push(name);
     }
     Ok(())
+}
+
+fn is_busy(error: &Error) -> bool {
+    matches!(error, Error::File { source, .. } if source.raw_os_error() == Some(libc::EBUSY))
+}
+
+/// In a container, the root of what we see is a group like any other: as long as processes are in it, it passes nothing on.
+/// They move to a group beside ours, as in Docker's own image for engines within containers. `false` if this is the real
+/// root, which may have processes.
+fn make_room(root: &Path) -> Result<bool, Error> {
+    if !root.join("cgroup.type").exists() {
+        return Ok(false);
+    }
+    let place = root.join(ROOM);
+    match std::fs::create_dir(&place) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            return Err(Error::file("make cgroup", place, error));
+        }
+        _ => {}
+    }
+    // More may be forked meanwhile, and one may end before it is moved: what is left after some rounds the caller finds out.
+    for _ in 0..ROUNDS {
+        // Processes from outside of our PID namespace are listed as 0, which would mean ourselves.
+        let processes = read(&root.join("cgroup.procs"))?;
+        let mut movable = processes.lines().filter(|pid| *pid != "0").peekable();
+        if movable.peek().is_none() {
+            break;
+        }
+        for pid in movable {
+            let _ = write(&place.join("cgroup.procs"), pid);
+        }
+    }
+    Ok(true)
 }
 
 fn pass_each(file: &Path, required: &[String], all: &[String]) -> Result<(), Error> {
@@ -127,6 +170,18 @@ mod tests {
         let plan = limits();
         let error = offered(missing(&plan, ""), "cpu memory", Path::new("/x")).unwrap_err();
         assert!(error.to_string().contains("cpuset controller"), "{error}");
+    }
+
+    #[test]
+    fn the_real_root_keeps_its_processes() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!make_room(dir.path()).unwrap());
+        assert!(!dir.path().join(ROOM).exists());
+        // Nobody can be moved in a fake tree; the rounds have an end.
+        fs::write(dir.path().join("cgroup.type"), "domain\n").unwrap();
+        fs::write(dir.path().join("cgroup.procs"), "0\n").unwrap();
+        assert!(make_room(dir.path()).unwrap());
+        assert!(dir.path().join(ROOM).is_dir());
     }
 
     #[test]

@@ -6,16 +6,17 @@ use anyhow::{Result, ensure};
 use integration::{Agent, eventually, image};
 use serde_json::json;
 
-use super::{Check, run_script, state};
+use super::{Check, When, run_script, state};
 
 pub(super) const CHECKS: &[Check] = &[
-    ("build", build),
-    ("run", run),
-    ("exec", exec),
-    ("diff", diff),
-    ("many-layers", many_layers),
-    ("published-port", published_port),
-    ("stop", stop),
+    ("build", When::Always, build),
+    ("run", When::Always, run),
+    ("exec", When::Oldest, exec),
+    ("diff", When::Oldest, diff),
+    ("many-layers", When::Oldest, many_layers),
+    ("published-port", When::Always, published_port),
+    ("stop", When::Oldest, stop),
+    ("agent-within", When::Oldest, agent_within),
 ];
 
 fn build(agent: &mut Agent) -> Result<()> {
@@ -118,5 +119,20 @@ fn stop(agent: &mut Agent) -> Result<()> {
     let state = state(agent, "stop")?;
     ensure!(state["ExitCode"] == 5 && state["OOMKilled"] == false, "{state}");
     agent.cli_ok(&["rm", "stop"])?;
+    Ok(())
+}
+
+/// An agent in a container: the root of its groups is the container's group, where it is not alone, and its layers lie on a
+/// volume.
+fn agent_within(agent: &mut Agent) -> Result<()> {
+    let script = "/shoal/agent run --root /data/root --run-dir /data/run > /data/log 2>&1 & \
+                  export AGENT_HOST=unix:///data/run/agent.sock; \
+                  for i in $(seq 100); do /shoal/agent version > /dev/null 2>&1 && break; sleep 0.2; done; \
+                  busybox tar -c -f - bin etc | /shoal/agent image import - inner; \
+                  /shoal/agent run --rm --memory 32m inner /bin/cat /sys/fs/cgroup/memory.max || cat /data/log";
+    let flags = ["--privileged", "-v", "/shoal:/shoal:ro", "-v", "within:/data"];
+    let said = run_script(agent, &flags, script)?;
+    ensure!(said.trim().ends_with("\n33554432"), "{said}");
+    agent.cli_ok(&["volume", "rm", "within"])?;
     Ok(())
 }

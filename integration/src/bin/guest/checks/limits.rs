@@ -6,16 +6,16 @@ use anyhow::{Context, Result, bail, ensure};
 use integration::Agent;
 use serde_json::{Value, json};
 
-use super::{Check, id, run_script, state};
+use super::{Check, When, id, run_script, state};
 
 pub(super) const CHECKS: &[Check] = &[
-    ("limits", limits),
-    ("more-limits", more_limits),
-    ("no-limits", no_limits),
-    ("devices", devices),
-    ("oom", oom),
-    ("groups-within", groups_within),
-    ("parents", parents),
+    ("limits", When::Always, limits),
+    ("more-limits", When::Always, more_limits),
+    ("no-limits", When::Oldest, no_limits),
+    ("devices", When::Always, devices),
+    ("oom", When::Always, oom),
+    ("groups-within", When::Always, groups_within),
+    ("parents", When::Oldest, parents),
 ];
 
 /// The directory of a running container, from the machine's point of view.

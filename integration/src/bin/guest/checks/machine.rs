@@ -5,9 +5,12 @@ use integration::census::Census;
 use integration::{Agent, eventually};
 use serde_json::Value;
 
-use super::{Check, state};
+use super::{Check, When, state};
 
-pub(super) const CHECKS: &[Check] = &[("kill-and-restart", kill_and_restart), ("leave", leave)];
+pub(super) const CHECKS: &[Check] = &[
+    ("kill-and-restart", When::Always, kill_and_restart),
+    ("leave", When::Always, leave),
+];
 
 fn processes(agent: &Agent) -> Result<Vec<(String, Value)>> {
     let list = agent.get("/containers/json")?;

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 use integration::{Agent, eventually};
 
-use super::{Check, run_script};
+use super::{Check, When, run_script};
 
 pub(super) const CHECKS: &[Check] = &[
-    ("swarm-init", init),
-    ("service", service),
-    ("virtual-address", virtual_address),
-    ("service-port", service_port),
+    ("swarm-init", When::Always, init),
+    ("service", When::Always, service),
+    ("virtual-address", When::Always, virtual_address),
+    ("service-port", When::Always, service_port),
 ];
 
 fn init(agent: &mut Agent) -> Result<()> {
