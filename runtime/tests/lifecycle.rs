@@ -188,11 +188,10 @@ fn a_killed_create_is_cleaned_up_by_force() {
     fs::create_dir_all(&home).unwrap();
     bundle.runtime(&["delete", "--force", &bundle.id]).expect(0);
     assert!(!home.exists());
-    let cgroup = "/sys/fs/cgroup/pids/shoal-runtime-tests";
     let (directory, version) = if Path::new("/sys/fs/cgroup/pids").exists() {
-        (format!("{cgroup}/{}", bundle.id), "v1")
+        (format!("/sys/fs/cgroup/pids/{}", bundle.id), "v1")
     } else {
-        (format!("/sys/fs/cgroup/shoal-runtime-tests/{}", bundle.id), "v2")
+        (format!("/sys/fs/cgroup/{}", bundle.id), "v2")
     };
     fs::create_dir_all(&directory).unwrap();
     fs::create_dir_all(&home).unwrap();

@@ -104,7 +104,7 @@ fn on_the_unified_hierarchy_devices_are_a_program() {
     bundle.write();
     let script = format!(
         "umount -R -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && {} --root {} run -b {} {id} && \
-         test ! -e /sys/fs/cgroup/shoal-runtime-tests/{id} && echo gone",
+         test ! -e /sys/fs/cgroup/{id} && echo gone",
         env!("CARGO_BIN_EXE_runtime"),
         bundle.dir.path().join("state").display(),
         bundle.bundle().display(),

@@ -12,9 +12,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Cgroup that all containers of these tests are below.
-const PARENT: &str = "shoal-runtime-tests";
-
 /// Programs of the root, all of them busybox.
 const APPLETS: [&str; 26] = [
     "sh", "true", "false", "ls", "cat", "mount", "ps", "id", "sleep", "echo", "hostname", "env", "stat",
@@ -61,13 +58,13 @@ impl Bundle {
         assert!(rustix::process::geteuid().is_root(), "these tests need root");
         let dir = TempDir::new().unwrap();
         let id = format!(
-            "t{}-{}",
+            "shoal-t{}-{}",
             std::process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
         let rootfs = dir.path().join("bundle/rootfs");
         make_root(&rootfs);
-        let config = config(args, &format!("/{PARENT}/{id}"));
+        let config = config(args, &format!("/{id}"));
         Self { dir, config, id }
     }
 
@@ -187,7 +184,7 @@ impl Bundle {
             .unwrap()
             .map(|entry| entry.unwrap().path());
         tops.chain([PathBuf::from("/sys/fs/cgroup")])
-            .map(|top| top.join(PARENT).join(&self.id))
+            .map(|top| top.join(&self.id))
             .filter(|path| path.exists())
             .collect()
     }
