@@ -14,9 +14,16 @@
 //! is. Nothing outside this module touches a table: callers pass a closure that sees one consistent [`Tx`].
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    TransactionError, WriteTransaction,
+};
+use rustix::fs::FallocateFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +31,9 @@ use crate::digest::{DiffId, Digest, ImageId};
 
 /// Memory that redb may use to cache pages, in bytes: the daemon has to stay small.
 const CACHE: usize = 2 << 20;
+/// Bytes of disk set aside beyond the database's end, so that on a full disk rows can still be removed, which is how
+/// space comes free.
+const RESERVE: u64 = 1 << 20;
 
 type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 
@@ -128,27 +138,41 @@ pub enum MetadataError {
     Row { key: String, source: serde_json::Error },
 }
 
-/// The open database.
+/// The open database. redb gives a database up after the first failed write (a full disk, say), for good: it is closed
+/// and opened again then, when it is used next.
 #[derive(Debug)]
 pub(crate) struct Metadata {
-    database: Database,
+    path: PathBuf,
+    /// `None`: given up, and not opened again yet. Transactions hold the lock for reading.
+    database: RwLock<Option<Database>>,
+    /// A read or write of the file has failed.
+    broken: Broken,
+}
+
+/// Set by whoever meets an error of the file system.
+#[derive(Debug, Default)]
+struct Broken(AtomicBool);
+
+impl Broken {
+    fn failed(&self, operation: &'static str, source: impl Into<redb::Error>) -> MetadataError {
+        let source = source.into();
+        if matches!(source, redb::Error::Io(_) | redb::Error::PreviousIo) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+        MetadataError::Database {
+            operation,
+            source: Box::new(source),
+        }
+    }
 }
 
 impl Metadata {
     pub(crate) fn open(path: &Path) -> Result<Self, MetadataError> {
-        let database = match redb::Builder::new().set_cache_size(CACHE).create(path) {
-            Ok(database) => database,
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
-                return Err(MetadataError::InUse(path.to_owned()));
-            }
-            Err(source) => {
-                return Err(MetadataError::Open {
-                    path: path.to_owned(),
-                    source: Box::new(source.into()),
-                });
-            }
+        let metadata = Self {
+            path: path.to_owned(),
+            database: RwLock::new(Some(open(path)?)),
+            broken: Broken::default(),
         };
-        let metadata = Self { database };
         metadata.update(|tx| Kind::ALL.iter().try_for_each(|kind| tx.touch(*kind)))?;
         Ok(metadata)
     }
@@ -158,41 +182,104 @@ impl Metadata {
         &self,
         body: impl FnOnce(&Tx) -> Result<T, E>,
     ) -> Result<T, E> {
-        let inner = self.database.begin_write().map_err(|e| failed("begin", e))?;
-        let tx = Tx { inner };
+        let (_open, inner) = self.begin(Database::begin_write)?;
+        let tx = Tx {
+            inner,
+            broken: &self.broken,
+        };
         let value = body(&tx)?;
-        tx.inner.commit().map_err(|e| failed("commit", e))?;
+        tx.inner.commit().map_err(|e| self.broken.failed("commit", e))?;
         Ok(value)
     }
 
     /// One row.
     pub(crate) fn get<T: DeserializeOwned>(&self, kind: Kind, key: &str) -> Result<Option<T>, MetadataError> {
-        let tx = self
-            .database
-            .begin_read()
-            .map_err(|e| failed("begin reading", e))?;
-        let table = tx.open_table(kind.table()).map_err(|e| failed("open table", e))?;
-        let row = table.get(key).map_err(|e| failed("read", e))?;
+        let (_open, tx) = self.begin_read()?;
+        let table = tx
+            .open_table(kind.table())
+            .map_err(|e| self.broken.failed("open table", e))?;
+        let row = table.get(key).map_err(|e| self.broken.failed("read", e))?;
         row.map(|row| parse(key, row.value())).transpose()
     }
 
     /// All rows of a table, by key.
     pub(crate) fn all<T: DeserializeOwned>(&self, kind: Kind) -> Result<Vec<(String, T)>, MetadataError> {
-        let tx = self
-            .database
-            .begin_read()
-            .map_err(|e| failed("begin reading", e))?;
-        let table = tx.open_table(kind.table()).map_err(|e| failed("open table", e))?;
-        rows(&table)
+        let (_open, tx) = self.begin_read()?;
+        let table = tx
+            .open_table(kind.table())
+            .map_err(|e| self.broken.failed("open table", e))?;
+        rows(&table, &self.broken)
+    }
+
+    fn begin_read(&self) -> Result<(Guard<'_>, ReadTransaction), MetadataError> {
+        self.begin(ReadableDatabase::begin_read)
+    }
+
+    /// Begins a transaction, in a database opened anew if the old one was given up.
+    fn begin<T>(
+        &self,
+        begin: impl FnOnce(&Database) -> Result<T, TransactionError>,
+    ) -> Result<(Guard<'_>, T), MetadataError> {
+        if self.broken.0.load(Ordering::SeqCst) {
+            self.reopen()?;
+        }
+        let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = guard
+            .as_ref()
+            .ok_or_else(|| self.broken.failed("begin", StorageError::PreviousIo))?;
+        let transaction = begin(database).map_err(|error| self.broken.failed("begin", error))?;
+        Ok((guard, transaction))
+    }
+
+    fn reopen(&self) -> Result<(), MetadataError> {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have been here before.
+        if self.broken.0.load(Ordering::SeqCst) {
+            // The old one holds the file's lock.
+            drop(database.take());
+            *database = Some(open(&self.path)?);
+            self.broken.0.store(false, Ordering::SeqCst);
+        }
+        Ok(())
     }
 }
 
-/// A write transaction: sees its own writes.
-pub(crate) struct Tx {
-    inner: WriteTransaction,
+type Guard<'a> = RwLockReadGuard<'a, Option<Database>>;
+
+fn open(path: &Path) -> Result<Database, MetadataError> {
+    let database = match redb::Builder::new().set_cache_size(CACHE).create(path) {
+        Ok(database) => database,
+        Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
+            return Err(MetadataError::InUse(path.to_owned()));
+        }
+        Err(source) => {
+            return Err(MetadataError::Open {
+                path: path.to_owned(),
+                source: Box::new(source.into()),
+            });
+        }
+    };
+    reserve(path);
+    Ok(database)
 }
 
-impl Tx {
+/// Gives every byte of the database its place on the disk, and [`RESERVE`] more. What the file system cannot do or has no
+/// room for is left.
+fn reserve(path: &Path) {
+    let Ok(file) = File::options().write(true).open(path) else {
+        return;
+    };
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    let _ = rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, length + RESERVE);
+}
+
+/// A write transaction: sees its own writes.
+pub(crate) struct Tx<'a> {
+    inner: WriteTransaction,
+    broken: &'a Broken,
+}
+
+impl Tx<'_> {
     pub(crate) fn put<T: Serialize>(&self, kind: Kind, key: &str, value: &T) -> Result<(), MetadataError> {
         let json = serde_json::to_vec(value).map_err(|source| MetadataError::Row {
             key: key.to_owned(),
@@ -201,10 +288,10 @@ impl Tx {
         let mut table = self
             .inner
             .open_table(kind.table())
-            .map_err(|e| failed("open table", e))?;
+            .map_err(|e| self.broken.failed("open table", e))?;
         table
             .insert(key, json.as_slice())
-            .map_err(|e| failed("write", e))?;
+            .map_err(|e| self.broken.failed("write", e))?;
         Ok(())
     }
 
@@ -212,8 +299,8 @@ impl Tx {
         let table = self
             .inner
             .open_table(kind.table())
-            .map_err(|e| failed("open table", e))?;
-        let row = table.get(key).map_err(|e| failed("read", e))?;
+            .map_err(|e| self.broken.failed("open table", e))?;
+        let row = table.get(key).map_err(|e| self.broken.failed("read", e))?;
         row.map(|row| parse(key, row.value())).transpose()
     }
 
@@ -222,8 +309,8 @@ impl Tx {
         let mut table = self
             .inner
             .open_table(kind.table())
-            .map_err(|e| failed("open table", e))?;
-        let old = table.remove(key).map_err(|e| failed("remove", e))?;
+            .map_err(|e| self.broken.failed("open table", e))?;
+        let old = table.remove(key).map_err(|e| self.broken.failed("remove", e))?;
         Ok(old.is_some())
     }
 
@@ -231,24 +318,25 @@ impl Tx {
         let table = self
             .inner
             .open_table(kind.table())
-            .map_err(|e| failed("open table", e))?;
-        rows(&table)
+            .map_err(|e| self.broken.failed("open table", e))?;
+        rows(&table, self.broken)
     }
 
     fn touch(&self, kind: Kind) -> Result<(), MetadataError> {
         self.inner
             .open_table(kind.table())
-            .map_err(|e| failed("create table", e))?;
+            .map_err(|e| self.broken.failed("create table", e))?;
         Ok(())
     }
 }
 
 fn rows<T: DeserializeOwned>(
     table: &impl ReadableTable<&'static str, &'static [u8]>,
+    broken: &Broken,
 ) -> Result<Vec<(String, T)>, MetadataError> {
     let mut found = Vec::new();
-    for row in table.iter().map_err(|e| failed("read", e))? {
-        let (key, value) = row.map_err(|e| failed("read", e))?;
+    for row in table.iter().map_err(|e| broken.failed("read", e))? {
+        let (key, value) = row.map_err(|e| broken.failed("read", e))?;
         found.push((key.value().to_owned(), parse(key.value(), value.value())?));
     }
     Ok(found)
@@ -259,11 +347,4 @@ fn parse<T: DeserializeOwned>(key: &str, json: &[u8]) -> Result<T, MetadataError
         key: key.to_owned(),
         source,
     })
-}
-
-fn failed(operation: &'static str, source: impl Into<redb::Error>) -> MetadataError {
-    MetadataError::Database {
-        operation,
-        source: Box::new(source.into()),
-    }
 }
