@@ -11,9 +11,39 @@ use serde_json::{Value, json};
 use crate::http::{self, Answer};
 use crate::{Host, binaries, eventually, image};
 
+/// A small file system in memory.
+#[derive(Debug)]
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(place: PathBuf, size: u32) -> Result<Self> {
+        std::fs::create_dir(&place)?;
+        let options = format!("size={size}m,mode=700");
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(
+            Some("small"),
+            &place,
+            Some("tmpfs"),
+            flags,
+            Some(options.as_str()),
+        )
+        .context("mount a small disk: the tests need root")?;
+        Ok(Self(place))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Nothing can be done about an error here; the census reports what stays.
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
 /// A running agent. Dropped, it removes its containers and ends.
 #[derive(Debug)]
 pub struct Agent {
+    /// The root's own file system; gone before the folder that it is mounted in.
+    _disk: Option<Disk>,
     /// The machine that it runs on.
     pub host: Host,
     process: Option<Child>,
@@ -27,7 +57,23 @@ impl Agent {
 
     /// Starts an agent on this host.
     pub fn start_on(host: Host) -> Result<Self> {
-        let mut agent = Self { host, process: None };
+        let mut agent = Self {
+            _disk: None,
+            host,
+            process: None,
+        };
+        agent.run()?;
+        Ok(agent)
+    }
+
+    /// Starts an agent on a new host whose root lies on a disk of so many MiB.
+    pub fn start_on_small_disk(size: u32) -> Result<Self> {
+        let host = Host::new()?;
+        let mut agent = Self {
+            _disk: Some(Disk::mount(host.directory().join("root"), size)?),
+            host,
+            process: None,
+        };
         agent.run()?;
         Ok(agent)
     }

@@ -9,6 +9,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+/// What every layer below says of ENOSPC (strerror(3)).
+const DISK_FULL: &str = "No space left on device";
+
 /// Result of a handler.
 pub type ApiResult<T> = Result<T, ApiError>;
 
@@ -62,12 +65,23 @@ impl ApiError {
 
     /// 500: the daemon failed; the whole cause chain becomes the message.
     pub fn internal(error: &(dyn Error + 'static)) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, chain(error))
+        Self::from_chain(StatusCode::INTERNAL_SERVER_ERROR, error)
     }
 
-    /// An error with `status` whose message is the whole cause chain.
+    /// An error with `status` whose message is the whole cause chain. A full disk, wherever it was met, is a 507 with
+    /// its remedy.
     pub fn from_chain(status: StatusCode, error: &(dyn Error + 'static)) -> Self {
-        Self::new(status, chain(error))
+        let text = chain(error);
+        if !text.contains(DISK_FULL) {
+            return Self::new(status, text);
+        }
+        let known = text.contains("free some space");
+        let remedy = if known {
+            ""
+        } else {
+            ": free some space (for example with `image prune`) and try again"
+        };
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, text + remedy)
     }
 }
 
@@ -117,5 +131,16 @@ mod tests {
         let error = ApiError::internal(&Outer(std::io::Error::other("disk full")));
         assert_eq!(error.message, "open layer abc: disk full");
         assert_eq!(error.status, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    #[test]
+    fn a_full_disk_has_a_remedy() {
+        let full = || std::io::Error::from_raw_os_error(28);
+        let error = ApiError::internal(&Outer(full()));
+        assert_eq!(error.status, StatusCode::INSUFFICIENT_STORAGE);
+        assert!(
+            error.message.starts_with("open layer abc: ") && error.message.contains("image prune"),
+            "{error}"
+        );
     }
 }

@@ -221,6 +221,107 @@ fn broken_archives_leave_nothing() -> Result<()> {
     witness.undisturbed()
 }
 
+/// A disk so small that a test can fill it: MiB.
+const SMALL_DISK: u32 = 24;
+
+#[test]
+fn a_full_disk_stops_what_needs_room_and_nothing_else() -> Result<()> {
+    let agent = Agent::start_on_small_disk(SMALL_DISK)?;
+    agent.build_busybox()?;
+    let archive = agent.host.directory().join("bb.tar").display().to_string();
+    agent.cli_ok(&["image", "save", "-o", &archive, "bb"])?;
+    let counting = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.1; done";
+    agent.cli_ok(&["run", "-d", "--name", "witness", "bb", "sh", "-c", counting])?;
+    let pid = agent.get("/containers/witness/json")?["State"]["Pid"].clone();
+    // A volume is filled to the last page, as a container does it.
+    agent.cli_ok(&["volume", "create", "filler"])?;
+    let fill =
+        "dd if=/dev/zero of=/v/x bs=4k 2>/dev/null; while echo x >/v/$RANDOM$RANDOM; do :; done 2>/dev/null";
+    agent.cli_ok(&[
+        "run",
+        "--rm",
+        "-v",
+        "filler:/v",
+        "bb",
+        "sh",
+        "-c",
+        &format!("{fill}; true"),
+    ])?;
+
+    let before = agent.get("/images/json?all=1")?;
+    // Room for so many was set aside; all of it is used up, and the database is given up at the last.
+    let mut refusals = 0;
+    for number in 0..4000 {
+        let tagged = agent.ask("POST", &format!("/images/bb/tag?repo=full{number}"), None)?;
+        if tagged.status != 201 {
+            full(&tagged)?;
+            refusals += 1;
+        }
+        if refusals == 2 {
+            break;
+        }
+    }
+    assert_eq!(refusals, 2, "the disk never became full");
+    let load = http::open(&agent.socket(), "POST", "/images/load", &[], &fs::read(&archive)?)?.finish()?;
+    full(&load)?;
+    let context = image::context("FROM bb\nCOPY x /x\n", &[("x", &vec![7; 1 << 20], 0o644)])?;
+    let headers = [("Content-Type", "application/x-tar")];
+    full(&http::open(&agent.socket(), "POST", "/build?t=never", &headers, &context)?.finish()?)?;
+    assert_eq!(agent.ask("GET", "/images/never/json", None)?.status, 404);
+    // What needs next to nothing may find it; then it is there, and otherwise nothing of it is.
+    for (make, body, path) in [
+        ("/volumes/create", json!({"Name": "small"}), "/volumes/small"),
+        ("/networks/create", json!({"Name": "small"}), "/networks/small"),
+        (
+            "/containers/create?name=small",
+            json!({"Image": "bb", "HostConfig": {"Binds": ["filled:/bin"]}}),
+            "/containers/small/json",
+        ),
+    ] {
+        let made = agent.ask("POST", make, Some(&body))?;
+        let found = agent.ask("GET", path, None)?.status;
+        if made.status == 201 {
+            assert_eq!(found, 200, "{path}");
+        } else {
+            full(&made).with_context(|| make.to_owned())?;
+            assert_eq!(found, 404, "{path}");
+        }
+    }
+    assert_eq!(agent.get("/containers/witness/json")?["State"]["Pid"], pid);
+    agent.cli_ok(&["exec", "witness", "true"])?;
+
+    // The way out of it must not need room itself.
+    agent.cli_ok(&["volume", "rm", "filler"])?;
+    agent.cli_ok(&["image", "load", "-i", &archive])?;
+    agent.cli_ok(&["volume", "create", "after"])?;
+    agent.cli_ok(&["network", "create", "after"])?;
+    agent.cli_ok(&["run", "--rm", "-v", "after:/bin", "bb", "true"])?;
+    let now = agent.get("/images/json?all=1")?;
+    assert_eq!(
+        now.as_array().map(Vec::len),
+        before.as_array().map(Vec::len),
+        "{now}"
+    );
+    let seen = agent.cli_ok(&["logs", "-n", "1", "witness"])?;
+    integration::eventually("the log goes on", || {
+        ensure!(agent.cli_ok(&["logs", "-n", "1", "witness"])? != seen);
+        Ok(())
+    })?;
+    assert_eq!(agent.get("/containers/witness/json")?["State"]["Pid"], pid);
+    Ok(())
+}
+
+/// An answer that names a full disk and the remedy.
+fn full(answer: &http::Answer) -> Result<()> {
+    let said = answer.text();
+    ensure!(
+        said.contains("o space left") && said.contains("free some"),
+        "{}: {said}",
+        answer.status
+    );
+    Ok(())
+}
+
 #[test]
 fn a_stale_version_is_refused() -> Result<()> {
     let witness = Witness::new()?;
