@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
 /// A build context, as the classic builder takes it: a tar of a Dockerfile and what it copies.
 pub fn context(dockerfile: &str, files: &[(&str, &[u8], u32)]) -> Result<Vec<u8>> {
@@ -38,13 +40,49 @@ pub fn busybox(more: &str) -> Result<Vec<u8>> {
         0o644,
     )?;
     for tool in TOOLS {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(tar::EntryType::Symlink);
-        header.set_size(0);
-        header.set_mode(0o777);
-        tar.append_link(&mut header, format!("bin/{tool}"), "busybox")?;
+        append_link(&mut tar, &format!("bin/{tool}"), "busybox")?;
     }
     Ok(tar.into_inner()?)
+}
+
+/// An image archive as `docker save` writes it: busybox, and `count` layers over it with a file `/layer/<number>` each.
+pub fn layered(name: &str, count: usize) -> Result<Vec<u8>> {
+    let mut layers = vec![busybox_layer()?];
+    for number in 0..count {
+        let mut tar = tar::Builder::new(Vec::new());
+        append(&mut tar, &format!("layer/{number}"), b"x", 0o644)?;
+        layers.push(tar.into_inner()?);
+    }
+    let digests: Vec<String> = layers.iter().map(|layer| digest(layer)).collect();
+    let ids: Vec<String> = digests.iter().map(|digest| format!("sha256:{digest}")).collect();
+    let config = json!({
+        "architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin"]},
+        "rootfs": {"type": "layers", "diff_ids": ids},
+    });
+    let files: Vec<String> = digests.iter().map(|digest| format!("{digest}.tar")).collect();
+    let manifest =
+        json!([{"Config": "config.json", "RepoTags": [format!("{name}:latest")], "Layers": files}]);
+    let mut tar = tar::Builder::new(Vec::new());
+    for (file, layer) in files.iter().zip(&layers) {
+        append(&mut tar, file, layer, 0o644)?;
+    }
+    append(&mut tar, "config.json", &serde_json::to_vec(&config)?, 0o644)?;
+    append(&mut tar, "manifest.json", &serde_json::to_vec(&manifest)?, 0o644)?;
+    Ok(tar.into_inner()?)
+}
+
+fn busybox_layer() -> Result<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
+    append(&mut tar, "bin/busybox", &fs::read("/bin/busybox")?, 0o755)?;
+    for tool in TOOLS {
+        append_link(&mut tar, &format!("bin/{tool}"), "busybox")?;
+    }
+    Ok(tar.into_inner()?)
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let hash = Sha256::digest(bytes);
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A folder with everything in it, as a tar.
@@ -98,5 +136,14 @@ fn append(tar: &mut tar::Builder<Vec<u8>>, name: &str, content: &[u8], mode: u32
     header.set_size(content.len().try_into()?);
     header.set_mode(fs::Permissions::from_mode(mode).mode());
     tar.append_data(&mut header, name, content)?;
+    Ok(())
+}
+
+fn append_link(tar: &mut tar::Builder<Vec<u8>>, name: &str, target: &str) -> Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    header.set_mode(0o777);
+    tar.append_link(&mut header, name, target)?;
     Ok(())
 }
