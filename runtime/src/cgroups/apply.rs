@@ -346,6 +346,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_kernel_lacks_is_left_out_or_written_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let step = |otherwise| Write {
+            hierarchy: 0,
+            file: "first".to_owned(),
+            value: "1".to_owned(),
+            otherwise,
+        };
+        let second = Otherwise::Write("second".to_owned(), "2".to_owned());
+        let place = |name: &str| dir.path().join(name);
+        let steps = [Otherwise::Fail, Otherwise::Skip, second].map(step);
+        let targets = || steps.each_ref().map(|step| target(dir.path(), step));
+        let first = || Some((place("first"), "1"));
+        assert_eq!(targets(), [first(), None, Some((place("second"), "2"))]);
+        fs::write(place("first"), "").unwrap();
+        assert_eq!(targets(), [first(), first(), first()]);
+    }
+
+    #[test]
     fn an_init_may_have_moved_below() {
         let directory = Path::new("/sys/fs/cgroup/shoal/abc");
         let below = |text| below(directory, text);
