@@ -47,7 +47,7 @@ async fn list_secrets(State(app): State<App>, params: Params) -> ApiResult<Json<
 
 async fn create_secret(
     State(app): State<App>,
-    body::Json(spec): body::Json<SecretSpec>,
+    body::Spec(spec): body::Spec<SecretSpec>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let id = app.control()?.create_secret(spec).await?;
     Ok((StatusCode::CREATED, Json(json!({ "ID": id }))))
@@ -61,7 +61,7 @@ async fn update_secret(
     State(app): State<App>,
     Path(id): Path<String>,
     params: Params,
-    body::Json(spec): body::Json<SecretSpec>,
+    body::Spec(spec): body::Spec<SecretSpec>,
 ) -> ApiResult<()> {
     Ok(app.control()?.update_secret(&id, version(&params)?, spec).await?)
 }
@@ -87,7 +87,7 @@ async fn list_configs(State(app): State<App>, params: Params) -> ApiResult<Json<
 
 async fn create_config(
     State(app): State<App>,
-    body::Json(spec): body::Json<ConfigSpec>,
+    body::Spec(spec): body::Spec<ConfigSpec>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let id = app.control()?.create_config(spec).await?;
     Ok((StatusCode::CREATED, Json(json!({ "ID": id }))))
@@ -101,7 +101,7 @@ async fn update_config(
     State(app): State<App>,
     Path(id): Path<String>,
     params: Params,
-    body::Json(spec): body::Json<ConfigSpec>,
+    body::Spec(spec): body::Spec<ConfigSpec>,
 ) -> ApiResult<()> {
     Ok(app.control()?.update_config(&id, version(&params)?, spec).await?)
 }

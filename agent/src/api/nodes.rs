@@ -49,7 +49,7 @@ async fn update(
     State(app): State<App>,
     Path(id): Path<String>,
     params: Params,
-    body::Json(spec): body::Json<NodeSpec>,
+    body::Spec(spec): body::Spec<NodeSpec>,
 ) -> ApiResult<()> {
     Ok(app.control()?.update_node(&id, version(&params)?, spec).await?)
 }

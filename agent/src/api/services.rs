@@ -17,6 +17,7 @@ use super::params::Params;
 use super::service_defaults::fill;
 use super::state::App;
 use super::swarm::version;
+use crate::worker::preview;
 
 const FILTERS: &[&str] = &["id", "label", "mode", "name", "runtime"];
 
@@ -31,10 +32,12 @@ pub fn routes() -> Router<App> {
 
 async fn create(
     State(app): State<App>,
-    body::Json(mut spec): body::Json<ServiceSpec>,
+    body::Spec(mut spec): body::Spec<ServiceSpec>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let control = app.control()?;
     say_replicas(&mut spec);
+    control.check_service(&spec)?;
+    refuse_unrunnable(&spec)?;
     refuse_taken_ports(&app, &spec, None)?;
     let service = control.create_service(spec).await?;
     Ok((
@@ -93,7 +96,7 @@ async fn update(
     State(app): State<App>,
     Path(id): Path<String>,
     params: Params,
-    body::Json(mut spec): body::Json<ServiceSpec>,
+    body::Spec(mut spec): body::Spec<ServiceSpec>,
 ) -> ApiResult<Json<Value>> {
     let control = app.control()?;
     say_replicas(&mut spec);
@@ -107,6 +110,8 @@ async fn update(
         }
         None => {
             let current = control.service(&id)?;
+            control.check_service(&spec)?;
+            refuse_unrunnable(&spec)?;
             refuse_taken_ports(&app, &spec, Some(&current))?;
             control.update_service(&id, version, spec).await?;
         }
@@ -123,6 +128,11 @@ fn say_replicas(spec: &mut ServiceSpec) {
     if let Some(replicas) = spec.mode.replicas() {
         spec.mode = ServiceMode::replicated(replicas);
     }
+}
+
+/// What every node would refuse is refused here, with the field's name, before there are tasks to reject.
+fn refuse_unrunnable(spec: &ServiceSpec) -> ApiResult<()> {
+    preview::check(spec).map_err(|error| ApiError::from_chain(StatusCode::BAD_REQUEST, &error))
 }
 
 /// A port that something else on this node holds would never answer: better refused now than puzzled over later.

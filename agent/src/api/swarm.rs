@@ -44,7 +44,7 @@ struct InitBody {
     availability: Option<Availability>,
 }
 
-async fn init(State(app): State<App>, body::Json(body): body::Json<InitBody>) -> ApiResult<Json<String>> {
+async fn init(State(app): State<App>, body::Spec(body): body::Spec<InitBody>) -> ApiResult<Json<String>> {
     refuse(&body)?;
     let address =
         advertise(&body.advertise_addr).map_err(|error| ApiError::bad_request(error.to_string()))?;
@@ -94,7 +94,7 @@ async fn inspect(State(app): State<App>) -> ApiResult<Json<proto::Cluster>> {
 async fn update(
     State(app): State<App>,
     params: Params,
-    body::Json(spec): body::Json<ClusterSpec>,
+    body::Spec(spec): body::Spec<ClusterSpec>,
 ) -> ApiResult<()> {
     let control = app.control()?;
     let rotate = Rotate {

@@ -73,6 +73,27 @@ impl Engine {
     }
 }
 
+/// Whether a request could become a container anywhere, whatever its image: what is refused by its fields alone. The cluster
+/// asks before it takes in a service whose every task would be rejected.
+///
+/// # Errors
+/// The first field that is wrong or not built, by name.
+pub(crate) fn preview(request: CreateContainer) -> Result<()> {
+    let CreateContainer {
+        name,
+        config,
+        host_config,
+        networking,
+        ..
+    } = request;
+    name.as_deref().map_or(Ok(""), names::validate)?;
+    let host_config = check::with_defaults(host_config);
+    check::check(&config, &host_config)?;
+    network::wanted(&config, &host_config, networking)?;
+    network::check_ports(&config, &host_config)?;
+    mounts::plan(&config, &host_config).map(drop)
+}
+
 /// A container in the making, with what must go if it fails.
 struct Making {
     storage: Storage,

@@ -59,6 +59,7 @@ use logs::LogWatcher;
 use record::{ContainerRecord, Paths};
 use registry::Registry;
 
+pub(crate) use create::preview;
 pub use error::{EngineError, Result};
 pub use id::{ContainerId, ExecId};
 pub use list::FILTERS as LIST_FILTERS;

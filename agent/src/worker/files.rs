@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use proto::spec::{FileTarget, LogDriver};
+use proto::spec::{ConfigReference, FileTarget, LogDriver, SecretReference};
 use proto::{Config, ConfigId, Secret, SecretId, Task};
 use thiserror::Error;
 
@@ -122,11 +122,7 @@ impl Files {
         let known = self.lock();
         let mut files = Vec::new();
         for reference in &spec.secrets {
-            let source = Source {
-                kind: "secret",
-                name: &reference.secret_name,
-                root: SECRETS_DIR,
-            };
+            let source = secret_source(reference);
             let secret = known
                 .secrets
                 .get(&reference.secret_id)
@@ -135,14 +131,7 @@ impl Files {
             files.push(source.file(reference.file.as_ref(), content)?);
         }
         for reference in &spec.configs {
-            let source = Source {
-                kind: "config",
-                name: &reference.config_name,
-                root: "",
-            };
-            if reference.runtime.is_some() {
-                return Err(source.unsupported("a config for the runtime itself is not supported"));
-            }
+            let source = config_source(reference)?;
             let config = known
                 .configs
                 .get(&reference.config_id)
@@ -159,6 +148,43 @@ impl Files {
 }
 
 /// One reference on its way to a file.
+/// Whether the files of `task` could lie where its spec wants them, whatever they hold.
+///
+/// # Errors
+/// The reference that cannot be acted on.
+pub fn check(task: &Task) -> Result<(), FileError> {
+    let Some(spec) = &task.spec.container_spec else {
+        return Ok(());
+    };
+    for reference in &spec.secrets {
+        secret_source(reference).file(reference.file.as_ref(), Bytes::new())?;
+    }
+    for reference in &spec.configs {
+        config_source(reference)?.file(reference.file.as_ref(), Bytes::new())?;
+    }
+    Ok(())
+}
+
+fn secret_source(reference: &SecretReference) -> Source<'_> {
+    Source {
+        kind: "secret",
+        name: &reference.secret_name,
+        root: SECRETS_DIR,
+    }
+}
+
+fn config_source(reference: &ConfigReference) -> Result<Source<'_>, FileError> {
+    let source = Source {
+        kind: "config",
+        name: &reference.config_name,
+        root: "",
+    };
+    match reference.runtime {
+        Some(_) => Err(source.unsupported("a config for the runtime itself is not supported")),
+        None => Ok(source),
+    }
+}
+
 struct Source<'a> {
     kind: &'static str,
     name: &'a str,
@@ -246,7 +272,7 @@ impl Source<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::spec::{ConfigReference, ConfigSpec, ContainerSpec, SecretReference, SecretSpec, TaskSpec};
+    use proto::spec::{ConfigSpec, ContainerSpec, SecretSpec, TaskSpec};
 
     fn task() -> Task {
         let file = FileTarget {

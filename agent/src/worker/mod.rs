@@ -7,6 +7,7 @@
 //! ```
 //! - [`session`]: the conversation with the dispatcher, [`assignments`] what comes, [`reporter`] what goes
 //! - [`controller`]: a task's life, decided by [`step`](step::step); [`plan`] and [`template`] turn its spec into a container
+//! - [`preview`]: whether the tasks of a service could become containers at all, asked before it is taken in
 //! - [`directory`]: which tasks receive traffic; [`networks`], [`files`]: what containers need
 //!
 //! Dropping a [`Worker`] stops no container: the next one finds them by their tasks.
@@ -17,6 +18,7 @@ pub mod directory;
 pub mod files;
 pub mod networks;
 pub mod plan;
+pub mod preview;
 pub mod reporter;
 pub mod session;
 #[cfg(test)]

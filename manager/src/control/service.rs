@@ -38,6 +38,14 @@ impl Control {
         self.service(id.as_str())
     }
 
+    /// Whether a spec is sound in itself: the rules that [`Self::create_service`] and [`Self::update_service`] begin with.
+    ///
+    /// # Errors
+    /// [`ControlError::InvalidArgument`].
+    pub fn check_service(&self, spec: &ServiceSpec) -> Result<()> {
+        validate::service(spec)
+    }
+
     /// The service by identifier, name or unique beginning of the identifier.
     ///
     /// # Errors

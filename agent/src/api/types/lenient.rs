@@ -1,6 +1,7 @@
 //! Decoding as Go's `encoding/json` does it: keys match in any case, `null` means the zero value.
 //!
-//! Input: a request body. Output: any `Deserialize` type whose structs carry `#[serde(default)]`.
+//! Input: a request body. Output: any `Deserialize` type whose structs carry `#[serde(default)]`. Members that the type does not
+//! know are skipped, as in Go; in a body whose every field must count, [`from_slice_strict`] refuses those that say something.
 
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess,
@@ -19,32 +20,65 @@ pub fn from_slice<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     from_value(serde_json::from_slice(body)?)
 }
 
+/// As [`from_slice`], but a member that the type does not know is refused, unless it says nothing (`null`, `false`, 0, empty).
+///
+/// # Errors
+/// Those of [`from_slice`], and an unknown member, by its path.
+pub fn from_slice_strict<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    let value = if body.iter().all(u8::is_ascii_whitespace) {
+        Value::Object(Map::new())
+    } else {
+        serde_json::from_slice(body)?
+    };
+    T::deserialize(Lenient { value, strict: true })
+}
+
 /// As [`from_slice`], from a parsed value.
 ///
 /// # Errors
 /// A value of the wrong type.
 pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
-    T::deserialize(Lenient(value))
+    T::deserialize(Lenient { value, strict: false })
 }
 
 /// A JSON value whose struct keys match in any case and whose `null` members are absent.
-struct Lenient(Value);
+struct Lenient {
+    value: Value,
+    /// Whether members that nobody reads are refused.
+    strict: bool,
+}
+
+/// Whether a value is what its absence means.
+fn says_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(truth) => !truth,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.values().all(says_nothing),
+    }
+}
 
 impl<'de> Deserializer<'de> for Lenient {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0 {
-            Value::Array(items) => visitor.visit_seq(Items(items.into_iter())),
-            Value::Object(map) => visitor.visit_map(Members::new(map, &[])),
+        let strict = self.strict;
+        match self.value {
+            Value::Array(items) => visitor.visit_seq(Items {
+                rest: items.into_iter(),
+                strict,
+            }),
+            Value::Object(map) => visitor.visit_map(Members::new(map, &[], strict)),
             scalar => scalar.deserialize_any(visitor),
         }
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0 {
+        match self.value {
             Value::Null => visitor.visit_none(),
-            other => visitor.visit_some(Self(other)),
+            _ => visitor.visit_some(self),
         }
     }
 
@@ -54,9 +88,9 @@ impl<'de> Deserializer<'de> for Lenient {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        match self.0 {
-            Value::Object(map) => visitor.visit_map(Members::new(map, fields)),
-            other => Self(other).deserialize_any(visitor),
+        match self.value {
+            Value::Object(map) => visitor.visit_map(Members::new(map, fields, self.strict)),
+            _ => self.deserialize_any(visitor),
         }
     }
 
@@ -74,15 +108,25 @@ impl<'de> Deserializer<'de> for Lenient {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        match self.0 {
+        match self.value {
             Value::String(text) => visitor.visit_enum(Variant(text)),
             other => other.deserialize_enum(name, variants, visitor),
         }
     }
 
+    /// What nobody reads: serde asks for it this way.
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if self.strict && !says_nothing(&self.value) {
+            return Err(Error::custom(
+                "this field is not known here, and would have no effect",
+            ));
+        }
+        visitor.visit_unit()
+    }
+
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map identifier ignored_any
+        tuple_struct map identifier
     }
 }
 
@@ -125,15 +169,19 @@ impl<'de> serde::de::VariantAccess<'de> for UnitOnly {
     }
 }
 
-struct Items(std::vec::IntoIter<Value>);
+struct Items {
+    rest: std::vec::IntoIter<Value>,
+    strict: bool,
+}
 
 impl<'de> SeqAccess<'de> for Items {
     type Error = Error;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
-        self.0
+        let strict = self.strict;
+        self.rest
             .next()
-            .map(|value| seed.deserialize(Lenient(value)))
+            .map(|value| seed.deserialize(Lenient { value, strict }))
             .transpose()
     }
 }
@@ -143,10 +191,11 @@ struct Members {
     rest: std::vec::IntoIter<(String, Value)>,
     value: Option<Value>,
     key: String,
+    strict: bool,
 }
 
 impl Members {
-    fn new(map: Map<String, Value>, fields: &'static [&'static str]) -> Self {
+    fn new(map: Map<String, Value>, fields: &'static [&'static str], strict: bool) -> Self {
         let mut members: Vec<(String, Value)> = Vec::with_capacity(map.len());
         for (key, value) in map {
             // In a map (no fields known) a null value stands for the zero value too, but its key counts.
@@ -170,6 +219,7 @@ impl Members {
             rest: members.into_iter(),
             value: None,
             key: String::new(),
+            strict,
         }
     }
 }
@@ -192,7 +242,8 @@ impl<'de> MapAccess<'de> for Members {
             .value
             .take()
             .ok_or_else(|| Error::custom("value before key"))?;
-        seed.deserialize(Lenient(value))
+        let strict = self.strict;
+        seed.deserialize(Lenient { value, strict })
             .map_err(|e| Error::custom(format!("{}: {e}", self.key)))
     }
 }
@@ -239,6 +290,19 @@ mod tests {
         assert_eq!(sample.inner.count, 3);
         assert_eq!(sample.map["MyKey"].count, 4);
         assert_eq!(sample.kind, Kind::Two);
+    }
+
+    #[test]
+    fn a_strict_body_refuses_what_it_does_not_know() {
+        let read =
+            |body: &str| from_slice_strict::<Sample>(body.as_bytes()).map_err(|error| error.to_string());
+        assert!(read(r#"{"inner":{"count":3},"New":null,"Other":{"A":0,"B":[]}}"#).is_ok());
+        let error = read(r#"{"Inner":{"Count":3,"Swap":1}}"#).unwrap_err();
+        assert!(
+            error.starts_with("Inner: Swap: this field is not known"),
+            "{error}"
+        );
+        assert!(from_slice::<Sample>(br#"{"New":1}"#).is_ok());
     }
 
     #[test]

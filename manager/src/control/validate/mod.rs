@@ -3,7 +3,7 @@
 
 mod service;
 
-use proto::spec::{ClusterSpec, ConfigSpec, NetworkDriver, NetworkSpec, SecretSpec};
+use proto::spec::{ClusterSpec, ConfigSpec, NetworkDriver, NetworkSpec, RaftConfig, SecretSpec};
 
 use super::{ControlError, Result};
 
@@ -177,6 +177,15 @@ pub(super) fn cluster(spec: &ClusterSpec) -> Result<()> {
             "heartbeat time period cannot be a negative duration",
         ));
     }
+    raft(spec.raft.as_ref())?;
+    if spec
+        .orchestration
+        .as_ref()
+        .and_then(|orchestration| orchestration.task_history_retention_limit)
+        .is_some_and(|limit| limit < 0)
+    {
+        return Err(ControlError::invalid("the task history limit cannot be negative"));
+    }
     if let Some(ca_config) = &spec.ca_config {
         const HOUR: i64 = 3_600_000_000_000;
         if ca_config.node_cert_expiry != 0 && ca_config.node_cert_expiry < HOUR {
@@ -192,6 +201,31 @@ pub(super) fn cluster(spec: &ClusterSpec) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The consensus of one node has no such settings yet: only what it does anyway may be asked for.
+fn raft(raft: Option<&RaftConfig>) -> Result<()> {
+    let Some(raft) = raft else { return Ok(()) };
+    let asked = [
+        ("snapshot interval", raft.snapshot_interval, 10_000),
+        ("number of old snapshots", raft.keep_old_snapshots.unwrap_or(0), 0),
+        (
+            "log entries for slow followers",
+            raft.log_entries_for_slow_followers,
+            500,
+        ),
+        ("election tick", raft.election_tick.unsigned_abs(), 10),
+        ("heartbeat tick", raft.heartbeat_tick.unsigned_abs(), 1),
+    ];
+    match asked
+        .into_iter()
+        .find(|&(_, value, fixed)| value != 0 && value != fixed)
+    {
+        None => Ok(()),
+        Some((what, value, fixed)) => Err(ControlError::invalid(format!(
+            "raft: the {what} cannot be set to {value} yet: it is {fixed}"
+        ))),
+    }
 }
 
 #[cfg(test)]

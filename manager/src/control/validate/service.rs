@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use proto::spec::{
-    ContainerSpec, EndpointMode, EndpointSpec, MountType, Placement, PortProtocol, PublishMode,
-    ResourceRequirements, ServiceSpec, TaskSpec, UpdateConfig,
+    ContainerSpec, EndpointMode, EndpointSpec, MountType, NetworkAttachmentConfig, Placement, PortProtocol,
+    PublishMode, ResourceRequirements, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
 };
 
 use super::{ControlError, Result};
@@ -18,6 +18,8 @@ const MIN_MEMORY: i64 = 4 << 20;
 pub(in crate::control) fn service(spec: &ServiceSpec) -> Result<()> {
     name(&spec.name)?;
     task(&spec.task_template)?;
+    one_mode(&spec.mode)?;
+    spec.networks.iter().try_for_each(attachment)?;
     if spec.mode.is_job() && (spec.update_config.is_some() || spec.rollback_config.is_some()) {
         return Err(ControlError::invalid(
             "update and rollback options make no sense for a job",
@@ -51,6 +53,29 @@ fn name(name: &str) -> Result<()> {
     Ok(())
 }
 
+fn one_mode(mode: &ServiceMode) -> Result<()> {
+    let given = [
+        mode.replicated.is_some(),
+        mode.global.is_some(),
+        mode.replicated_job.is_some(),
+        mode.global_job.is_some(),
+    ];
+    if given.into_iter().filter(|given| *given).count() > 1 {
+        return Err(ControlError::invalid("must specify only one service mode"));
+    }
+    Ok(())
+}
+
+fn attachment(network: &NetworkAttachmentConfig) -> Result<()> {
+    match network.driver_opts.keys().next() {
+        None => Ok(()),
+        Some(option) => Err(ControlError::invalid(format!(
+            "network {}: driver option {option:?} of an attachment is not built yet",
+            network.target
+        ))),
+    }
+}
+
 fn task(spec: &TaskSpec) -> Result<()> {
     if !["", "container"].contains(&spec.runtime.as_str()) {
         return Err(ControlError::invalid(format!(
@@ -62,6 +87,7 @@ fn task(spec: &TaskSpec) -> Result<()> {
         return Err(ControlError::invalid("TaskSpec: missing runtime"));
     };
     container(container_spec)?;
+    spec.networks.iter().try_for_each(attachment)?;
     spec.resources.as_ref().map_or(Ok(()), resources)?;
     if let Some(policy) = &spec.restart_policy {
         refuse_negative("TaskSpec: restart-delay", policy.delay)?;
@@ -146,6 +172,9 @@ fn resources(resources: &ResourceRequirements) -> Result<()> {
         .reservations
         .iter()
         .map(|wanted| (wanted.nano_cpus, wanted.memory_bytes));
+    if resources.limits.as_ref().is_some_and(|limits| limits.pids < 0) {
+        return Err(ControlError::invalid("invalid pids limit: it cannot be negative"));
+    }
     for (nano_cpus, memory) in limits.chain(reservations) {
         if nano_cpus != 0 && nano_cpus < MIN_NANO_CPUS {
             let cpus = nano_cpus as f64 / 1e9;
