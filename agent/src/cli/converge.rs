@@ -34,14 +34,14 @@ pub(crate) enum Goal {
 /// # Errors
 /// An update that was paused or rolled back, or tasks that fail again and again: names the task and its error.
 pub(crate) async fn wait(client: &Client, services: &[String]) -> Result<()> {
-    reach(client, services, Goal::Update).await
+    reach(client, services, Goal::Update, false).await
 }
 
 /// Waits until every service has reached its goal.
 ///
 /// # Errors
 /// As [`wait`]; a rollback that has come to its end is none if it was the goal.
-pub(crate) async fn reach(client: &Client, services: &[String], goal: Goal) -> Result<()> {
+pub(crate) async fn reach(client: &Client, services: &[String], goal: Goal, quiet: bool) -> Result<()> {
     let mut screen = Screen::new();
     let mut failures: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut runs: BTreeMap<String, Steady> = BTreeMap::new();
@@ -50,7 +50,9 @@ pub(crate) async fn reach(client: &Client, services: &[String], goal: Goal) -> R
         let mut still = Vec::new();
         for id in open {
             let view = View::fetch(client, &id).await?;
-            screen.show(&view);
+            if !quiet {
+                screen.show(&view);
+            }
             if let Some(problem) = view.problem(goal, failures.entry(id.clone()).or_default()) {
                 screen.end();
                 bail!("{problem}");

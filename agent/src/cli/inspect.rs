@@ -5,10 +5,14 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::{Client, escape, is_not_found};
+use super::format;
 
 /// Names or IDs
 #[derive(Debug, Args)]
 pub(crate) struct Names {
+    /// Format output using a template, or "json"
+    #[arg(short, long)]
+    format: Option<String>,
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 }
@@ -24,7 +28,7 @@ impl Names {
                 Err(error) => errors.push(format!("{error:#}")),
             }
         }
-        print(found, &errors)
+        print(found, &errors, self.format.as_deref())
     }
 
     /// Prints whatever has each name: containers first, as Docker looks.
@@ -37,7 +41,7 @@ impl Names {
                 None => errors.push(format!("No such object: {name}")),
             }
         }
-        print(found, &errors)
+        print(found, &errors, self.format.as_deref())
     }
 }
 
@@ -70,12 +74,22 @@ fn status(error: &anyhow::Error) -> Option<u16> {
         .map(|error| error.status)
 }
 
-fn print(found: Vec<Value>, errors: &[String]) -> Result<()> {
-    // Docker indents by four.
-    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    let mut serializer = serde_json::Serializer::with_formatter(std::io::stdout().lock(), formatter);
-    serde::Serialize::serialize(&Value::Array(found), &mut serializer)?;
-    println!();
+fn print(found: Vec<Value>, errors: &[String], format: Option<&str>) -> Result<()> {
+    match format {
+        None | Some("") => {
+            // Docker indents by four.
+            let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+            let mut serializer = serde_json::Serializer::with_formatter(std::io::stdout().lock(), formatter);
+            serde::Serialize::serialize(&Value::Array(found), &mut serializer)?;
+            println!();
+        }
+        Some("json") => found.iter().for_each(|object| println!("{object}")),
+        Some(template) => {
+            for object in &found {
+                println!("{}", format::expand(template, object)?);
+            }
+        }
+    }
     for error in errors {
         eprintln!("Error: {error}");
     }

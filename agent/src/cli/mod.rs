@@ -6,6 +6,7 @@ mod client;
 mod container;
 mod context;
 mod converge;
+mod format;
 mod human;
 mod image;
 mod inspect;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::client::{Client, escape, filters, query};
 use super::container::{each, text};
-use super::table::Table;
+use super::format::Listing;
 use super::{human, inspect, run};
 
 /// `secret …`, `config …`
@@ -24,6 +24,9 @@ pub(crate) enum ContentVerb {
         /// Filter output based on conditions provided
         #[arg(short, long)]
         filter: Vec<String>,
+        /// Format output: "table", "table TEMPLATE", "json" or a template
+        #[arg(long)]
+        format: Option<String>,
         /// Only display IDs
         #[arg(short, long)]
         quiet: bool,
@@ -73,7 +76,11 @@ impl ContentVerb {
     pub(crate) async fn run(self, client: &Client, kind: Kind) -> Result<()> {
         match self {
             Self::Create(create) => create.run(client, kind).await,
-            Self::Ls { filter, quiet } => ls(client, kind, &filter, quiet).await,
+            Self::Ls {
+                filter,
+                format,
+                quiet,
+            } => ls(client, kind, &filter, format.as_deref(), quiet).await,
             Self::Inspect(names) => names.run(client, kind.path(), "").await,
             Self::Rm { names } => {
                 each(&names, |name| {
@@ -109,7 +116,7 @@ impl Create {
     }
 }
 
-async fn ls(client: &Client, kind: Kind, words: &[String], quiet: bool) -> Result<()> {
+async fn ls(client: &Client, kind: Kind, words: &[String], format: Option<&str>, quiet: bool) -> Result<()> {
     let list = client
         .get(&format!(
             "/{}{}",
@@ -117,11 +124,21 @@ async fn ls(client: &Client, kind: Kind, words: &[String], quiet: bool) -> Resul
             query(&[("filters", &filters(words, &[])?)])
         ))
         .await?;
-    let headings: &[&str] = match kind {
-        Kind::Secret => &["ID", "NAME", "DRIVER", "CREATED", "UPDATED"],
-        Kind::Config => &["ID", "NAME", "CREATED", "UPDATED"],
-    };
-    let mut table = Table::new(headings);
+    let mut listing = Listing::new(match kind {
+        Kind::Secret => &[
+            ("ID", "ID"),
+            ("Name", "NAME"),
+            ("Driver", "DRIVER"),
+            ("CreatedAt", "CREATED"),
+            ("UpdatedAt", "UPDATED"),
+        ],
+        Kind::Config => &[
+            ("ID", "ID"),
+            ("Name", "NAME"),
+            ("CreatedAt", "CREATED"),
+            ("UpdatedAt", "UPDATED"),
+        ],
+    });
     for object in list.as_array().into_iter().flatten() {
         let id = text(&object["ID"]);
         if quiet {
@@ -136,10 +153,17 @@ async fn ls(client: &Client, kind: Kind, words: &[String], quiet: bool) -> Resul
             human::ago_of(&object["CreatedAt"]),
             human::ago_of(&object["UpdatedAt"]),
         ]);
-        table.row(row);
+        listing.row(row, [("Labels", labels(&object["Spec"]["Labels"]))]);
     }
     if !quiet {
-        table.print();
+        listing.print(format)?;
     }
     Ok(())
+}
+
+/// `a=1,b=2`
+fn labels(labels: &serde_json::Value) -> String {
+    let pairs = labels.as_object().into_iter().flatten();
+    let pairs = pairs.map(|(key, value)| format!("{key}={}", text(value)));
+    pairs.collect::<Vec<_>>().join(",")
 }

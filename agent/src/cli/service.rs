@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::client::{Client, escape, filters, query};
 use super::container::{LogOptions, each, text};
+use super::format::Listing;
 use super::output::Demultiplexer;
 use super::service_spec::{Create, Update};
-use super::table::Table;
 use super::{converge, human, inspect, output, task};
 
 /// `service …`
@@ -35,14 +35,14 @@ pub(crate) enum ServiceVerb {
     /// Revert changes to a service's configuration
     Rollback {
         /// Exit immediately instead of waiting for the service to converge
-        #[arg(short, long)]
+        #[arg(short, long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
         detach: bool,
         name: String,
     },
     /// Scale one or multiple replicated services
     Scale {
         /// Exit immediately instead of waiting for the service to converge
-        #[arg(short, long)]
+        #[arg(short, long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
         detach: bool,
         #[arg(required = true, value_name = "SERVICE=REPLICAS")]
         words: Vec<String>,
@@ -79,6 +79,9 @@ pub(crate) struct Ls {
     /// Filter output based on conditions provided
     #[arg(short, long)]
     filter: Vec<String>,
+    /// Format output: "table", "table TEMPLATE", "json" or a template
+    #[arg(long)]
+    format: Option<String>,
     /// Only display IDs
     #[arg(short, long)]
     quiet: bool,
@@ -95,16 +98,23 @@ impl Ls {
         let path = format!("/services{}", query(&[("status", "true"), ("filters", &filters)]));
         let mut services: Vec<Service> = client.fetch(&path).await?;
         services.sort_by(|one, two| one.spec.name.cmp(&two.spec.name));
-        let mut table = Table::new(&["ID", "NAME", "MODE", "REPLICAS", "IMAGE", "PORTS"]);
+        let mut listing = Listing::new(&[
+            ("ID", "ID"),
+            ("Name", "NAME"),
+            ("Mode", "MODE"),
+            ("Replicas", "REPLICAS"),
+            ("Image", "IMAGE"),
+            ("Ports", "PORTS"),
+        ]);
         for service in &services {
             if self.quiet {
-                println!("{}", service.id);
+                println!("{}", human::short(service.id.as_str()));
             } else {
-                table.row(row(service));
+                listing.row(row(service), []);
             }
         }
         if !self.quiet {
-            table.print();
+            listing.print(self.format.as_deref())?;
         }
         Ok(services.len())
     }
@@ -294,7 +304,7 @@ async fn rollback(client: &Client, name: &str, detach: bool) -> Result<()> {
     if detach {
         Ok(())
     } else {
-        converge::reach(client, &[text(&service["ID"])], converge::Goal::Rollback).await
+        converge::reach(client, &[text(&service["ID"])], converge::Goal::Rollback, false).await
     }
 }
 

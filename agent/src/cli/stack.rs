@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::client::{Client, escape, is_not_found, query};
 use super::container::text;
+use super::format::Listing;
 use super::service::{self, Ls};
-use super::table::Table;
 use super::{converge, task};
 use crate::compose::{self, Loaded, NAMESPACE, StackPlan};
 
@@ -22,9 +22,19 @@ pub(crate) enum StackVerb {
     /// Deploy a new stack or update an existing stack
     #[command(visible_alias = "up")]
     Deploy(Deploy),
+    /// Outputs the final config file, after doing merges and interpolations
+    Config {
+        /// Path to a Compose file, or "-" to read from stdin
+        #[arg(short = 'c', long = "compose-file", required = true)]
+        files: Vec<PathBuf>,
+    },
     /// List stacks
     #[command(visible_alias = "list")]
-    Ls,
+    Ls {
+        /// Format output: "table", "table TEMPLATE", "json" or a template
+        #[arg(long)]
+        format: Option<String>,
+    },
     /// List the tasks in the stack
     Ps {
         #[command(flatten)]
@@ -34,6 +44,9 @@ pub(crate) enum StackVerb {
     /// Remove one or more stacks
     #[command(visible_aliases = ["remove", "down"])]
     Rm {
+        /// Do not wait for the tasks to be gone
+        #[arg(short, long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+        detach: bool,
         #[arg(required = true, value_name = "STACK")]
         names: Vec<String>,
     },
@@ -55,7 +68,7 @@ pub(crate) struct Deploy {
     #[arg(long)]
     prune: bool,
     /// Exit immediately instead of waiting for the stack services to converge
-    #[arg(short, long)]
+    #[arg(short, long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     detach: bool,
     stack: String,
 }
@@ -64,14 +77,21 @@ impl StackVerb {
     pub(crate) async fn run(self, client: &Client) -> Result<()> {
         match self {
             Self::Deploy(deploy) => deploy.run(client).await,
-            Self::Ls => ls(client).await,
+            Self::Config { files } => {
+                print!("{}", load(&files)?.to_yaml());
+                Ok(())
+            }
+            Self::Ls { format } => ls(client, format.as_deref()).await,
             Self::Ps { options, stack } => {
                 require(client, &stack).await?;
                 options.print(client, &[("label", &label(&stack))]).await
             }
-            Self::Rm { names } => {
+            Self::Rm { detach, names } => {
                 for name in &names {
                     remove(client, name).await?;
+                    if !detach {
+                        wait_gone(client, name).await;
+                    }
                 }
                 Ok(())
             }
@@ -99,11 +119,31 @@ impl Deploy {
 
 /// Loads files with this process's environment; prints what they warn of.
 pub(crate) fn load(files: &[PathBuf]) -> Result<Loaded> {
-    let loaded = compose::load(files, &std::env::vars().collect())?;
+    let loaded = compose::load(files, &variables(files)?)?;
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
     Ok(loaded)
+}
+
+/// What `$NAME` may stand for: this process's environment, and under it the file `.env` beside the first compose file.
+fn variables(files: &[PathBuf]) -> Result<compose::Variables> {
+    let mut variables: compose::Variables = std::env::vars().collect();
+    let file = files
+        .first()
+        .map_or_else(|| PathBuf::from(".env"), |first| first.with_file_name(".env"));
+    match std::fs::read_to_string(&file) {
+        Ok(text) => {
+            let pairs = compose::env_file(&text)
+                .map_err(|problem| anyhow::anyhow!("env file {}: {problem}", file.display()))?;
+            for (name, value) in pairs {
+                variables.entry(name).or_insert(value);
+            }
+            Ok(variables)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(variables),
+        Err(error) => Err(error).with_context(|| format!("read {}", file.display())),
+    }
 }
 
 /// A stack's name becomes part of the names of everything in it.
@@ -126,15 +166,48 @@ pub(crate) async fn deploy(
     if prune {
         prune_services(client, &plan, stack).await?;
     }
-    networks(client, &plan).await?;
-    let secrets = contents(client, "secrets", &plan.secrets).await?;
-    let configs = contents(client, "configs", &plan.configs).await?;
+    let mut made = Made::default();
+    let outcome = apply(client, &mut plan, &mut made).await;
+    if outcome.is_err() {
+        made.undo(client).await;
+    }
+    outcome
+}
+
+async fn apply(client: &Client, plan: &mut StackPlan, made: &mut Made) -> Result<Vec<String>> {
+    networks(client, plan, made).await?;
+    let secrets = contents(client, "secrets", &plan.secrets, made).await?;
+    let configs = contents(client, "configs", &plan.configs, made).await?;
     let mut ids = Vec::new();
     for spec in &mut plan.services {
         bind(client, spec, &secrets, &configs).await?;
-        ids.push(service(client, spec).await?);
+        ids.push(service(client, spec, made).await?);
     }
     Ok(ids)
+}
+
+/// What this deployment has created, so that a failure leaves nothing half made.
+#[derive(Debug, Default)]
+struct Made(Vec<(&'static str, String)>);
+
+impl Made {
+    fn add(&mut self, kind: &'static str, answer: &serde_json::Value) -> String {
+        let id = answer["ID"]
+            .as_str()
+            .or(answer["Id"].as_str())
+            .unwrap_or_default();
+        self.0.push((kind, id.to_owned()));
+        id.to_owned()
+    }
+
+    /// Takes it all back, the last one first; what cannot be taken back is said.
+    async fn undo(self, client: &Client) {
+        for (kind, id) in self.0.into_iter().rev() {
+            if let Err(error) = remove_one(client, kind, &id).await {
+                eprintln!("cannot take back /{kind}/{id}: {error:#}");
+            }
+        }
+    }
 }
 
 async fn require_external(client: &Client, plan: &StackPlan) -> Result<()> {
@@ -165,7 +238,7 @@ async fn prune_services(client: &Client, plan: &StackPlan, stack: &str) -> Resul
 }
 
 /// Missing networks are made; those that are there stay as they are, as with Docker.
-async fn networks(client: &Client, plan: &StackPlan) -> Result<()> {
+async fn networks(client: &Client, plan: &StackPlan, made: &mut Made) -> Result<()> {
     for spec in &plan.networks {
         match client
             .get(&format!("/networks/{}?scope=swarm", escape(&spec.name)))
@@ -186,10 +259,11 @@ async fn networks(client: &Client, plan: &StackPlan) -> Result<()> {
             "Name": spec.name, "Driver": driver.name, "Options": driver.options, "Labels": spec.labels,
             "Internal": spec.internal, "Attachable": spec.attachable, "Scope": "swarm", "IPAM": {"Config": pools},
         });
-        client
-            .post("/networks/create", &body)
-            .await
-            .with_context(|| format!("create network {}", spec.name))?;
+        let answer = client.post("/networks/create", &body).await;
+        made.add(
+            "networks",
+            &answer.with_context(|| format!("create network {}", spec.name))?,
+        );
     }
     Ok(())
 }
@@ -213,7 +287,12 @@ impl Content for proto::ConfigSpec {
 
 /// Makes what is missing, and brings labels up to date where it is there; the identifiers by name. Content that has
 /// changed is refused by the agent, which never changes what tasks may be reading.
-async fn contents<T: Content>(client: &Client, kind: &str, specs: &[T]) -> Result<BTreeMap<String, String>> {
+async fn contents<T: Content>(
+    client: &Client,
+    kind: &'static str,
+    specs: &[T],
+    made: &mut Made,
+) -> Result<BTreeMap<String, String>> {
     let mut ids = BTreeMap::new();
     for spec in specs {
         let singular = kind.trim_end_matches('s');
@@ -234,7 +313,11 @@ async fn contents<T: Content>(client: &Client, kind: &str, specs: &[T]) -> Resul
             }
             Err(error) if is_not_found(&error) => {
                 println!("Creating {singular} {}", spec.name());
-                text(&client.post(&format!("/{kind}/create"), spec).await?["ID"])
+                let answer = client.post(&format!("/{kind}/create"), spec).await;
+                made.add(
+                    kind,
+                    &answer.with_context(|| format!("create {singular} {}", spec.name()))?,
+                )
             }
             Err(error) => return Err(error),
         };
@@ -287,7 +370,7 @@ async fn identifier(
 }
 
 /// Makes a service, or updates it if its spec has changed; its identifier.
-async fn service(client: &Client, spec: &ServiceSpec) -> Result<String> {
+async fn service(client: &Client, spec: &ServiceSpec, made: &mut Made) -> Result<String> {
     let found = match client.get(&format!("/services/{}", escape(&spec.name))).await {
         Ok(found) => found,
         Err(error) if is_not_found(&error) => {
@@ -295,7 +378,7 @@ async fn service(client: &Client, spec: &ServiceSpec) -> Result<String> {
             let answer = client.post("/services/create", spec).await;
             let answer = answer.with_context(|| format!("create service {}", spec.name))?;
             service::warn(&answer);
-            return Ok(text(&answer["ID"]));
+            return Ok(made.add("services", &answer));
         }
         Err(error) => return Err(error),
     };
@@ -349,6 +432,23 @@ pub(crate) async fn remove(client: &Client, stack: &str) -> Result<()> {
     Ok(())
 }
 
+/// Nothing of the stack shall wait on the disk for the agent's next start.
+pub(crate) async fn wait_gone(client: &Client, stack: &str) {
+    let filters = json!({"label": [label(stack)]}).to_string();
+    let path = format!(
+        "/containers/json{}",
+        query(&[("all", "1"), ("filters", &filters)])
+    );
+    for _ in 0..300 {
+        match client.get(&path).await {
+            Ok(list) if list.as_array().is_some_and(|list| !list.is_empty()) => {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            _ => return,
+        }
+    }
+}
+
 /// What is still in use by tasks that stop is tried again until they have stopped.
 async fn remove_one(client: &Client, kind: &str, id: &str) -> Result<()> {
     const TRIES: u32 = 300;
@@ -369,7 +469,7 @@ async fn remove_one(client: &Client, kind: &str, id: &str) -> Result<()> {
     client.delete(&path).await.map(drop)
 }
 
-async fn ls(client: &Client) -> Result<()> {
+async fn ls(client: &Client, format: Option<&str>) -> Result<()> {
     let filters = json!({"label": [NAMESPACE]}).to_string();
     let services: Vec<Service> = client
         .fetch(&format!("/services{}", query(&[("filters", &filters)])))
@@ -380,12 +480,11 @@ async fn ls(client: &Client) -> Result<()> {
             *stacks.entry(stack.clone()).or_default() += 1;
         }
     }
-    let mut table = Table::new(&["NAME", "SERVICES"]);
+    let mut listing = Listing::new(&[("Name", "NAME"), ("Services", "SERVICES")]);
     for (stack, count) in stacks {
-        table.row([stack, count.to_string()]);
+        listing.row([stack, count.to_string()], [("Orchestrator", "Swarm".to_owned())]);
     }
-    table.print();
-    Ok(())
+    listing.print(format)
 }
 
 async fn require(client: &Client, stack: &str) -> Result<()> {

@@ -7,14 +7,17 @@ use serde_json::{Value, json};
 
 use super::client::{Client, escape, filters, query};
 use super::container::{each, flag, text};
-use super::table::Table;
+use super::format::Listing;
 use super::{inspect, service, task};
+use crate::compose;
 
 /// `swarm …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum SwarmVerb {
     /// Initialize a swarm
     Init(Init),
+    /// Display the root CA
+    Ca,
     /// Manage join tokens
     JoinToken(JoinToken),
     /// Leave the swarm
@@ -23,6 +26,23 @@ pub(crate) enum SwarmVerb {
         #[arg(short, long)]
         force: bool,
     },
+    /// Update the swarm
+    Update(SwarmUpdate),
+}
+
+/// `swarm update`
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct SwarmUpdate {
+    /// Task history retention limit
+    #[arg(long)]
+    task_history_limit: Option<i64>,
+    /// Validity period for node certificates (ns|us|ms|s|m|h)
+    #[arg(long)]
+    cert_expiry: Option<String>,
+    /// Dispatcher heartbeat period (ns|us|ms|s|m|h)
+    #[arg(long)]
+    dispatcher_heartbeat: Option<String>,
 }
 
 /// `swarm init`
@@ -65,7 +85,13 @@ impl SwarmVerb {
     pub(crate) async fn run(self, client: &Client) -> Result<()> {
         match self {
             Self::Init(init) => init.run(client).await,
+            Self::Ca => {
+                let swarm = client.get("/swarm").await?;
+                print!("{}", text(&swarm["TLSInfo"]["TrustRoot"]));
+                Ok(())
+            }
             Self::JoinToken(token) => token.run(client).await,
+            Self::Update(update) => update.run(client).await,
             Self::Leave { force } => {
                 client
                     .act(&format!("/swarm/leave{}", query(&[("force", flag(force))])))
@@ -102,6 +128,28 @@ impl Init {
         println!(
             "To add a manager to this swarm, run 'agent swarm join-token manager' and follow the instructions.\n"
         );
+        Ok(())
+    }
+}
+
+impl SwarmUpdate {
+    async fn run(self, client: &Client) -> Result<()> {
+        let swarm = client.get("/swarm").await?;
+        let mut spec = swarm["Spec"].clone();
+        if let Some(limit) = self.task_history_limit {
+            spec["Orchestration"]["TaskHistoryRetentionLimit"] = json!(limit);
+        }
+        for (word, part, field) in [
+            (self.cert_expiry, "CAConfig", "NodeCertExpiry"),
+            (self.dispatcher_heartbeat, "Dispatcher", "HeartbeatPeriod"),
+        ] {
+            if let Some(word) = word {
+                spec[part][field] = json!(compose::duration(&word).map_err(anyhow::Error::msg)?);
+            }
+        }
+        let path = format!("/swarm/update?version={}", swarm["Version"]["Index"]);
+        client.post(&path, &spec).await?;
+        println!("Swarm updated.");
         Ok(())
     }
 }
@@ -160,6 +208,9 @@ pub(crate) enum NodeVerb {
         /// Filter output based on conditions provided
         #[arg(short, long)]
         filter: Vec<String>,
+        /// Format output: "table", "table TEMPLATE", "json" or a template
+        #[arg(long)]
+        format: Option<String>,
         /// Only display IDs
         #[arg(short, long)]
         quiet: bool,
@@ -168,6 +219,16 @@ pub(crate) enum NodeVerb {
     Inspect(inspect::Names),
     /// List tasks running on one or more nodes, defaults to current node
     Ps(NodePs),
+    /// Demote one or more nodes from manager in the swarm
+    Demote {
+        #[arg(required = true, value_name = "NODE")]
+        names: Vec<String>,
+    },
+    /// Promote one or more nodes to manager in the swarm
+    Promote {
+        #[arg(required = true, value_name = "NODE")]
+        names: Vec<String>,
+    },
     /// Update a node
     Update(Update),
     /// Remove one or more nodes from the swarm
@@ -211,7 +272,13 @@ pub(crate) struct Update {
 impl NodeVerb {
     pub(crate) async fn run(self, client: &Client) -> Result<()> {
         match self {
-            Self::Ls { filter, quiet } => ls(client, &filter, quiet).await,
+            Self::Demote { names } => change_role(client, &names, "worker").await,
+            Self::Promote { names } => change_role(client, &names, "manager").await,
+            Self::Ls {
+                filter,
+                format,
+                quiet,
+            } => ls(client, &filter, format.as_deref(), quiet).await,
             Self::Inspect(names) => names.run(client, "nodes", "").await,
             Self::Ps(ps) => ps.run(client).await,
             Self::Update(update) => update.run(client).await,
@@ -227,25 +294,49 @@ impl NodeVerb {
     }
 }
 
-async fn ls(client: &Client, words: &[String], quiet: bool) -> Result<()> {
+async fn change_role(client: &Client, names: &[String], role: &str) -> Result<()> {
+    for name in names {
+        let node = client.get(&format!("/nodes/{}", escape(name))).await?;
+        let mut spec = node["Spec"].clone();
+        if spec["Role"] == role {
+            println!("Node {name} is already a {role}.");
+            continue;
+        }
+        spec["Role"] = json!(role);
+        let path = format!(
+            "/nodes/{}/update?version={}",
+            text(&node["ID"]),
+            node["Version"]["Index"]
+        );
+        client.post(&path, &spec).await?;
+        match role {
+            "manager" => println!("Node {name} promoted to a manager in the swarm."),
+            _ => println!("Manager {name} demoted in the swarm."),
+        }
+    }
+    Ok(())
+}
+
+async fn ls(client: &Client, words: &[String], format: Option<&str>, quiet: bool) -> Result<()> {
     let nodes: Vec<Node> = client
         .fetch(&format!("/nodes{}", query(&[("filters", &filters(words, &[])?)])))
         .await?;
     let own = text(&client.get("/info").await?["Swarm"]["NodeID"]);
-    let mut table = Table::new(&[
-        "ID",
-        "HOSTNAME",
-        "STATUS",
-        "AVAILABILITY",
-        "MANAGER STATUS",
-        "ENGINE VERSION",
+    let mut listing = Listing::new(&[
+        ("ID", "ID"),
+        ("Hostname", "HOSTNAME"),
+        ("Status", "STATUS"),
+        ("Availability", "AVAILABILITY"),
+        ("ManagerStatus", "MANAGER STATUS"),
+        ("EngineVersion", "ENGINE VERSION"),
     ]);
     for node in &nodes {
         if quiet {
             println!("{}", node.id);
             continue;
         }
-        let id = if node.id.as_str() == own {
+        let marked = node.id.as_str() == own && format.is_none_or(|format| format.starts_with("table"));
+        let id = if marked {
             format!("{} *", node.id)
         } else {
             node.id.to_string()
@@ -262,17 +353,19 @@ async fn ls(client: &Client, words: &[String], quiet: bool) -> Result<()> {
             Some(status) if status.reachability == Reachability::Reachable => "Reachable".to_owned(),
             Some(_) => "Unreachable".to_owned(),
         };
-        table.row([
+        let cells = [
             id,
             node.description.hostname.clone(),
             status.to_owned(),
             service::capitalised(node.spec.availability.as_str()),
             manager,
             node.description.engine.engine_version.clone(),
-        ]);
+        ];
+        let own = (node.id.as_str() == own).to_string();
+        listing.row(cells, [("Self", own)]);
     }
     if !quiet {
-        table.print();
+        listing.print(format)?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use proto::object::{Node, Service, Task};
 
 use super::client::{Client, filters, query};
-use super::table::Table;
+use super::format::Listing;
 use super::{human, service};
 
 /// What the three have in common.
@@ -16,6 +16,9 @@ pub(crate) struct Options {
     /// Filter output based on conditions provided
     #[arg(short, long)]
     filter: Vec<String>,
+    /// Format output: "table", "table TEMPLATE", "json" or a template
+    #[arg(long)]
+    format: Option<String>,
     /// Do not map IDs to Names
     #[arg(long)]
     no_resolve: bool,
@@ -34,15 +37,15 @@ impl Options {
         let tasks: Vec<Task> = client
             .fetch(&format!("/tasks{}", query(&[("filters", &filters)])))
             .await?;
-        let mut table = Table::new(&[
-            "ID",
-            "NAME",
-            "IMAGE",
-            "NODE",
-            "DESIRED STATE",
-            "CURRENT STATE",
-            "ERROR",
-            "PORTS",
+        let mut listing = Listing::new(&[
+            ("ID", "ID"),
+            ("Name", "NAME"),
+            ("Image", "IMAGE"),
+            ("Node", "NODE"),
+            ("DesiredState", "DESIRED STATE"),
+            ("CurrentState", "CURRENT STATE"),
+            ("Error", "ERROR"),
+            ("Ports", "PORTS"),
         ]);
         let names = if self.no_resolve {
             Names::default()
@@ -57,16 +60,16 @@ impl Options {
             }
             let name = names.task(&task);
             // Earlier tasks of the same slot hang below the newest one.
-            let shown = if name == before {
+            let shown = if name == before && self.format.is_none() {
                 format!(" \\_ {name}")
             } else {
                 name.clone()
             };
             before = name;
-            table.row(self.row(&task, shown, &names));
+            listing.row(self.row(&task, shown, &names), []);
         }
         if !self.quiet {
-            table.print();
+            listing.print(self.format.as_deref())?;
         }
         Ok(())
     }

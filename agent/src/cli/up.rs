@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::client::{Client, query};
+use super::client::Client;
 use super::context::Context;
 use super::image::BuildRequest;
 use super::{converge, service, stack};
@@ -183,7 +183,7 @@ impl Started {
         let removed = match &self.stack {
             Some((client, name)) => {
                 let removed = stack::remove(client, name).await;
-                wait_gone(client, name).await;
+                stack::wait_gone(client, name).await;
                 removed
             }
             None => Ok(()),
@@ -196,23 +196,6 @@ impl Started {
             agent.wait().await.context("wait for the agent to stop")?;
         }
         removed
-    }
-}
-
-/// Nothing of the stack shall wait on the disk for the agent's next start.
-async fn wait_gone(client: &Client, stack: &str) {
-    let filters = json!({"label": [stack::label(stack)]}).to_string();
-    let path = format!(
-        "/containers/json{}",
-        query(&[("all", "1"), ("filters", &filters)])
-    );
-    for _ in 0..300 {
-        match client.get(&path).await {
-            Ok(list) if list.as_array().is_some_and(|list| !list.is_empty()) => {
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            }
-            _ => return,
-        }
     }
 }
 

@@ -3,17 +3,41 @@
 
 use super::yaml::{Node, Value};
 
-/// Lists that are one value: the later one counts alone.
+/// Lists and mappings that are replaced as a whole.
 const WHOLE: [&str; 4] = ["command", "entrypoint", "test", "x-prepare"];
+/// Mappings that may be written as lists of `key=value`, or of keys alone.
+const PAIRS: [&str; 8] = [
+    "annotations",
+    "args",
+    "depends_on",
+    "environment",
+    "extra_hosts",
+    "labels",
+    "networks",
+    "sysctls",
+];
 
-/// Lays `over` over `base`.
+/// `over` on top of `base`.
 pub(crate) fn merge(base: Node, over: Node) -> Node {
+    merge_under("", base, over)
+}
+
+fn merge_under(key: &str, base: Node, over: Node) -> Node {
+    let (base, over) = match (&base.value, &over.value) {
+        (Value::List(_), Value::Map(_)) if PAIRS.contains(&key) => (mapping(base), over),
+        (Value::Map(_), Value::List(_)) if PAIRS.contains(&key) => (base, mapping(over)),
+        _ => (base, over),
+    };
     let value = match (base.value, over.value) {
         (Value::Map(base), Value::Map(over)) => Value::Map(join(base, over)),
         (Value::List(mut base), Value::List(over)) => {
+            let named: Vec<_> = over.iter().filter_map(|item| identity(key, item)).collect();
+            base.retain(|item| identity(key, item).is_none_or(|known| !named.contains(&known)));
             base.extend(over);
             Value::List(base)
         }
+        // A file without a value for a key says nothing of it.
+        (base, Value::Scalar { text, plain: true }) if text.is_empty() => base,
         (_, over) => over,
     };
     Node {
@@ -26,9 +50,84 @@ fn join(mut base: Vec<(String, Node)>, over: Vec<(String, Node)>) -> Vec<(String
     for (key, node) in over {
         match base.iter_mut().find(|(known, _)| *known == key) {
             Some((_, known)) if WHOLE.contains(&key.as_str()) => *known = node,
-            Some((_, known)) => *known = merge(known.clone(), node),
+            Some((_, known)) => *known = merge_under(&key, known.clone(), node),
             None => base.push((key, node)),
         }
     }
     base
+}
+
+/// `[a=1, b]` as `{a: 1, b: }`.
+fn mapping(node: Node) -> Node {
+    let Value::List(items) = node.value else {
+        return node;
+    };
+    let entry = |item: Node| {
+        let Value::Scalar { text, .. } = &item.value else {
+            return None;
+        };
+        let (key, value) = match text.split_once('=') {
+            Some((key, value)) => (key.to_owned(), value.to_owned()),
+            None => (text.clone(), String::new()),
+        };
+        let plain = !text.contains('=');
+        let value = Value::Scalar { text: value, plain };
+        Some((
+            key,
+            Node {
+                place: item.place,
+                value,
+            },
+        ))
+    };
+    Node {
+        place: node.place,
+        value: Value::Map(items.into_iter().filter_map(entry).collect()),
+    }
+}
+
+/// What makes two items of a list the same thing, of which the later counts: where a volume, secret or config lies in the
+/// container; a port as it is written.
+fn identity(key: &str, item: &Node) -> Option<String> {
+    match (&item.value, key) {
+        (Value::Scalar { text, .. }, "volumes") => {
+            let mut parts = text.split(':');
+            let first = parts.next()?;
+            Some(parts.next().unwrap_or(first).to_owned())
+        }
+        (Value::Map(entries), "volumes") => field(entries, "target"),
+        (Value::Scalar { text, .. }, "ports" | "secrets" | "configs") => Some(text.clone()),
+        (Value::Map(entries), "secrets" | "configs") => {
+            field(entries, "target").or_else(|| field(entries, "source"))
+        }
+        _ => None,
+    }
+}
+
+fn field(entries: &[(String, Node)], key: &str) -> Option<String> {
+    entries.iter().find_map(|(known, node)| match &node.value {
+        Value::Scalar { text, .. } if known == key => Some(text.clone()),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{write, yaml::parse};
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn later_files_count_more() {
+        let node = |text: &str| parse(Path::new("f"), text).unwrap();
+        let base = "s:\n  environment: [A=1, B=2]\n  volumes: ['old:/d', 'keep:/k']\n  ports: ['1:1']\n  command: [x, y]\n";
+        let over =
+            "s:\n  environment: {B: 3}\n  volumes: ['new:/d:ro']\n  ports: ['1:1', '2:2']\n  command: [z]\n";
+        let merged = write::write(&merge(node(base), node(over)));
+        assert_eq!(
+            merged,
+            "s:\n  environment:\n    A: \"1\"\n    B: 3\n  volumes:\n    - \"keep:/k\"\n    - \"new:/d:ro\"\n  \
+             ports:\n    - \"1:1\"\n    - \"2:2\"\n  command:\n    - z\n"
+        );
+    }
 }

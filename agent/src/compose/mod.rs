@@ -18,6 +18,7 @@ mod resource;
 mod service;
 mod short;
 mod units;
+mod write;
 mod yaml;
 
 #[cfg(test)]
@@ -82,6 +83,15 @@ pub(crate) struct Loaded {
     pub(crate) stack: Stack,
     /// Keys that are not acted on, variables that are not set: a line each.
     pub(crate) warnings: Vec<String>,
+    /// The files as one, after merges and interpolation.
+    tree: yaml::Node,
+}
+
+impl Loaded {
+    /// The files as one, as YAML.
+    pub(crate) fn to_yaml(&self) -> String {
+        write::write(&self.tree)
+    }
 }
 
 /// Loads files, later ones over earlier ones.
@@ -124,7 +134,11 @@ pub(crate) fn load_texts(sources: &[(&Path, &str)], variables: &Variables) -> Re
     let context = reader::Context::new(directory.to_path_buf(), variables.clone());
     let stack = resource::stack(&reader::At::root(&tree, &context))?;
     warnings.extend(context.into_warnings());
-    Ok(Loaded { stack, warnings })
+    Ok(Loaded {
+        stack,
+        warnings,
+        tree,
+    })
 }
 
 fn read(file: &Path) -> Result<String, ComposeError> {
