@@ -59,7 +59,12 @@ impl Listing {
                 }
                 table.print();
             }
-            "json" => rows.for_each(|row| println!("{row}")),
+            // Go writes these three so in JSON, and a script may compare texts.
+            "json" => rows.for_each(|row| {
+                let row = row.to_string();
+                let row = row.replace('<', "\\u003c").replace('>', "\\u003e");
+                println!("{}", row.replace('&', "\\u0026"));
+            }),
             format => match format.strip_prefix("table ") {
                 Some(template) => print_table(self.columns, rows, template)?,
                 None => {

@@ -212,7 +212,10 @@ impl Logs {
         let (kind, object) = match found {
             Err(error) if super::client::is_not_found(&error) => (
                 "tasks",
-                client.get(&format!("/tasks/{name}")).await.map_err(|_| error)?,
+                client
+                    .get(&format!("/tasks/{name}"))
+                    .await
+                    .map_err(|_| error.context(format!("no such task or service: {}", self.name)))?,
             ),
             found => ("services", found?),
         };

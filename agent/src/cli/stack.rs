@@ -107,6 +107,17 @@ impl Deploy {
     async fn run(self, client: &Client) -> Result<()> {
         check_name(&self.stack)?;
         let loaded = load(&self.files)?;
+        for service in loaded
+            .stack
+            .services
+            .iter()
+            .filter(|service| service.build.is_some())
+        {
+            eprintln!(
+                "warning: services.{}.build: not acted on by stack deploy, which takes the image {} as it is; `agent up` builds",
+                service.key, service.container.image
+            );
+        }
         let plan = compose::plan(&loaded.stack, &self.stack);
         let services = deploy(client, plan, &self.stack, self.prune).await?;
         if self.detach {

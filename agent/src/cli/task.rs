@@ -55,7 +55,7 @@ impl Options {
         let mut before = String::new();
         for task in ordered(tasks, &names) {
             if self.quiet {
-                println!("{}", self.id(&task));
+                println!("{}", task.id);
                 continue;
             }
             let name = names.task(&task);
@@ -91,10 +91,10 @@ impl Options {
             .unwrap_or_default();
         let mut error = task.status.err.clone();
         if !error.is_empty() {
-            error = format!("\"{error}\"");
             if !self.no_trunc {
                 error = human::ellipsis(&error, 30);
             }
+            error = format!("\"{error}\"");
         }
         [
             self.id(task),

@@ -34,7 +34,11 @@ pub(crate) fn deploy(at: Option<&At<'_>>, scale: Option<u64>) -> Result<Deploy, 
     let mode = object
         .read("mode", At::text)?
         .unwrap_or_else(|| "replicated".to_owned());
-    let replicas = object.read("replicas", At::unsigned)?.or(scale);
+    let replicas = object.read("replicas", At::unsigned)?;
+    if replicas.is_some() && scale.is_some() && replicas != scale {
+        return Err(at.wrong("replicas and the service's scale say different numbers: leave scale out"));
+    }
+    let replicas = replicas.or(scale);
     let read = Deploy {
         mode: service_mode(at, &mode, replicas)?,
         endpoint_mode: object.or_default("endpoint_mode", At::word)?,
@@ -113,7 +117,8 @@ fn limits(at: &At<'_>) -> Result<Limits, ComposeError> {
     let limits = Limits {
         nano_cpus: object.or_default("cpus", At::nano_cpus)?,
         memory_bytes: object.or_default("memory", At::bytes)?,
-        pids: object.or_default("pids", At::integer)?,
+        // -1 is no limit, as 0.
+        pids: object.or_default("pids", At::integer)?.max(0),
     };
     object.finish()?;
     Ok(limits)

@@ -2,21 +2,37 @@
 
 use super::Variables;
 
-/// Reads the lines. A name without `=` takes its value from the variables, or is left out.
+/// Reads the lines, quotes and comments taken off. A name without `=` takes its value from the variables, or is left out.
 ///
 /// # Errors
 /// The line that is wrong, by number.
 pub(crate) fn parse(text: &str, variables: &Variables) -> Result<Vec<(String, String)>, String> {
+    read(text, variables, &|value| unquote(value.trim()))
+}
+
+/// As [`parse`], but values are taken as they stand (`format: raw`).
+///
+/// # Errors
+/// The line that is wrong, by number.
+pub(crate) fn parse_raw(text: &str, variables: &Variables) -> Result<Vec<(String, String)>, String> {
+    read(text, variables, &str::to_owned)
+}
+
+fn read(
+    text: &str,
+    variables: &Variables,
+    value_of: &dyn Fn(&str) -> String,
+) -> Result<Vec<(String, String)>, String> {
     let mut pairs = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        let line = line.trim_start_matches('\u{feff}').trim();
-        if line.is_empty() || line.starts_with('#') {
+        let line = line.trim_start_matches('\u{feff}').trim_start();
+        if line.trim().is_empty() || line.starts_with('#') {
             continue;
         }
         let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
         let (name, value) = match line.split_once('=') {
-            Some((name, value)) => (name.trim(), Some(unquote(value.trim()))),
-            None => (line, variables.get(line).cloned()),
+            Some((name, value)) => (name.trim(), Some(value_of(value))),
+            None => (line.trim_end(), variables.get(line.trim_end()).cloned()),
         };
         if name.is_empty() || name.contains(char::is_whitespace) {
             return Err(format!(
@@ -65,6 +81,10 @@ mod tests {
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         assert_eq!(shown, ["A=1", "B=x y", "C=a\nb", "FROM_SHELL=s", "D=", "E=a=b"]);
+        assert_eq!(
+            parse_raw("A='x' # y\n", &variables).unwrap(),
+            [("A".to_owned(), "'x' # y".to_owned())]
+        );
         assert!(parse("A B=1", &variables).unwrap_err().starts_with("line 1"));
     }
 }

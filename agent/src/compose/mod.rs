@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! text ─[yaml]→ nodes with positions ─[interpolate]→ nodes ─[merge]→ one tree
-//!      ─[service, deploy, resource]→ Stack (typed) ─[plan]→ NetworkSpec, SecretSpec, ConfigSpec, ServiceSpec
+//!      ─[service, mounts, process, deploy, resource]→ Stack (typed) ─[plan]→ NetworkSpec, SecretSpec, ConfigSpec, ServiceSpec
 //! ```
 //! The current Compose Specification, as far as a stack can use it. A key that is not acted on is named in a warning;
 //! an unknown key or a wrong type is an error with file, line and the key's path. Nothing here talks to a daemon.
@@ -12,7 +12,9 @@ mod env_file;
 mod error;
 mod interpolate;
 mod merge;
+mod mounts;
 mod plan;
+mod process;
 mod reader;
 mod resource;
 mod service;

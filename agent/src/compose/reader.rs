@@ -285,6 +285,15 @@ impl<'t> Object<'t> {
         value.ok_or_else(|| self.at.wrong(format!("the key {key:?} is missing")))
     }
 
+    /// The keys that have not been taken and say something.
+    pub(crate) fn rest(&self) -> impl Iterator<Item = &'t str> + '_ {
+        let said = self
+            .entries
+            .iter()
+            .filter(|(key, at)| !key.starts_with("x-") && !at.is_null());
+        said.map(|(key, _)| *key)
+    }
+
     /// Takes keys that a stack does not act on, with a warning for each.
     pub(crate) fn ignore(&mut self, keys: &[&str]) {
         for key in keys {

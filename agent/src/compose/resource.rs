@@ -78,6 +78,7 @@ pub(crate) fn stack(at: &At<'_>) -> Read<Stack> {
     };
     object.ignore(&["models"]);
     object.finish()?;
+    drop_optional(&mut services);
     for (service, at) in &services {
         references(&stack, service, at, &services)?;
     }
@@ -86,6 +87,20 @@ pub(crate) fn stack(at: &At<'_>) -> Read<Stack> {
         services: services.into_iter().map(|(service, _)| service).collect(),
         ..stack
     })
+}
+
+fn drop_optional(services: &mut [(Service, At<'_>)]) {
+    let known: Vec<String> = services.iter().map(|(service, _)| service.key.clone()).collect();
+    for (service, at) in services {
+        for key in std::mem::take(&mut service.optional) {
+            if !known.contains(&key) {
+                service.depends_on.remove(&key);
+                at.warn(&format!(
+                    "depends_on names {key:?}, which is not there and not required"
+                ));
+            }
+        }
+    }
 }
 
 fn entries<T>(at: &At<'_>, read: impl Fn(&At<'_>) -> Read<T>) -> Read<BTreeMap<String, T>> {
@@ -110,13 +125,19 @@ fn external(object: &mut Object<'_>, name: &mut Option<String>) -> Read<bool> {
     let Some(at) = object.take("external") else {
         return Ok(false);
     };
-    if !at.is_map() {
-        return at.truth();
+    let external = if at.is_map() {
+        let mut inner = at.object()?;
+        *name = inner.read("name", At::text)?.or(name.take());
+        inner.finish()?;
+        true
+    } else {
+        at.truth()?
+    };
+    match object.rest().next() {
+        // It is made elsewhere: whatever else is said of it would have no effect.
+        Some(key) if external => Err(at.wrong(format!("external and {key} exclude each other"))),
+        _ => Ok(external),
     }
-    let mut inner = at.object()?;
-    *name = inner.read("name", At::text)?.or(name.take());
-    inner.finish()?;
-    Ok(true)
 }
 
 fn network(at: &At<'_>) -> Read<Network> {

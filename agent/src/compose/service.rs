@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use proto::spec::{
-    BindOptions, ContainerSpec, DnsConfig, HealthConfig, LogDriver, Mount, MountType, Placement, Platform,
-    PortConfig, Privileges, RestartCondition, RestartPolicy, SeccompOptions, TmpfsOptions, Ulimit,
-    VolumeOptions,
+    ContainerSpec, LogDriver, Placement, Platform, PortConfig, RestartCondition, RestartPolicy,
 };
 
 use super::deploy::{Deploy, deploy};
 use super::error::ComposeError;
+use super::mounts::{references, tmpfs, volumes};
+use super::process::{dns, environment, extra_hosts, healthcheck, logging, security, ulimits};
 use super::reader::{At, Object};
-use super::{env_file, short};
+use super::short;
 
 type Read<T> = Result<T, ComposeError>;
 
@@ -30,6 +30,8 @@ pub(crate) struct Service {
     pub(crate) configs: Vec<Reference>,
     /// Services that must be there first.
     pub(crate) depends_on: BTreeMap<String, Condition>,
+    /// Those of them that need not be in the file (`required: false`).
+    pub(crate) optional: Vec<String>,
 }
 
 /// How an image is built.
@@ -155,8 +157,12 @@ pub(crate) fn service(key: &str, at: &At<'_>) -> Read<Option<Service>> {
         log_driver: object.read("logging", logging)?,
         secrets: object.or_default("secrets", references)?,
         configs: object.or_default("configs", references)?,
-        depends_on: object.or_default("depends_on", depends_on)?,
+        depends_on: BTreeMap::new(),
+        optional: Vec::new(),
     };
+    if let Some(at) = object.take("depends_on") {
+        (service.depends_on, service.optional) = depends_on(&at)?;
+    }
     limits_of_old(&mut object, &mut service.deploy)?;
     restart_of_old(&mut object, &mut service.deploy)?;
     if let Some(platform) = object.read("platform", At::text)? {
@@ -189,12 +195,12 @@ fn active(at: &At<'_>) -> Read<bool> {
 fn container(object: &mut Object<'_>, image: String) -> Read<ContainerSpec> {
     let mut mounts = object.or_default("volumes", volumes)?;
     mounts.extend(object.or_default("tmpfs", tmpfs)?);
-    let entrypoint = object.read("entrypoint", At::words)?;
+    let entrypoint = object.read("entrypoint", entrypoint)?;
     Ok(ContainerSpec {
         image,
         labels: object.or_default("labels", At::labels)?,
         command: entrypoint.unwrap_or_default(),
-        args: object.or_default("command", At::words)?,
+        args: object.or_default("command", command)?,
         hostname: object.or_default("hostname", At::text)?,
         env: environment(object)?,
         dir: object.or_default("working_dir", At::text)?,
@@ -218,55 +224,6 @@ fn container(object: &mut Object<'_>, image: String) -> Read<ContainerSpec> {
         oom_score_adj: object.or_default("oom_score_adj", At::integer)?,
         ..ContainerSpec::default()
     })
-}
-
-/// Variables of the files first, those of the file itself over them; sorted, so that equal sets make equal specs.
-fn environment(object: &mut Object<'_>) -> Read<Vec<String>> {
-    let mut variables = BTreeMap::new();
-    if let Some(at) = object.take("env_file") {
-        for file in if at.is_list() { at.list()? } else { vec![at] } {
-            variables.extend(env_file_of(&file)?);
-        }
-    }
-    if let Some(at) = object.take("environment") {
-        for (name, value) in at.pairs()? {
-            if name.is_empty() {
-                return Err(at.wrong("a variable has no name"));
-            }
-            // Without a value it is passed on from the shell, if it is set there.
-            match value.or_else(|| at.context.variables.get(&name).cloned()) {
-                Some(value) => variables.insert(name, value),
-                None => variables.remove(&name),
-            };
-        }
-    }
-    Ok(variables
-        .into_iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect())
-}
-
-fn env_file_of(at: &At<'_>) -> Read<Vec<(String, String)>> {
-    let (path, required) = if at.is_map() {
-        let mut object = at.object()?;
-        let path = object.required("path", At::text)?;
-        let required = object.read("required", At::truth)?.unwrap_or(true);
-        object.ignore(&["format"]);
-        object.finish()?;
-        (path, required)
-    } else {
-        (at.text()?, true)
-    };
-    let file = at.context.directory.join(&path);
-    match std::fs::read_to_string(&file) {
-        Ok(text) => env_file::parse(&text, &at.context.variables)
-            .map_err(|problem| at.wrong(format!("env file {}: {problem}", file.display()))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => Ok(Vec::new()),
-        Err(error) => Err(at.wrong(format!(
-            "cannot read env file {}: {error}; make the file, or say `required: false`",
-            file.display()
-        ))),
-    }
 }
 
 fn build(at: &At<'_>) -> Read<Build> {
@@ -375,171 +332,23 @@ fn networks(at: &At<'_>) -> Read<Vec<(String, Vec<String>)>> {
     at.map()?.into_iter().map(one).collect()
 }
 
-fn volumes(at: &At<'_>) -> Read<Vec<Mount>> {
-    at.list()?.iter().map(volume).collect()
-}
-
-fn volume(at: &At<'_>) -> Read<Mount> {
-    if !at.is_map() {
-        return short::mount(&at.text()?, &at.context.directory).map_err(|problem| at.wrong(problem));
-    }
-    let mut object = at.object()?;
-    let kind: MountType = object.required("type", At::word)?;
-    let source = object.or_default("source", At::text)?;
-    let mut mount = Mount {
-        kind,
-        source,
-        target: object.required("target", At::text)?,
-        read_only: object.or_default("read_only", At::truth)?,
-        consistency: object.or_default("consistency", At::text)?,
-        bind_options: object.read("bind", bind_options)?,
-        volume_options: object.read("volume", volume_options)?,
-        tmpfs_options: object.read("tmpfs", tmpfs_options)?,
-    };
-    object.finish()?;
-    if !mount.target.starts_with('/') {
-        return Err(at.wrong(format!("target {:?} must begin with /", mount.target)));
-    }
-    match kind {
-        MountType::Bind if mount.source.is_empty() => return Err(at.wrong("a bind needs a source")),
-        MountType::Bind => {
-            mount.source = short::host_path(&mount.source, &at.context.directory)
-                .map_err(|problem| at.wrong(problem))?;
-        }
-        MountType::Volume => {}
-        MountType::Tmpfs if !mount.source.is_empty() => return Err(at.wrong("a tmpfs has no source")),
-        MountType::Tmpfs => {}
-        MountType::Npipe | MountType::Cluster | MountType::Image => {
-            return Err(at.wrong(format!(
-                "mounts of type {kind} are not built: use bind, volume or tmpfs"
-            )));
-        }
-    }
-    Ok(mount)
-}
-
-fn bind_options(at: &At<'_>) -> Read<BindOptions> {
-    let mut object = at.object()?;
-    let options = BindOptions {
-        propagation: object.or_default("propagation", At::text)?,
-        create_mountpoint: object.read("create_host_path", At::truth)?.unwrap_or(false),
-        non_recursive: object.read("recursive", At::text)?.as_deref() == Some("disabled"),
-        ..BindOptions::default()
-    };
-    object.ignore(&["selinux"]);
-    object.finish()?;
-    Ok(options)
-}
-
-fn volume_options(at: &At<'_>) -> Read<VolumeOptions> {
-    let mut object = at.object()?;
-    let options = VolumeOptions {
-        no_copy: object.or_default("nocopy", At::truth)?,
-        labels: object.or_default("labels", At::labels)?,
-        driver_config: None,
-        subpath: object.or_default("subpath", At::text)?,
-    };
-    object.finish()?;
-    Ok(options)
-}
-
-fn tmpfs_options(at: &At<'_>) -> Read<TmpfsOptions> {
-    let mut object = at.object()?;
-    let options = TmpfsOptions {
-        size_bytes: object.or_default("size", At::bytes)?,
-        mode: object.or_default("mode", mode)?,
-        options: Vec::new(),
-    };
-    object.finish()?;
-    Ok(options)
-}
-
-/// `tmpfs: /path` or a list of them, each with options behind a colon.
-fn tmpfs(at: &At<'_>) -> Read<Vec<Mount>> {
-    let one = |text: String| {
-        let (target, options) = text.split_once(':').unwrap_or((&text, ""));
-        let mut tmpfs = TmpfsOptions::default();
-        for option in options.split(',').filter(|option| !option.is_empty()) {
-            match option.split_once('=') {
-                Some(("size", size)) => {
-                    tmpfs.size_bytes = super::units::bytes(size).map_err(|problem| at.wrong(problem))?;
-                }
-                Some(("mode", mode)) => {
-                    tmpfs.mode =
-                        u32::from_str_radix(mode, 8).map_err(|_| at.wrong(format!("mode {mode:?}")))?;
-                }
-                _ => {
-                    return Err(at.wrong(format!(
-                        "the option {option:?} of a tmpfs is not known: size, mode"
-                    )));
-                }
-            }
-        }
-        if !target.starts_with('/') {
-            return Err(at.wrong(format!("{target:?} must begin with /")));
-        }
-        let target = target.to_owned();
-        Ok(Mount {
-            kind: MountType::Tmpfs,
-            target,
-            tmpfs_options: Some(tmpfs),
-            ..Mount::default()
-        })
-    };
-    at.one_or_more()?.into_iter().map(one).collect()
-}
-
-/// Permission bits: YAML's octal forms `0440` and `0o440`, or a decimal number as YAML 1.2 reads it without them.
-fn mode(at: &At<'_>) -> Read<u32> {
-    let text = at.scalar()?;
-    let digits = text
-        .strip_prefix("0o")
-        .or_else(|| text.strip_prefix('0').filter(|rest| !rest.is_empty()));
-    let parsed = match digits {
-        Some(octal) => u32::from_str_radix(octal, 8),
-        None => text.parse(),
-    };
-    let parsed = parsed.ok().filter(|&mode| mode <= 0o7777);
-    parsed.ok_or_else(|| at.wrong(format!("{text:?} is not a mode such as 0440")))
-}
-
-fn references(at: &At<'_>) -> Read<Vec<Reference>> {
-    at.list()?.iter().map(reference).collect()
-}
-
-fn reference(at: &At<'_>) -> Read<Reference> {
-    if !at.is_map() {
-        return Ok(Reference {
-            source: at.text()?,
-            ..Reference::default()
-        });
-    }
-    let mut object = at.object()?;
-    let reference = Reference {
-        source: object.required("source", At::text)?,
-        target: object.read("target", At::text)?,
-        uid: object.read("uid", At::scalar)?,
-        gid: object.read("gid", At::scalar)?,
-        mode: object.read("mode", mode)?,
-    };
-    object.finish()?;
-    Ok(reference)
-}
-
-fn depends_on(at: &At<'_>) -> Read<BTreeMap<String, Condition>> {
+fn depends_on(at: &At<'_>) -> Read<(BTreeMap<String, Condition>, Vec<String>)> {
+    let mut optional = Vec::new();
     if at.is_list() {
-        return Ok(at
-            .scalars()?
-            .into_iter()
-            .map(|key| (key, Condition::Started))
-            .collect());
+        let started = at.scalars()?.into_iter().map(|key| (key, Condition::Started));
+        return Ok((started.collect(), optional));
     }
-    let one = |(key, at): (&str, At<'_>)| {
+    let mut one = |(key, at): (&str, At<'_>)| {
         let mut object = at.object()?;
         let word = object
             .read("condition", At::text)?
             .unwrap_or_else(|| "service_started".to_owned());
-        object.ignore(&["restart", "required"]);
+        if object.read("required", At::truth)? == Some(false) {
+            optional.push(key.to_owned());
+        }
+        if let Some(at) = object.take("restart").filter(|at| at.truth().ok() != Some(false)) {
+            at.warn("not acted on in a stack");
+        }
         object.finish()?;
         let known = [
             Condition::Started,
@@ -555,119 +364,27 @@ fn depends_on(at: &At<'_>) -> Read<BTreeMap<String, Condition>> {
         })?;
         Ok((key.to_owned(), condition))
     };
-    at.map()?.into_iter().map(one).collect()
+    let conditions = at.map()?.into_iter().map(&mut one).collect::<Read<_>>()?;
+    Ok((conditions, optional))
 }
 
-fn healthcheck(at: &At<'_>) -> Read<HealthConfig> {
-    let mut object = at.object()?;
-    let disable = object.or_default("disable", At::truth)?;
-    let test = object.read("test", |at| {
-        if at.is_list() {
-            return at.scalars();
-        }
-        Ok(vec!["CMD-SHELL".to_owned(), at.text()?])
-    })?;
-    let config = HealthConfig {
-        test: if disable {
-            vec!["NONE".to_owned()]
-        } else {
-            test.unwrap_or_default()
-        },
-        interval: object.or_default("interval", At::duration)?,
-        timeout: object.or_default("timeout", At::duration)?,
-        start_period: object.or_default("start_period", At::duration)?,
-        start_interval: object.or_default("start_interval", At::duration)?,
-        retries: object.or_default("retries", At::integer)?,
-    };
-    object.finish()?;
-    match config.test.first().map(String::as_str) {
-        None | Some("NONE" | "CMD" | "CMD-SHELL") => Ok(config),
-        Some(other) => Err(at.wrong(format!(
-            "test must begin with NONE, CMD or CMD-SHELL, not with {other:?}"
-        ))),
+/// An empty entrypoint clears that of the image, which the API spells as one empty word.
+fn entrypoint(at: &At<'_>) -> Read<Vec<String>> {
+    let words = at.words()?;
+    Ok(if words.is_empty() {
+        vec![String::new()]
+    } else {
+        words
+    })
+}
+
+/// An empty command cannot clear that of the image: the API has no word for it.
+fn command(at: &At<'_>) -> Read<Vec<String>> {
+    let words = at.words()?;
+    if words.is_empty() {
+        at.warn("not acted on: an empty command leaves the image's in force");
     }
-}
-
-fn logging(at: &At<'_>) -> Read<LogDriver> {
-    let mut object = at.object()?;
-    let driver = LogDriver {
-        name: object.or_default("driver", At::text)?,
-        options: object.or_default("options", At::labels)?,
-    };
-    object.finish()?;
-    Ok(driver)
-}
-
-fn security(at: &At<'_>) -> Read<Option<Privileges>> {
-    let mut privileges = Privileges::default();
-    for item in at.list()? {
-        match item.text()?.as_str() {
-            "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true" => {
-                privileges.no_new_privileges = true;
-            }
-            "seccomp:unconfined" | "seccomp=unconfined" => {
-                privileges.seccomp = Some(SeccompOptions {
-                    mode: "unconfined".to_owned(),
-                    profile: String::new(),
-                });
-            }
-            _ => item.warn("not acted on in a stack"),
-        }
-    }
-    Ok((privileges != Privileges::default()).then_some(privileges))
-}
-
-/// `name: address`, or a list of `name:address` or `name=address`, as lines `address name`.
-fn extra_hosts(at: &At<'_>) -> Read<Vec<String>> {
-    let line = |name: &str, address: &str| format!("{} {name}", address.trim_matches(['[', ']']));
-    if at.is_map() {
-        let one = |(name, at): (&str, At<'_>)| {
-            Ok(at
-                .one_or_more()?
-                .iter()
-                .map(|ip| line(name, ip))
-                .collect::<Vec<_>>())
-        };
-        let lines: Vec<Vec<String>> = at.map()?.into_iter().map(one).collect::<Read<_>>()?;
-        return Ok(lines.into_iter().flatten().collect());
-    }
-    let one = |text: String| {
-        let pair = text.split_once('=').or_else(|| text.split_once(':'));
-        let (name, address) = pair.ok_or_else(|| at.wrong(format!("{text:?} is not name=address")))?;
-        Ok(line(name, address))
-    };
-    at.scalars()?.into_iter().map(one).collect()
-}
-
-fn dns(object: &mut Object<'_>) -> Read<Option<DnsConfig>> {
-    let config = DnsConfig {
-        nameservers: object.or_default("dns", At::one_or_more)?,
-        search: object.or_default("dns_search", At::one_or_more)?,
-        options: object.or_default("dns_opt", At::one_or_more)?,
-    };
-    Ok((config != DnsConfig::default()).then_some(config))
-}
-
-fn ulimits(at: &At<'_>) -> Read<Vec<Ulimit>> {
-    let one = |(name, at): (&str, At<'_>)| {
-        let (soft, hard) = if at.is_map() {
-            let mut object = at.object()?;
-            let pair = (
-                object.required("soft", At::integer)?,
-                object.required("hard", At::integer)?,
-            );
-            object.finish()?;
-            pair
-        } else {
-            (at.integer()?, at.integer()?)
-        };
-        Ok(Ulimit {
-            name: name.to_owned(),
-            hard,
-            soft,
-        })
-    };
-    at.map()?.into_iter().map(one).collect()
+    Ok(words)
 }
 
 /// `cpus`, `mem_limit` and their like, which `deploy.resources` has taken the place of.
@@ -680,7 +397,8 @@ fn limits_of_old(object: &mut Object<'_>, deploy: &mut Deploy) -> Read<()> {
         let limits = deploy.resources.limits.get_or_insert_default();
         limits.nano_cpus = cpus.unwrap_or(limits.nano_cpus);
         limits.memory_bytes = memory.unwrap_or(limits.memory_bytes);
-        limits.pids = pids.unwrap_or(limits.pids);
+        // -1 is no limit, as 0.
+        limits.pids = pids.map_or(limits.pids, |pids| pids.max(0));
     }
     if let Some(reserved) = reserved {
         deploy.resources.reservations.get_or_insert_default().memory_bytes = reserved;
@@ -710,7 +428,9 @@ fn restart_of_old(object: &mut Object<'_>, deploy: &mut Deploy) -> Read<()> {
             )));
         }
     };
-    if deploy.restart_policy.is_none() {
+    if deploy.restart_policy.is_some() {
+        at.warn("not acted on: deploy.restart_policy takes its place");
+    } else {
         deploy.restart_policy = Some(RestartPolicy {
             condition,
             max_attempts: attempts,
@@ -721,7 +441,9 @@ fn restart_of_old(object: &mut Object<'_>, deploy: &mut Deploy) -> Read<()> {
 }
 
 fn platform_of(text: &str) -> Platform {
-    let (os, architecture) = text.split_once('/').unwrap_or((text, ""));
+    // A variant, as in linux/arm64/v8, is not told apart.
+    let mut parts = text.split('/');
+    let (os, architecture) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     Platform {
         os: os.to_owned(),
         architecture: architecture.to_owned(),
