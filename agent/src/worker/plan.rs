@@ -45,6 +45,9 @@ pub enum PlanError {
     /// An address of the allocator that is none.
     #[error("address {0:?} of the task is not an IPv4 address")]
     Address(String),
+    /// A line of hosts that names none.
+    #[error("host {0:?} is not an address and a name")]
+    Host(String),
     /// A mount that the engine does not understand.
     #[error("mount at {target:?}")]
     Mount {
@@ -204,7 +207,7 @@ fn host_config(task: &Task, spec: &ContainerSpec, words: &TemplateContext) -> Re
         dns: dns.nameservers,
         dns_search: dns.search,
         dns_options: dns.options,
-        extra_hosts: extra_hosts(&spec.hosts),
+        extra_hosts: extra_hosts(&spec.hosts)?,
         group_add: spec.groups.clone(),
         readonly_rootfs: spec.read_only,
         security_opt: security_opt(spec)?,
@@ -227,19 +230,18 @@ fn host_config(task: &Task, spec: &ContainerSpec, words: &TemplateContext) -> Re
 }
 
 /// `IP name [name …]` of the API becomes `name:IP` of the engine.
-fn extra_hosts(lines: &[String]) -> Vec<String> {
-    let entry = |line: &String| {
-        let mut words = line
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-            .into_iter();
+fn extra_hosts(lines: &[String]) -> Result<Vec<String>, PlanError> {
+    let mut entries = Vec::new();
+    for line in lines {
+        let mut words = line.split_whitespace();
         let address = words.next().unwrap_or_default();
-        words
-            .map(move |name| format!("{name}:{address}"))
-            .collect::<Vec<_>>()
-    };
-    lines.iter().flat_map(entry).collect()
+        let before = entries.len();
+        entries.extend(words.map(|name| format!("{name}:{address}")));
+        if entries.len() == before {
+            return Err(PlanError::Host(line.clone()));
+        }
+    }
+    Ok(entries)
 }
 
 fn security_opt(spec: &ContainerSpec) -> Result<Vec<String>, PlanError> {

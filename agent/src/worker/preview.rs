@@ -5,7 +5,9 @@
 //! volumes, its free ports).
 
 use proto::object::{Network, NetworkAttachment};
+use proto::spec::MountType;
 use proto::{ServiceSpec, Task};
+use storage::{CreateVolume, VolumeError};
 use thiserror::Error;
 
 use super::files::{self, FileError};
@@ -33,6 +35,15 @@ pub enum PreviewError {
         #[source]
         source: FileError,
     },
+    /// A volume cannot be made so.
+    #[error("service {service}")]
+    Volume {
+        /// Its name.
+        service: String,
+        /// What is wrong.
+        #[source]
+        source: VolumeError,
+    },
     /// The container would be refused.
     #[error("service {service}")]
     Engine {
@@ -51,6 +62,7 @@ pub enum PreviewError {
 pub fn check(spec: &ServiceSpec) -> Result<(), PreviewError> {
     let service = || spec.name.clone();
     let task = sample(spec);
+    volumes(spec)?;
     let request = plan::container(&task, "node").map_err(|source| PreviewError::Plan {
         service: service(),
         source,
@@ -63,6 +75,28 @@ pub fn check(spec: &ServiceSpec) -> Result<(), PreviewError> {
         service: service(),
         source,
     })
+}
+
+/// The volumes as the node will make them.
+fn volumes(spec: &ServiceSpec) -> Result<(), PreviewError> {
+    let container = spec.task_template.container_spec.iter();
+    let mounts = container.flat_map(|container| &container.mounts);
+    for mount in mounts.filter(|mount| mount.kind == MountType::Volume) {
+        let options = mount.volume_options.clone().unwrap_or_default();
+        let driver = options.driver_config.unwrap_or_default();
+        let volume = CreateVolume {
+            // What a placeholder stands for is known on the node.
+            name: Some(mount.source.clone()).filter(|name| !name.contains("{{")),
+            driver: driver.name,
+            options: driver.options,
+            ..CreateVolume::default()
+        };
+        volume.check().map_err(|source| PreviewError::Volume {
+            service: spec.name.clone(),
+            source,
+        })?;
+    }
+    Ok(())
 }
 
 /// A task of the service as a node would get it.
@@ -93,7 +127,7 @@ fn sample(spec: &ServiceSpec) -> Task {
 mod tests {
     use super::*;
     use crate::api::error::chain;
-    use proto::spec::{ContainerSpec, FileTarget, LogDriver, Mount, MountType, SecretReference, Ulimit};
+    use proto::spec::{ContainerSpec, FileTarget, LogDriver, Mount, SecretReference, Ulimit};
 
     fn refusal(change: impl FnOnce(&mut ServiceSpec, &mut ContainerSpec)) -> Option<String> {
         let mut container = ContainerSpec {
@@ -151,6 +185,17 @@ mod tests {
                 }]
             }),
             "relative",
+        );
+        said(refusal(|_, c| c.hosts = vec!["nonsense".into()]), "nonsense");
+        said(
+            refusal(|_, c| {
+                c.mounts = vec![Mount {
+                    source: "../x".into(),
+                    target: "/x".into(),
+                    ..Mount::default()
+                }]
+            }),
+            "../x",
         );
         said(
             refusal(|_, c| {

@@ -187,6 +187,12 @@ fn checked(tx: &impl Reader, id: Option<&ServiceId>, mut spec: ServiceSpec) -> R
         spec.task_template.networks = old_place;
     }
     for attachment in &mut spec.task_template.networks {
+        if ["host", "bridge", "none"].contains(&attachment.target.as_str()) {
+            return Err(ControlError::invalid(format!(
+                "a service cannot be on the network {} of its nodes: that is not built yet; name a network of the swarm",
+                attachment.target
+            )));
+        }
         let network = lookup::object::<Network>(tx, &attachment.target)?;
         if network.spec.ingress {
             let message = "Service cannot be explicitly attached to the ingress network";

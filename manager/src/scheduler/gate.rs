@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use proto::spec::Labels;
 use proto::{Service, ServiceId, Task, TaskId, TaskState};
 
 /// The label.
@@ -43,9 +44,15 @@ impl Condition {
 /// # Errors
 /// The value is not as described above.
 pub fn dependencies(service: &Service) -> Result<BTreeMap<String, Condition>, serde_json::Error> {
-    service
-        .spec
-        .labels
+    conditions(&service.spec.labels)
+}
+
+/// As [`dependencies`], of labels alone.
+///
+/// # Errors
+/// The value is not as described above.
+pub fn conditions(labels: &Labels) -> Result<BTreeMap<String, Condition>, serde_json::Error> {
+    labels
         .get(DEPENDS_ON)
         .map_or_else(|| Ok(BTreeMap::new()), |text| serde_json::from_str(text))
 }

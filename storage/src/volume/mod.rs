@@ -87,6 +87,26 @@ pub enum VolumeError {
     List { source: io::Error },
 }
 
+impl CreateVolume {
+    /// Whether such a volume can be made at all, before anything is looked up.
+    ///
+    /// # Errors
+    /// A name that is none, a driver that is not there, an option that is not built.
+    pub fn check(&self) -> std::result::Result<(), VolumeError> {
+        if !self.driver.is_empty() && self.driver != DRIVER {
+            return Err(VolumeError::Driver(self.driver.clone()));
+        }
+        let name = self.name.clone().unwrap_or_default();
+        if !name.is_empty() {
+            check_name(&name)?;
+        }
+        match self.options.keys().next().cloned() {
+            Some(option) => Err(VolumeError::Option { name, option }),
+            None => Ok(()),
+        }
+    }
+}
+
 impl VolumeError {
     pub(crate) fn kind(&self) -> Kind {
         match self {
@@ -235,9 +255,7 @@ impl Volumes {
     }
 
     fn create_or_find(&self, request: CreateVolume) -> Result<Volume> {
-        if !request.driver.is_empty() && request.driver != DRIVER {
-            return Err(VolumeError::Driver(request.driver).into());
-        }
+        request.check()?;
         let mut labels = request.labels;
         let name = match request.name.filter(|name| !name.is_empty()) {
             Some(name) => name,
@@ -246,14 +264,6 @@ impl Volumes {
                 store::random_hex(32)?
             }
         };
-        check_name(&name)?;
-        if let Some(option) = request.options.keys().next() {
-            return Err(VolumeError::Option {
-                name,
-                option: option.clone(),
-            }
-            .into());
-        }
         let _shelf = self.0.inner().shelf();
         if let Some(existing) = self.find(&name)? {
             return Ok(existing);

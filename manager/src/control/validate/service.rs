@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use proto::spec::{
-    ContainerSpec, EndpointMode, EndpointSpec, MountType, NetworkAttachmentConfig, Placement, PortProtocol,
-    PublishMode, ResourceRequirements, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+    ContainerSpec, EndpointMode, EndpointSpec, FailureAction, MountType, NetworkAttachmentConfig, Placement,
+    PortProtocol, PublishMode, ResourceRequirements, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
 };
 
 use super::{ControlError, Result};
-use crate::scheduler::constraint;
+use crate::scheduler::constraint::{self, Fact};
+use crate::scheduler::gate;
 
 /// The least processor time that can be asked for, in billionths.
 const MIN_NANO_CPUS: i64 = 1_000_000;
@@ -32,6 +33,18 @@ pub(in crate::control) fn service(spec: &ServiceSpec) -> Result<()> {
         update
             .as_ref()
             .map_or(Ok(()), |config| update_config(config, flag))?;
+    }
+    let rollback = spec.rollback_config.as_ref();
+    if rollback.is_some_and(|config| config.failure_action == FailureAction::Rollback) {
+        return Err(ControlError::invalid(
+            "TaskSpec: a rollback cannot be rolled back: rollback-failure-action is pause or continue",
+        ));
+    }
+    if let Err(error) = gate::conditions(&spec.labels) {
+        return Err(ControlError::invalid(format!(
+            "label {}: {error}",
+            gate::DEPENDS_ON
+        )));
     }
     spec.endpoint_spec.as_ref().map_or(Ok(()), endpoint)
 }
@@ -195,14 +208,14 @@ fn placement(placement: &Placement) -> Result<()> {
     let constraints = constraint::parse(&placement.constraints);
     constraints.map_err(|error| ControlError::invalid(error.to_string()))?;
     for preference in &placement.preferences {
-        if preference
+        let over = preference
             .spread
             .as_ref()
-            .is_none_or(|spread| spread.spread_descriptor.is_empty())
-        {
-            return Err(ControlError::invalid(
-                "Placement: a preference must name what to spread over",
-            ));
+            .map_or("", |spread| &spread.spread_descriptor);
+        if Fact::parse(over).is_none() {
+            return Err(ControlError::invalid(format!(
+                "Placement: a preference cannot spread over {over:?}: name a fact of nodes, such as node.labels.zone"
+            )));
         }
     }
     Ok(())
