@@ -32,6 +32,18 @@ fn the_capabilities_are_the_configured_ones() {
 }
 
 #[test]
+fn an_ambient_capability_that_cannot_be_granted_is_left_out() {
+    // As `runc spec` writes it.
+    let mut bundle = Bundle::new(&["cat", "/proc/self/status"]);
+    let one = ["CAP_KILL"];
+    bundle.config["process"]["capabilities"] =
+        json!({"bounding": one, "effective": one, "permitted": one, "ambient": one});
+    let text = status(&bundle);
+    assert_eq!(field(&text, "CapEff"), "0000000000000020");
+    assert_eq!(field(&text, "CapAmb"), "0000000000000000");
+}
+
+#[test]
 fn no_capabilities_configured_are_none() {
     let mut bundle = Bundle::new(&["cat", "/proc/self/status"]);
     bundle.config["process"]

@@ -68,6 +68,13 @@ impl Sets {
         rustix::thread::set_capabilities(None, sets).map_err(step)
     }
 
+    /// What the kernel will put into the ambient set: only what is permitted and inheritable
+    /// (`PR_CAP_AMBIENT_RAISE`, prctl(2)). `runc spec` writes ambient capabilities without inheritable ones, and
+    /// what cannot be granted is no reason to fail (OCI runtime spec, process.capabilities).
+    fn grantable_ambient(&self) -> u64 {
+        self.ambient & self.permitted & self.inheritable
+    }
+
     /// Sets the other four sets of the calling thread for good.
     pub(crate) fn apply(&self) -> Result<(), Error> {
         let sets = CapabilitySets {
@@ -79,7 +86,7 @@ impl Sets {
             .map_err(|error| Error::Step("set the capabilities", error.into()))?;
         let step = |error: rustix::io::Errno| Error::Step("set the ambient capabilities", error.into());
         rustix::thread::clear_ambient_capability_set().map_err(step)?;
-        for index in (0..u64::BITS).filter(|index| self.ambient & (1 << index) != 0) {
+        for index in (0..u64::BITS).filter(|index| self.grantable_ambient() & (1 << index) != 0) {
             let capability = CapabilitySet::from_bits_retain(1 << index);
             rustix::thread::configure_capability_in_ambient_set(capability, true).map_err(step)?;
         }
