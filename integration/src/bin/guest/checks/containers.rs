@@ -12,7 +12,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("exec", When::Oldest, exec),
     ("diff", When::Oldest, diff),
     ("many-layers", When::Oldest, many_layers),
-    ("published-port", When::Always, published_port),
+    ("published-port", When::Oldest, published_port),
     ("stop", When::Oldest, stop),
     ("agent-within", When::Oldest, agent_within),
 ];

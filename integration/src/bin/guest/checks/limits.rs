@@ -54,10 +54,14 @@ fn limits(agent: &mut Agent) -> Result<()> {
         ("pids.max", "50"),
     ];
     ensure_files(&group(agent, "limits")?, &expected)?;
-    for (file, value) in expected {
-        let seen = agent.cli_ok(&["exec", "limits", "cat", &format!("/sys/fs/cgroup/{file}")])?;
-        ensure!(seen.trim() == value, "inside {file}: {seen}");
-    }
+    let mut inside = vec!["exec".to_owned(), "limits".to_owned(), "cat".to_owned()];
+    inside.extend(expected.map(|(file, _)| format!("/sys/fs/cgroup/{file}")));
+    let inside: Vec<&str> = inside.iter().map(String::as_str).collect();
+    let seen = agent.cli_ok(&inside)?;
+    ensure!(
+        seen.lines().eq(expected.map(|(_, value)| value)),
+        "inside: {seen}"
+    );
     let write = agent.cli(&[
         "exec",
         "limits",
