@@ -255,7 +255,10 @@ async fn networks(client: &Client, plan: &StackPlan, made: &mut Made) -> Result<
             .get(&format!("/networks/{}?scope=swarm", escape(&spec.name)))
             .await
         {
-            Ok(_) => continue,
+            Ok(found) => {
+                same_network(&found, spec)?;
+                continue;
+            }
             Err(error) if is_not_found(&error) => {}
             Err(error) => return Err(error),
         }
@@ -457,6 +460,35 @@ pub(crate) async fn wait_gone(client: &Client, stack: &str) {
             }
             _ => return,
         }
+    }
+}
+
+/// A network cannot be changed: a file that says something else of it than what is there must not pass without a word.
+fn same_network(found: &serde_json::Value, spec: &proto::spec::NetworkSpec) -> Result<()> {
+    let driver = spec.driver_configuration.clone().unwrap_or_default();
+    let pools = spec.ipam_options.iter().flat_map(|options| &options.configs);
+    let known = found["IPAM"]["Config"].as_array().cloned().unwrap_or_default();
+    let known_pool = |subnet: &str| subnet.is_empty() || known.iter().any(|pool| pool["Subnet"] == subnet);
+    let options = |key: &String, value: &String| found["Options"][key] == json!(value);
+    let differs = [
+        ("driver", found["Driver"] != json!(driver.name)),
+        ("internal", found["Internal"] != json!(spec.internal)),
+        ("attachable", found["Attachable"] != json!(spec.attachable)),
+        ("labels", found["Labels"] != json!(spec.labels)),
+        ("ipam", pools.into_iter().any(|pool| !known_pool(&pool.subnet))),
+        (
+            "driver_opts",
+            driver.options.iter().any(|(key, value)| !options(key, value)),
+        ),
+    ];
+    match differs.into_iter().find(|(_, differs)| *differs) {
+        None => Ok(()),
+        Some((key, _)) => bail!(
+            "network {} is there with another value of {key}, and a network cannot be changed: give it another name in the \
+             file, or remove it first (`agent network rm {}`, when no task is on it)",
+            spec.name,
+            spec.name
+        ),
     }
 }
 

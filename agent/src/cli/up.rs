@@ -6,6 +6,7 @@
 //! Ctrl-C ends what this call has started: the stack if it was not there before, the agent if it did not run. Data
 //! stays. With `--detach` everything stays up and the exit code says whether all services are.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -17,7 +18,8 @@ use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::client::Client;
+use super::client::{Client, escape};
+use super::container::text;
 use super::context::Context;
 use super::image::BuildRequest;
 use super::{converge, service, stack};
@@ -53,6 +55,9 @@ const FILES: [&str; 4] = [
     "docker-compose.yml",
 ];
 
+/// Label of containers whose image `up` has built: its identifier.
+const IMAGE_LABEL: &str = "shoal.image";
+
 impl Up {
     pub(crate) async fn run(self) -> Result<()> {
         let mut interrupted = signal(SignalKind::interrupt())?;
@@ -81,11 +86,13 @@ impl Up {
         let client = self.agent(started).await?;
         swarm(&client).await?;
         prepare(&stack).await?;
-        build(&client, &stack).await?;
+        let built = build(&client, &stack).await?;
         if stack::services(&client, &name).await?.is_empty() {
             started.stack = Some((client.clone(), name.clone()));
         }
-        let services = stack::deploy(&client, compose::plan(&stack, &name), &name, true).await?;
+        let mut plan = compose::plan(&stack, &name);
+        mark(&mut plan, &name, &built);
+        let services = stack::deploy(&client, plan, &name, true).await?;
         converge::wait(&client, &services).await?;
         print_addresses(&client, &name).await?;
         if self.detach {
@@ -288,7 +295,8 @@ async fn prepare(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn build(client: &Client, stack: &Stack) -> Result<()> {
+async fn build(client: &Client, stack: &Stack) -> Result<BTreeMap<String, String>> {
+    let mut images = BTreeMap::new();
     for service in &stack.services {
         let Some(build) = &service.build else { continue };
         eprintln!("building {}", service.container.image);
@@ -311,8 +319,22 @@ async fn build(client: &Client, stack: &Stack) -> Result<()> {
             eprint!("{said}");
             return Err(error.context(format!("build the image of service {}", service.key)));
         }
+        let path = format!("/images/{}/json", escape(&service.container.image));
+        let image = client.get(&path).await?;
+        images.insert(service.key.clone(), text(&image["Id"]));
     }
-    Ok(())
+    Ok(images)
+}
+
+/// An image that was built anew under its old name is a change that the spec would not show.
+fn mark(plan: &mut compose::StackPlan, stack: &str, built: &BTreeMap<String, String>) {
+    for (key, image) in built {
+        let name = format!("{stack}_{key}");
+        let service = plan.services.iter_mut().find(|spec| spec.name == name);
+        if let Some(container) = service.and_then(|spec| spec.task_template.container_spec.as_mut()) {
+            container.labels.insert(IMAGE_LABEL.to_owned(), image.clone());
+        }
+    }
 }
 
 async fn print_addresses(client: &Client, name: &str) -> Result<()> {

@@ -226,7 +226,7 @@ impl Scope<'_> {
     fn config(&self, used: &Reference) -> ConfigReference {
         let content = self.stack.configs.get(&used.source);
         ConfigReference {
-            file: Some(target(used, &format!("/{}", used.source))),
+            file: Some(target(used, &used.source)),
             config_name: self.reference_name(used, content),
             ..ConfigReference::default()
         }

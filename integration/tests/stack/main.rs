@@ -7,4 +7,5 @@ mod example;
 mod images;
 mod recovery;
 mod services;
+mod stacks;
 mod two_agents;

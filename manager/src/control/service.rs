@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proto::object::{JobStatus, ServiceStatus, UpdateState, UpdateStatus};
-use proto::spec::PublishMode;
+use proto::spec::{Privileges, PublishMode};
 use proto::{Network, Service, ServiceId, ServiceSpec, Task, TaskState, Timestamp};
 
 use super::{Control, ControlError, Result, lookup, validate};
@@ -185,6 +185,15 @@ fn checked(tx: &impl Reader, id: Option<&ServiceId>, mut spec: ServiceSpec) -> R
     let old_place = std::mem::take(&mut spec.networks);
     if spec.task_template.networks.is_empty() {
         spec.task_template.networks = old_place;
+    }
+    // Docker's own command line writes empty privileges where a stack file says nothing: no reason to replace a task.
+    if let Some(container) = &mut spec.task_template.container_spec
+        && container
+            .privileges
+            .as_ref()
+            .is_some_and(|privileges| *privileges == Privileges::default())
+    {
+        container.privileges = None;
     }
     for attachment in &mut spec.task_template.networks {
         if ["host", "bridge", "none"].contains(&attachment.target.as_str()) {
