@@ -70,6 +70,8 @@ async fn serve(options: RunOptions) -> anyhow::Result<()> {
         served = axum::serve(listener, api::router(app.clone())) => served.context("serve the API"),
         () = stop_signal() => Ok(()),
     };
+    // We still hold the lock: the socket is ours, and nobody answers on it any more.
+    let _ = fs::remove_file(&socket);
     app.cluster.shut_down().await;
     // While containers live their network stays; without any, nothing of ours stays in the host's namespace.
     if let Err(error) = app.netd.shutdown(true).await {
