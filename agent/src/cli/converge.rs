@@ -141,9 +141,23 @@ impl View {
             } else {
                 TaskState::Running
             };
-            task.status.state == well && (job || task.desired_state == TaskState::Running)
+            let there = task.status.state == well && (job || task.desired_state == TaskState::Running);
+            there || task.status.state == TaskState::Complete && self.is_last(task)
         };
         self.tasks.iter().filter(goal)
+    }
+
+    /// Whether nothing comes after this task: its restart policy has had its say.
+    fn is_last(&self, task: &Task) -> bool {
+        let place = |task: &Task| (task.slot, (task.slot == 0).then(|| task.node_id.clone()));
+        let later = |other: &Task| {
+            other.desired_state <= TaskState::Running || other.meta.created_at > task.meta.created_at
+        };
+        task.desired_state == TaskState::Shutdown
+            && !self
+                .tasks
+                .iter()
+                .any(|other| other.id != task.id && place(other) == place(task) && later(other))
     }
 
     fn is_done(&self) -> bool {
@@ -151,9 +165,12 @@ impl View {
             matches!(status.state, UpdateState::Updating | UpdateState::RollbackStarted)
         });
         let running = self.service.service_status.unwrap_or_default().running_tasks;
+        let finished = self
+            .running()
+            .filter(|task| task.status.state == TaskState::Complete);
         !updating
             && self.there() >= self.wanted()
-            && (self.service.spec.mode.is_job() || running == self.wanted())
+            && (self.service.spec.mode.is_job() || running + finished.count() as u64 == self.wanted())
     }
 
     /// What will not get better by waiting.
@@ -180,7 +197,7 @@ impl View {
             if !seen.contains(&task.id.to_string()) {
                 seen.push(task.id.to_string());
             }
-            if seen.len() >= PATIENCE || task.status.state == TaskState::Rejected {
+            if seen.len() >= PATIENCE || task.status.state == TaskState::Rejected || self.is_last(task) {
                 let slot = if task.slot == 0 {
                     task.node_id.to_string()
                 } else {

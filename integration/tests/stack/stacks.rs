@@ -195,3 +195,19 @@ fn up_replaces_tasks_whose_image_it_has_built_anew() -> Result<()> {
     assert_ne!(up("2")?, first, "the image has");
     Ok(())
 }
+
+#[test]
+fn nobody_waits_for_tasks_that_have_ended_for_good() -> Result<()> {
+    let agent = swarm()?;
+    let create = ["service", "create", "--restart-condition", "none", "--name"];
+    agent.cli_ok(&[&create[..], &["well", "bb", "sh", "-c", "exit 0"]].concat())?;
+    let said = refused(
+        &agent,
+        &[&create[..], &["badly", "bb", "sh", "-c", "exit 3"]].concat(),
+    )?;
+    assert!(
+        said.contains("badly.1") && said.contains("non-zero exit (3)"),
+        "{said}"
+    );
+    Ok(())
+}
