@@ -104,7 +104,7 @@ async fn a_service_waits_until_the_other_has_ended_well() {
 async fn a_label_that_cannot_be_read_is_explained_and_can_be_mended() {
     let cluster = Cluster::of(1).await;
     let spec = depends(service("web", "app", 1), r#"{"store":"soon"}"#);
-    cluster.create(spec).await;
+    cluster.plant(spec).await;
     let message = cluster.tasks("web")[0].status.message.clone();
     assert!(
         message.starts_with("cannot read the label shoal.depends_on: "),

@@ -52,6 +52,17 @@ impl Cluster {
         service
     }
 
+    /// Puts a service into the store that control would refuse, as an earlier version may have left it.
+    pub(crate) async fn plant(&self, spec: ServiceSpec) {
+        let service = Service {
+            id: proto::ServiceId::random(),
+            spec,
+            ..Service::default()
+        };
+        self.store.update(|tx| tx.create(service)).await.unwrap();
+        settle().await;
+    }
+
     /// Changes the spec of a service.
     pub(crate) async fn update(&self, name: &str, change: impl FnOnce(&mut ServiceSpec)) {
         let service = self.control.service(name).unwrap();

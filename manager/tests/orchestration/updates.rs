@@ -199,7 +199,10 @@ async fn a_rollback_that_fails_is_paused() {
         ..config()
     };
     let mut spec = updating(service("web", "bad:1", 2), config.clone());
-    spec.rollback_config = Some(config);
+    spec.rollback_config = Some(UpdateConfig {
+        failure_action: FailureAction::Pause,
+        ..config
+    });
     cluster.create(spec).await;
     cluster.update("web", |spec| set_image(spec, "bad:2")).await;
     cluster
