@@ -18,6 +18,11 @@ pub(crate) struct Names {
 }
 
 impl Names {
+    /// What was asked for.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// Prints `GET /kind/name<suffix>` of each as one JSON list; errors after it.
     pub(crate) async fn run(self, client: &Client, kind: &str, suffix: &str) -> Result<()> {
         let mut found = Vec::new();

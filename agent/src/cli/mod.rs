@@ -12,6 +12,7 @@ mod image;
 mod inspect;
 mod network;
 mod output;
+mod pretty;
 mod run;
 mod secret;
 mod service;

@@ -10,7 +10,7 @@ use super::container::{LogOptions, each, text};
 use super::format::Listing;
 use super::output::Demultiplexer;
 use super::service_spec::{Create, Update};
-use super::{converge, human, inspect, output, task};
+use super::{converge, human, inspect, output, pretty, task};
 
 /// `service …`
 #[derive(Debug, Subcommand)]
@@ -18,7 +18,13 @@ pub(crate) enum ServiceVerb {
     /// Create a new service
     Create(Box<Create>),
     /// Display detailed information on one or more services
-    Inspect(inspect::Names),
+    Inspect {
+        /// Print the information in a human friendly format
+        #[arg(long, conflicts_with = "format")]
+        pretty: bool,
+        #[command(flatten)]
+        names: inspect::Names,
+    },
     /// Fetch the logs of a service or task
     Logs(Logs),
     /// List services
@@ -55,7 +61,8 @@ impl ServiceVerb {
     pub(crate) async fn run(self, client: &Client) -> Result<()> {
         match self {
             Self::Create(create) => create.run(client).await,
-            Self::Inspect(names) => names.run(client, "services", "").await,
+            Self::Inspect { pretty: true, names } => pretty(client, names.names()).await,
+            Self::Inspect { names, .. } => names.run(client, "services", "").await,
             Self::Logs(logs) => logs.run(client).await,
             Self::Ls(ls) => ls.run(client).await,
             Self::Ps(ps) => ps.run(client).await,
@@ -293,6 +300,23 @@ impl Prefixes {
             text(&node["Description"]["Hostname"])
         ))
     }
+}
+
+async fn pretty(client: &Client, names: &[String]) -> Result<()> {
+    for name in names {
+        let path = format!("/services/{}?insertDefaults=true", escape(name));
+        let service: Service = client.fetch(&path).await?;
+        let mut known = std::collections::HashMap::new();
+        for network in &service.spec.task_template.networks {
+            let found = client
+                .get(&format!("/networks/{}?scope=swarm", escape(&network.target)))
+                .await?;
+            known.insert(network.target.clone(), text(&found["Name"]));
+        }
+        let name_of = |id: &str| known.get(id).cloned().unwrap_or_else(|| id.to_owned());
+        println!("{}", pretty::service(&service, name_of));
+    }
+    Ok(())
 }
 
 async fn rollback(client: &Client, name: &str, detach: bool) -> Result<()> {
