@@ -72,12 +72,10 @@ impl Engine {
                     Status::Exited
                 };
                 state.restart_count += u32::from(next == Next::Restart);
-                state.pid = 0;
-                state.exit_code = report.exit_code;
+                state.end(report.exit_code);
                 state.oom_killed = report.oom_killed;
                 state.error = report.error.clone().unwrap_or_default();
                 state.finished_at = Some(report.finished());
-                state.exits += 1;
                 record.attached.clear();
                 record.ports.clear();
             })

@@ -86,9 +86,7 @@ impl Engine {
             .update_regardless(|record| {
                 let state = &mut record.state;
                 state.error.clone_from(&message);
-                state.exit_code = code.unwrap_or(COULD_NOT_START);
-                state.pid = 0;
-                state.exits += 1;
+                state.end(code.unwrap_or(COULD_NOT_START));
                 if state.status != Status::Created {
                     state.status = Status::Exited;
                 }

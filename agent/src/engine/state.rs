@@ -76,12 +76,24 @@ pub struct ContainerState {
     pub restart_count: u32,
     /// How often the process has ended; lets a waiter see an exit between two running states.
     pub exits: u64,
+    /// Code of the last of these ends; unlike `exit_code`, the next start leaves it alone.
+    pub last_code: i32,
     /// Stopped or killed by hand, so that the restart policy stays quiet.
     pub stopped_by_hand: bool,
     /// `None` when the container has no healthcheck or never ran.
     pub health: Option<Health>,
     /// The container no longer exists; the last value a watcher sees.
     pub removed: bool,
+}
+
+impl ContainerState {
+    /// The process has ended, or could not be started.
+    pub fn end(&mut self, code: i32) {
+        self.pid = 0;
+        self.exit_code = code;
+        self.last_code = code;
+        self.exits += 1;
+    }
 }
 
 /// Verdict of a container's probes.

@@ -16,15 +16,24 @@ impl Engine {
     /// No such container.
     pub fn wait(&self, name: &str, condition: WaitCondition) -> Result<Waiter> {
         let container = self.registry.find(name)?;
-        let state = container.state();
+        // In this order: an end between the two is seen by the one or the other.
         let mut ends = Ends::of(&container);
+        let state = container.state();
         let watch = container.watch();
         Ok(match condition {
             WaitCondition::NotRunning if !state.status.is_active() => {
                 futures::future::ready(status(&state)).boxed()
             }
             WaitCondition::NotRunning | WaitCondition::NextExit => {
-                async move { status(&ends.next().await) }.boxed()
+                // It may have been started again since: the state of now has forgotten the code.
+                async move {
+                    let state = ends.next().await;
+                    ExitStatus {
+                        code: state.last_code,
+                        error: None,
+                    }
+                }
+                .boxed()
             }
             WaitCondition::Removed => removed(watch).boxed(),
         })
