@@ -6,6 +6,7 @@
 //! - [`manager`]: a manager from its birth to its end
 //! - [`dispatcher`]: the conversation with the nodes
 //! - [`ca`]: root certificate, node certificates, join tokens
+//! - [`remote`]: the nodes' side of joining a cluster and of speaking to its managers
 //! - [`Orchestration`]: the loops that turn services into tasks on nodes
 //!   - `orchestrator`: from services to tasks: slots, restarts, updates
 //!   - [`scheduler`]: from tasks to nodes
@@ -20,6 +21,7 @@ pub mod manager;
 mod orchestration;
 mod orchestrator;
 mod reaper;
+pub mod remote;
 pub mod scheduler;
 pub mod state;
 

@@ -50,6 +50,7 @@ async fn init(State(app): State<App>, body::Spec(body): body::Spec<InitBody>) ->
         advertise(&body.advertise_addr).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let request = InitRequest {
         advertise_addr: address.to_string(),
+        listen_addr: body.listen_addr,
         spec: body.spec.unwrap_or_default(),
         default_addr_pool: body.default_addr_pool,
         subnet_size: body.subnet_size,

@@ -46,6 +46,8 @@ pub struct InitRequest {
     /// `IP` or `IP:port` at which other nodes will reach this manager; port 2377 where it is not said, this host alone
     /// where it is empty.
     pub advertise_addr: String,
+    /// `IP`, `IP:port` or `:port` on which this manager listens for other nodes; `0.0.0.0:2377` where it is empty.
+    pub listen_addr: String,
     /// Settings.
     pub spec: ClusterSpec,
     /// Pools from which networks get their subnets; `10.0.0.0/8` where there are none.

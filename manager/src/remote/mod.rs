@@ -1,0 +1,162 @@
+//! The nodes' side of a cluster: joining it, speaking to its managers, leaving it. For nodes that are no managers.
+//!
+//! ```text
+//! <state_dir>/node.json                         who this is; written last by join, removed first by forget
+//! <state_dir>/certificates/swarm-root-ca.crt    the cluster's root
+//! <state_dir>/certificates/swarm-node.pem       this node's certificate and key, 0600: one file, so that they never differ
+//! ```
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use proto::object::NodeDescription;
+use proto::spec::{Availability, NodeRole};
+use proto::wire::dispatcher_client::DispatcherClient;
+use proto::{ClusterId, NodeId};
+use tonic::transport::Channel;
+
+use crate::ca::{CaError, TokenError};
+use crate::files::FileError;
+
+/// What this node is, in which cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// What it is trusted with.
+    pub role: NodeRole,
+    /// The address from which it reached the manager.
+    pub address: IpAddr,
+    /// The managers, as they were told when the node joined.
+    pub managers: Vec<RemoteManager>,
+}
+
+/// A manager on another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteManager {
+    /// Its node.
+    pub node: NodeId,
+    /// Where it is reached.
+    pub address: SocketAddr,
+}
+
+/// A node could not join, or not be what it has joined as.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// The directory already holds a node or a manager.
+    #[error("This node is already part of a swarm. Use \"leave\" to leave this swarm and join another one.")]
+    Exists,
+    /// The directory holds no node.
+    #[error("this node is not part of a swarm")]
+    Missing,
+    /// The token is none.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// An address of a manager makes no sense.
+    #[error("manager address {0:?} must be an IP address with or without a port")]
+    Address(String),
+    /// No manager was named.
+    #[error("at least one address of a manager is needed to join")]
+    NoAddress,
+    /// No manager answered. What was tried and why it failed is part of the text.
+    #[error("no manager could be reached: {0}")]
+    Unreachable(String),
+    /// The managers show another root certificate than the token was made for.
+    #[error(
+        "the manager at {0} shows another root certificate than the join token was made for; \
+         the token's secret was not sent"
+    )]
+    Fingerprint(SocketAddr),
+    /// The manager said no.
+    #[error("{0}")]
+    Refused(String),
+    /// The manager's answer makes no sense.
+    #[error("the manager at {address} answered with a damaged {what}")]
+    Answer {
+        /// Which manager.
+        address: SocketAddr,
+        /// What of its answer.
+        what: &'static str,
+    },
+    /// What this node keeps makes no sense.
+    #[error("{} is damaged; leave the swarm and join it again", .0.display())]
+    Damaged(PathBuf),
+    /// Certificates could not be made.
+    #[error("prepare the certificates")]
+    Ca(#[from] CaError),
+    /// A file could not be worked with.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Not in this version.
+    #[error("joining another node's cluster is not built yet")]
+    NotBuilt,
+}
+
+/// The managers that this node speaks to. While it is held, the node's certificate is renewed in time.
+#[derive(Debug)]
+pub struct Remotes {
+    managers: Vec<RemoteManager>,
+}
+
+impl Remotes {
+    /// The managers that are known.
+    pub fn managers(&self) -> &[RemoteManager] {
+        &self.managers
+    }
+}
+
+/// Joins the cluster whose managers are at `remotes` (`IP` or `IP:port`). The root certificate is checked against the
+/// token's digest before the token's secret is sent.
+///
+/// # Errors
+/// [`RemoteError`]. Nothing is kept of an attempt that failed.
+pub async fn join(
+    state_dir: &Path,
+    remotes: &[String],
+    token: &str,
+    description: &NodeDescription,
+    availability: Availability,
+) -> Result<Joined, RemoteError> {
+    let _ = (state_dir, remotes, token, description, availability);
+    Err(RemoteError::NotBuilt)
+}
+
+/// What this node is; `None` if it has joined nothing.
+///
+/// # Errors
+/// [`RemoteError::Damaged`], [`RemoteError::File`].
+pub fn read(state_dir: &Path) -> Result<Option<Joined>, RemoteError> {
+    let _ = state_dir;
+    Ok(None)
+}
+
+/// Removes everything that [`join`] has written.
+///
+/// # Errors
+/// [`RemoteError::File`].
+pub fn forget(state_dir: &Path) -> Result<(), RemoteError> {
+    let _ = state_dir;
+    Ok(())
+}
+
+/// A client of the managers' dispatcher. It connects when it is used, to the managers in turn until one answers. Call it
+/// within a tokio runtime.
+///
+/// # Errors
+/// [`RemoteError::Missing`], [`RemoteError::Damaged`], [`RemoteError::File`].
+pub fn dispatcher(state_dir: &Path) -> Result<(DispatcherClient<Channel>, Remotes), RemoteError> {
+    let _ = state_dir;
+    Err(RemoteError::NotBuilt)
+}
+
+/// Tells a manager that this node leaves: it is down at once, and its tasks are replaced. Takes two seconds at most.
+///
+/// # Errors
+/// [`RemoteError::Unreachable`], [`RemoteError::Refused`]: the node may leave all the same; it will then miss its
+/// heartbeats.
+pub async fn leave(state_dir: &Path) -> Result<(), RemoteError> {
+    let _ = state_dir;
+    Err(RemoteError::NotBuilt)
+}
