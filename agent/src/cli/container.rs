@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::client::{Client, escape, filters, is_not_found, query};
 use super::table::Table;
+use super::template::{Row, print_rows};
 use super::{human, output};
 
 /// `ps`
@@ -29,6 +30,12 @@ pub(crate) struct Ps {
     /// Only display container IDs
     #[arg(short, long)]
     quiet: bool,
+    /// Display total file sizes
+    #[arg(short, long)]
+    size: bool,
+    /// Format output: "json", a template of fields, or "table" with one
+    #[arg(long)]
+    format: Option<String>,
 }
 
 impl Ps {
@@ -39,10 +46,23 @@ impl Ps {
         let filters = filters(&self.filter, &[])?;
         let path = format!(
             "/containers/json{}",
-            query(&[("all", all), ("limit", &limit), ("filters", &filters)])
+            query(&[
+                ("all", all),
+                ("limit", &limit),
+                ("size", flag(self.size)),
+                ("filters", &filters)
+            ])
         );
         let list = client.get(&path).await?;
-        let mut table = Table::new(&[
+        if let (Some(format), false) = (&self.format, self.quiet) {
+            let rows = list
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|container| self.fields(container));
+            return print_rows(format, &self.fields(&Value::Null), &rows.collect::<Vec<_>>());
+        }
+        let mut titles = vec![
             "CONTAINER ID",
             "IMAGE",
             "COMMAND",
@@ -50,18 +70,66 @@ impl Ps {
             "STATUS",
             "PORTS",
             "NAMES",
-        ]);
+        ];
+        if self.size {
+            titles.push("SIZE");
+        }
+        let mut table = Table::new(&titles);
         for container in list.as_array().into_iter().flatten() {
             if self.quiet {
                 println!("{}", self.id(container));
             } else {
-                table.row(self.row(container));
+                let size = self.size.then(|| total_size(container));
+                table.row(self.row(container).into_iter().chain(size));
             }
         }
         if !self.quiet {
             table.print();
         }
         Ok(())
+    }
+
+    /// What a template may name.
+    fn fields(&self, container: &Value) -> Row {
+        let [id, image, command, created, status, ports, names] = self.row(container);
+        let list = |values: Vec<String>| values.join(",");
+        let labels = container["Labels"].as_object().into_iter().flatten();
+        let labels = labels
+            .map(|(key, value)| format!("{key}={}", text(value)))
+            .collect();
+        let mounts = container["Mounts"].as_array().into_iter().flatten();
+        let mounts = mounts.map(|mount| match text(&mount["Name"]) {
+            name if name.is_empty() => text(&mount["Source"]),
+            name => name,
+        });
+        let short = |name: String| {
+            if self.no_trunc {
+                name
+            } else {
+                human::ellipsis(&name, 15)
+            }
+        };
+        let networks = container["NetworkSettings"]["Networks"]
+            .as_object()
+            .into_iter()
+            .flatten();
+        Row::default()
+            .with("ID", "CONTAINER ID", id)
+            .with("Image", "IMAGE", image)
+            .with("Command", "COMMAND", command)
+            .with("RunningFor", "CREATED", created)
+            .with("Status", "STATUS", status)
+            .with("State", "STATE", text(&container["State"]))
+            .with("Ports", "PORTS", ports)
+            .with("Names", "NAMES", names)
+            .with("Size", "SIZE", total_size(container))
+            .with("Labels", "LABELS", list(labels))
+            .with("Mounts", "MOUNTS", list(mounts.map(short).collect()))
+            .with(
+                "Networks",
+                "NETWORKS",
+                list(networks.map(|(name, _)| name.clone()).collect()),
+            )
     }
 
     fn id(&self, container: &Value) -> String {
@@ -99,6 +167,15 @@ impl Ps {
             ports(&container["Ports"]),
             names.join(","),
         ]
+    }
+}
+
+/// `5B (virtual 1.98MB)`
+fn total_size(container: &Value) -> String {
+    let size = |key: &str| container[key].as_i64().unwrap_or_default();
+    match size("SizeRootFs") {
+        0 => human::size(size("SizeRw")),
+        all => format!("{} (virtual {})", human::size(size("SizeRw")), human::size(all)),
     }
 }
 

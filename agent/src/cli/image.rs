@@ -12,6 +12,7 @@ use super::client::{Client, escape, filters, query};
 use super::container::{flag, text};
 use super::context::Context;
 use super::table::Table;
+use super::template::{Row, print_rows};
 use super::{human, inspect, output};
 
 /// `image …`
@@ -189,6 +190,12 @@ pub(crate) struct Ls {
     /// Only show image IDs
     #[arg(short, long)]
     quiet: bool,
+    /// Show digests
+    #[arg(long)]
+    digests: bool,
+    /// Format output: "json", a template of fields, or "table" with one
+    #[arg(long)]
+    format: Option<String>,
     /// Only images of this name
     repository: Option<String>,
 }
@@ -207,7 +214,12 @@ impl Ls {
                 query(&[("all", flag(self.all)), ("filters", &filters)])
             ))
             .await?;
-        let mut table = Table::new(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]);
+        let mut titles = vec!["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"];
+        if self.digests {
+            titles.insert(2, "DIGEST");
+        }
+        let mut table = Table::new(&titles);
+        let mut rows = Vec::new();
         for image in list.as_array().into_iter().flatten() {
             let id = text(&image["Id"]);
             let id = if self.no_trunc {
@@ -221,20 +233,50 @@ impl Ls {
                     continue;
                 }
                 let created = human::ago_of_unix(image["Created"].as_i64().unwrap_or_default());
-                table.row([
-                    repository,
-                    tag,
-                    id.clone(),
-                    created,
-                    human::size(image["Size"].as_i64().unwrap_or_default()),
-                ]);
+                let size = human::size(image["Size"].as_i64().unwrap_or_default());
+                let digest = digest(image, &repository);
+                rows.push(fields([&repository, &tag, &digest, &id, &created, &size]));
+                let mut cells = vec![repository, tag, id.clone(), created, size];
+                if self.digests {
+                    cells.insert(2, digest);
+                }
+                table.row(cells);
             }
+        }
+        if let (Some(format), false) = (&self.format, self.quiet) {
+            return print_rows(format, &fields([""; 6]), &rows);
         }
         if !self.quiet {
             table.print();
         }
         Ok(())
     }
+}
+
+/// What a template may name.
+fn fields([repository, tag, digest, id, created, size]: [&str; 6]) -> Row {
+    Row::default()
+        .with("Repository", "REPOSITORY", repository)
+        .with("Tag", "TAG", tag)
+        .with("Digest", "DIGEST", digest)
+        .with("ID", "IMAGE ID", id)
+        .with("CreatedSince", "CREATED", created)
+        .with("Size", "SIZE", size)
+}
+
+/// The digest by which an image is known in a repository.
+fn digest(image: &Value, repository: &str) -> String {
+    let digests = image["RepoDigests"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str);
+    let mut of_name = digests
+        .filter_map(|digest| digest.split_once('@'))
+        .filter(|(name, _)| *name == repository);
+    of_name
+        .next()
+        .map_or_else(|| "<none>".to_owned(), |(_, digest)| digest.to_owned())
 }
 
 /// Repository and tag of each of an image's names.
@@ -450,13 +492,27 @@ async fn history(client: &Client, image: &str) -> Result<()> {
 async fn prune(client: &Client, all: bool, force: bool) -> Result<()> {
     super::confirm("This will remove unused images.", force)?;
     let filters = json!({"dangling": [if all { "false" } else { "true" }]}).to_string();
-    let answer = client
-        .act(&format!("/images/prune{}", query(&[("filters", &filters)])))
-        .await?;
-    print_removed(&answer["ImagesDeleted"]);
-    println!(
-        "Total reclaimed space: {}",
-        human::size(answer["SpaceReclaimed"].as_i64().unwrap_or_default())
-    );
+    let freed = prune_images(client, &filters).await?;
+    println!("Total reclaimed space: {}", human::size(freed));
     Ok(())
+}
+
+/// Removes unused images and names them; the bytes that came free.
+pub(crate) async fn prune_images(client: &Client, filters: &str) -> Result<i64> {
+    let answer = client
+        .act(&format!("/images/prune{}", query(&[("filters", filters)])))
+        .await?;
+    let removed = &answer["ImagesDeleted"];
+    if removed.as_array().is_some_and(|list| !list.is_empty()) {
+        println!("Deleted Images:");
+        for entry in removed.as_array().into_iter().flatten() {
+            for (field, word) in [("Untagged", "untagged"), ("Deleted", "deleted")] {
+                if let Some(name) = entry[field].as_str() {
+                    println!("{word}: {name}");
+                }
+            }
+        }
+        println!();
+    }
+    Ok(answer["SpaceReclaimed"].as_i64().unwrap_or_default())
 }

@@ -4,6 +4,7 @@
 
 mod client;
 mod container;
+mod container_more;
 mod context;
 mod converge;
 mod format;
@@ -14,6 +15,7 @@ mod network;
 mod output;
 mod pretty;
 mod run;
+mod run_more;
 mod secret;
 mod service;
 mod service_spec;
@@ -22,6 +24,7 @@ mod swarm;
 mod system;
 mod table;
 mod task;
+mod template;
 mod terminal;
 mod up;
 mod volume;
@@ -34,6 +37,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 
 use crate::daemon::{self, RunOptions};
 use client::Client;
+use image::ImageVerb;
 
 /// Container runtime, node agent and cluster manager in one binary.
 #[derive(Debug, Parser)]
@@ -87,8 +91,24 @@ enum Verb {
     Exec(run::Exec),
     /// Return low-level information on objects of any kind
     Inspect(inspect::Names),
+    /// Create a new container
+    Create(Box<container_more::New>),
+    /// Manage containers
+    #[command(subcommand)]
+    Container(Box<container_more::ContainerVerb>),
+    /// Manage the host
+    #[command(subcommand)]
+    System(container_more::SystemVerb),
     /// Start one or more stopped containers
-    Start(container::Names),
+    Start(container_more::Start),
+    /// Attach local standard input, output, and error streams to a running container
+    Attach(container_more::Attach),
+    /// Rename a container
+    Rename(container_more::Rename),
+    /// List port mappings or a specific mapping for the container
+    Port(container_more::Port),
+    /// Inspect changes to files or directories on a container's filesystem
+    Diff(container_more::Diff),
     /// Stop one or more running containers
     Stop(container::Stop),
     /// Restart one or more containers
@@ -103,6 +123,28 @@ enum Verb {
     Top(container::Top),
     /// List images
     Images(image::Ls),
+    /// Build an image from a Dockerfile
+    Build(image::Build),
+    /// Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE
+    Tag {
+        /// Name or ID of the image
+        source: String,
+        /// Name that it gets
+        target: String,
+    },
+    /// Remove one or more images
+    Rmi(image::Rm),
+    /// Load an image from a tar archive or STDIN
+    Load(image::Load),
+    /// Save one or more images to a tar archive (streamed to STDOUT by default)
+    Save(image::Save),
+    /// Import the contents from a tarball to create a filesystem image
+    Import(image::Import),
+    /// Show the history of an image
+    History {
+        /// Name or ID of the image
+        image: String,
+    },
     /// Get real time events from the server
     Events(system::Events),
     /// Display system-wide information
@@ -197,7 +239,14 @@ async fn act(verb: Verb, host: Option<&str>) -> Result<()> {
         Verb::Logs(logs) => logs.run(client).await,
         Verb::Exec(exec) => exec.run(client).await,
         Verb::Inspect(names) => names.run_any(client).await,
-        Verb::Start(names) => container::start(client, names).await,
+        Verb::Create(new) => container_more::ContainerVerb::Create(new).run(client).await,
+        Verb::Container(verb) => verb.run(client).await,
+        Verb::System(verb) => verb.run(client).await,
+        Verb::Start(start) => start.run(client).await,
+        Verb::Attach(attach) => attach.run(client).await,
+        Verb::Rename(rename) => rename.run(client).await,
+        Verb::Port(port) => port.run(client).await,
+        Verb::Diff(diff) => diff.run(client).await,
         Verb::Stop(stop) => stop.run(client, "stop").await,
         Verb::Restart(stop) => stop.run(client, "restart").await,
         Verb::Kill(kill) => kill.run(client).await,
@@ -205,6 +254,13 @@ async fn act(verb: Verb, host: Option<&str>) -> Result<()> {
         Verb::Wait(names) => container::wait(client, names).await,
         Verb::Top(top) => top.run(client).await,
         Verb::Images(ls) => ls.run(client).await,
+        Verb::Build(build) => ImageVerb::Build(build).run(client).await,
+        Verb::Tag { source, target } => ImageVerb::Tag { source, target }.run(client).await,
+        Verb::Rmi(rm) => rm.run(client).await,
+        Verb::Load(load) => load.run(client).await,
+        Verb::Save(save) => save.run(client).await,
+        Verb::Import(import) => import.run(client).await,
+        Verb::History { image } => ImageVerb::History { image }.run(client).await,
         Verb::Events(events) => events.run(client).await,
         Verb::Info => system::info(client).await,
         Verb::Version => system::version(client).await,

@@ -6,7 +6,9 @@ use serde_json::json;
 
 use super::client::{Client, escape, filters, query};
 use super::container::{each, text};
+use super::container_more::{Connect, Disconnect, prune};
 use super::table::Table;
+use super::template::{Row, print_rows};
 use super::{human, inspect, run};
 
 /// `network …`
@@ -26,6 +28,9 @@ pub(crate) enum NetworkVerb {
         /// Only display network IDs
         #[arg(short, long)]
         quiet: bool,
+        /// Format output: "json", a template of fields, or "table" with one
+        #[arg(long)]
+        format: Option<String>,
     },
     /// Display detailed information on one or more networks
     Inspect(inspect::Names),
@@ -34,6 +39,16 @@ pub(crate) enum NetworkVerb {
     Rm {
         #[arg(required = true, value_name = "NETWORK")]
         names: Vec<String>,
+    },
+    /// Connect a container to a network
+    Connect(Connect),
+    /// Disconnect a container from a network
+    Disconnect(Disconnect),
+    /// Remove all unused networks
+    Prune {
+        /// Do not prompt for confirmation
+        #[arg(short, long)]
+        force: bool,
     },
 }
 
@@ -76,8 +91,20 @@ impl NetworkVerb {
                 filter,
                 no_trunc,
                 quiet,
-            } => ls(client, &filter, no_trunc, quiet).await,
+                format,
+            } => ls(client, &filter, no_trunc, quiet, format.as_deref()).await,
             Self::Inspect(names) => names.run(client, "networks", "").await,
+            Self::Connect(connect) => connect.run(client).await,
+            Self::Disconnect(disconnect) => disconnect.run(client).await,
+            Self::Prune { force } => {
+                super::confirm(
+                    "This will remove all custom networks not used by at least one container.",
+                    force,
+                )?;
+                prune(client, "networks", "", "NetworksDeleted", "Deleted Networks")
+                    .await
+                    .map(drop)
+            }
             Self::Rm { names } => {
                 each(&names, |name| {
                     let path = format!("/networks/{}", escape(&name));
@@ -110,7 +137,13 @@ impl Create {
     }
 }
 
-async fn ls(client: &Client, words: &[String], no_trunc: bool, quiet: bool) -> Result<()> {
+async fn ls(
+    client: &Client,
+    words: &[String],
+    no_trunc: bool,
+    quiet: bool,
+    format: Option<&str>,
+) -> Result<()> {
     let list = client
         .get(&format!(
             "/networks{}",
@@ -119,6 +152,23 @@ async fn ls(client: &Client, words: &[String], no_trunc: bool, quiet: bool) -> R
         .await?;
     let mut networks = list.as_array().cloned().unwrap_or_default();
     networks.sort_by_key(|network| text(&network["Name"]));
+    if let (Some(format), false) = (format, quiet) {
+        let fields = |network: &serde_json::Value| {
+            let id = text(&network["Id"]);
+            let id = if no_trunc {
+                id
+            } else {
+                human::short(&id).to_owned()
+            };
+            Row::default()
+                .with("ID", "NETWORK ID", id)
+                .with("Name", "NAME", text(&network["Name"]))
+                .with("Driver", "DRIVER", text(&network["Driver"]))
+                .with("Scope", "SCOPE", text(&network["Scope"]))
+        };
+        let rows: Vec<_> = networks.iter().map(fields).collect();
+        return print_rows(format, &fields(&serde_json::Value::Null), &rows);
+    }
     let mut table = Table::new(&["NETWORK ID", "NAME", "DRIVER", "SCOPE"]);
     for network in &networks {
         let id = text(&network["Id"]);

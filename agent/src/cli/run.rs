@@ -1,6 +1,7 @@
 //! `run` of a container, and `exec` in one.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use anyhow::{Context, Result, bail};
 use clap::{ArgAction, Args};
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::client::{ApiError, Client, escape, query};
 use super::container::{flag, text};
+use super::run_more::MoreFlags;
 use super::terminal::{self, Ended};
 use crate::compose;
 
@@ -131,6 +133,11 @@ pub(crate) struct ContainerFlags {
     /// Log driver options
     #[arg(long)]
     log_opt: Vec<String>,
+    /// Disable any container-specified HEALTHCHECK
+    #[arg(long)]
+    no_healthcheck: bool,
+    #[command(flatten)]
+    more: MoreFlags,
     /// Print usage
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
@@ -145,15 +152,7 @@ pub(crate) async fn run(
 ) -> Result<()> {
     terminal::require(flags.tty, flags.interactive)?;
     let body = create_body(&flags, image, command)?;
-    let name = query(&[("name", flags.name.as_deref().unwrap_or_default())]);
-    let created = client
-        .post(&format!("/containers/create{name}"), &body)
-        .await
-        .map_err(refused)?;
-    for warning in created["Warnings"].as_array().into_iter().flatten() {
-        eprintln!("WARNING: {}", text(warning));
-    }
-    let id = text(&created["Id"]);
+    let id = created(client, &flags, &body).await?;
     if flags.detach {
         client
             .act(&format!("/containers/{id}/start"))
@@ -170,18 +169,88 @@ pub(crate) async fn run(
     }
 }
 
-/// Attaches before the start, so that no byte is missed, and asks for the exit code before it can be there.
+/// Creates a container and prints its ID.
+pub(crate) async fn create(
+    client: &Client,
+    flags: ContainerFlags,
+    image: String,
+    command: Vec<String>,
+) -> Result<()> {
+    if flags.detach {
+        bail!("unknown flag: --detach: a container that is only created runs nowhere");
+    }
+    let body = create_body(&flags, image, command)?;
+    println!("{}", created(client, &flags, &body).await?);
+    Ok(())
+}
+
+async fn created(client: &Client, flags: &ContainerFlags, body: &Value) -> Result<String> {
+    let query = query(&[
+        ("name", flags.name.as_deref().unwrap_or_default()),
+        ("platform", flags.more.platform.as_deref().unwrap_or_default()),
+    ]);
+    let created = client
+        .post(&format!("/containers/create{query}"), body)
+        .await
+        .map_err(refused)?;
+    for warning in created["Warnings"].as_array().into_iter().flatten() {
+        eprintln!("WARNING: {}", text(warning));
+    }
+    let id = text(&created["Id"]);
+    if let Some(file) = &flags.more.cidfile {
+        let written = std::fs::File::create_new(file).and_then(|mut to| to.write_all(id.as_bytes()));
+        if let Err(error) = written {
+            // Nobody will know the container by the name of a file that is not there.
+            let _ = client.delete(&format!("/containers/{id}?force=1&v=1")).await;
+            bail!("container ID file {file}: {error}");
+        }
+    }
+    Ok(id)
+}
+
+/// How a container's streams are joined with those of this program.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Joined {
+    pub(crate) interactive: bool,
+    pub(crate) tty: bool,
+    /// The container is removed at its end.
+    pub(crate) removed: bool,
+    /// It runs already.
+    pub(crate) running: bool,
+}
+
 async fn follow(client: &Client, id: &str, flags: &ContainerFlags) -> Result<i32> {
+    let joined = Joined {
+        interactive: flags.interactive,
+        tty: flags.tty,
+        removed: flags.rm,
+        running: false,
+    };
+    join(client, id, joined).await
+}
+
+/// Attaches before the start, so that no byte is missed, and asks for the exit code before it can be there.
+pub(crate) async fn join(client: &Client, id: &str, joined: Joined) -> Result<i32> {
+    let Joined {
+        interactive,
+        tty,
+        removed,
+        running,
+    } = joined;
     let attach = query(&[
         ("stream", "1"),
         ("stdout", "1"),
         ("stderr", "1"),
-        ("stdin", flag(flags.interactive)),
+        ("stdin", flag(interactive)),
     ]);
     let stream = client
         .hijack(&format!("/containers/{id}/attach{attach}"), &Value::Null)
         .await?;
-    let condition = if flags.rm { "removed" } else { "next-exit" };
+    let condition = match (removed, running) {
+        (true, _) => "removed",
+        (false, false) => "next-exit",
+        (false, true) => "not-running",
+    };
     let waiting = tokio::spawn({
         let (client, path) = (
             client.clone(),
@@ -189,22 +258,19 @@ async fn follow(client: &Client, id: &str, flags: &ContainerFlags) -> Result<i32
         );
         async move { client.act(&path).await }
     });
-    let started = client.act(&format!("/containers/{id}/start")).await;
-    if let Err(error) = started {
-        if flags.rm {
+    if !running && let Err(error) = client.act(&format!("/containers/{id}/start")).await {
+        if removed {
             let _ = client.delete(&format!("/containers/{id}?force=1&v=1")).await;
         }
         return Err(refused(error));
     }
-    let raw = (flags.tty && flags.interactive)
-        .then(terminal::Raw::enter)
-        .transpose()?;
-    if flags.tty {
+    let raw = (tty && interactive).then(terminal::Raw::enter).transpose()?;
+    if tty {
         terminal::follow_size(client.clone(), format!("/containers/{id}"));
     } else {
         pass_signals(client.clone(), id.to_owned());
     }
-    let ended = terminal::converse(stream, flags.interactive, flags.tty).await?;
+    let ended = terminal::converse(stream, interactive, tty).await?;
     drop(raw);
     if ended == Ended::Detached {
         return Ok(0);
@@ -252,19 +318,35 @@ fn refused(error: anyhow::Error) -> anyhow::Error {
 }
 
 fn create_body(flags: &ContainerFlags, image: String, command: Vec<String>) -> Result<Value> {
-    let (exposed, bindings) = published(&flags.publish)?;
+    let (mut exposed, bindings) = published(&flags.publish)?;
+    for port in &flags.more.expose {
+        let port = if port.contains('/') {
+            port.clone()
+        } else {
+            format!("{port}/tcp")
+        };
+        exposed[port] = json!({});
+    }
     let network = flags.network.clone().unwrap_or_else(|| "default".to_owned());
-    let endpoint = json!({"Aliases": flags.network_alias});
-    let endpoints = if flags.network_alias.is_empty() {
+    let endpoint = json!({
+        "Aliases": flags.network_alias,
+        "MacAddress": flags.more.mac_address.clone().unwrap_or_default(),
+        "IPAMConfig": flags.more.ip.as_ref().map(|ip| json!({"IPv4Address": ip})),
+    });
+    let plain = flags.network_alias.is_empty() && flags.more.mac_address.is_none() && flags.more.ip.is_none();
+    let endpoints = if plain {
         json!({})
     } else {
         json!({ network.clone(): endpoint })
     };
+    let mut host = host_config(flags, &network, &bindings)?;
+    flags.more.add_to(&mut host)?;
     Ok(json!({
         "Image": image,
         "Cmd": optional(&command),
         "Entrypoint": flags.entrypoint.as_ref().map(|word| vec![word]),
         "Hostname": flags.hostname.clone().unwrap_or_default(),
+        "Domainname": flags.more.domainname.clone().unwrap_or_default(),
         "User": flags.user.clone().unwrap_or_default(),
         "WorkingDir": flags.workdir.clone().unwrap_or_default(),
         "Env": environment(flags)?,
@@ -279,7 +361,7 @@ fn create_body(flags: &ContainerFlags, image: String, command: Vec<String>) -> R
         "StopSignal": flags.stop_signal,
         "StopTimeout": flags.stop_timeout,
         "Healthcheck": healthcheck(flags)?,
-        "HostConfig": host_config(flags, &network, &bindings)?,
+        "HostConfig": host,
         "NetworkingConfig": {"EndpointsConfig": endpoints},
     }))
 }
@@ -433,9 +515,16 @@ fn healthcheck(flags: &ContainerFlags) -> Result<Value> {
         word.as_deref()
             .map_or(Ok(0), |word| compose::duration(word).map_err(anyhow::Error::msg))
     };
+    if flags.no_healthcheck {
+        if flags.health_cmd.is_some() {
+            bail!("--no-healthcheck conflicts with --health-* options");
+        }
+        return Ok(json!({"Test": ["NONE"]}));
+    }
     let said =
         flags.health_cmd.is_some() || flags.health_interval.is_some() || flags.health_timeout.is_some();
-    if !said && flags.health_retries.is_none() && flags.health_start_period.is_none() {
+    let start = flags.health_start_period.is_some() || flags.more.health_start_interval.is_some();
+    if !said && flags.health_retries.is_none() && !start {
         return Ok(Value::Null);
     }
     Ok(json!({
@@ -443,6 +532,7 @@ fn healthcheck(flags: &ContainerFlags) -> Result<Value> {
         "Interval": nanoseconds(&flags.health_interval)?,
         "Timeout": nanoseconds(&flags.health_timeout)?,
         "StartPeriod": nanoseconds(&flags.health_start_period)?,
+        "StartInterval": nanoseconds(&flags.more.health_start_interval)?,
         "Retries": flags.health_retries.unwrap_or_default(),
     }))
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::client::{Client, escape, filters, query};
 use super::container::{each, flag, text};
 use super::table::Table;
+use super::template::{Row, print_rows};
 use super::{human, inspect, run};
 
 /// `volume …`
@@ -23,6 +24,9 @@ pub(crate) enum VolumeVerb {
         /// Only display volume names
         #[arg(short, long)]
         quiet: bool,
+        /// Format output: "json", a template of fields, or "table" with one
+        #[arg(long)]
+        format: Option<String>,
     },
     /// Display detailed information on one or more volumes
     Inspect(inspect::Names),
@@ -73,7 +77,11 @@ impl VolumeVerb {
                 println!("{}", text(&client.post("/volumes/create", &body).await?["Name"]));
                 Ok(())
             }
-            Self::Ls { filter, quiet } => ls(client, &filter, quiet).await,
+            Self::Ls {
+                filter,
+                quiet,
+                format,
+            } => ls(client, &filter, quiet, format.as_deref()).await,
             Self::Inspect(names) => names.run(client, "volumes", "").await,
             Self::Rm { force, names } => {
                 let query = query(&[("force", flag(force))]);
@@ -88,13 +96,29 @@ impl VolumeVerb {
     }
 }
 
-async fn ls(client: &Client, words: &[String], quiet: bool) -> Result<()> {
+async fn ls(client: &Client, words: &[String], quiet: bool, format: Option<&str>) -> Result<()> {
     let answer = client
         .get(&format!(
             "/volumes{}",
             query(&[("filters", &filters(words, &[])?)])
         ))
         .await?;
+    if let (Some(format), false) = (format, quiet) {
+        let fields = |volume: &serde_json::Value| {
+            Row::default()
+                .with("Driver", "DRIVER", text(&volume["Driver"]))
+                .with("Name", "VOLUME NAME", text(&volume["Name"]))
+                .with("Mountpoint", "MOUNTPOINT", text(&volume["Mountpoint"]))
+                .with("Scope", "SCOPE", text(&volume["Scope"]))
+        };
+        let rows: Vec<_> = answer["Volumes"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(fields)
+            .collect();
+        return print_rows(format, &fields(&serde_json::Value::Null), &rows);
+    }
     let mut table = Table::new(&["DRIVER", "VOLUME NAME"]);
     for volume in answer["Volumes"].as_array().into_iter().flatten() {
         if quiet {
