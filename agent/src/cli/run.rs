@@ -150,7 +150,7 @@ pub(crate) async fn run(
     image: String,
     command: Vec<String>,
 ) -> Result<()> {
-    terminal::require(flags.tty, flags.interactive)?;
+    terminal::require(flags.tty, flags.interactive && !flags.detach)?;
     let body = create_body(&flags, image, command)?;
     let id = created(client, &flags, &body).await?;
     if flags.detach {
@@ -578,7 +578,7 @@ pub(crate) struct Exec {
 
 impl Exec {
     pub(crate) async fn run(self, client: &Client) -> Result<()> {
-        terminal::require(self.tty, self.interactive)?;
+        terminal::require(self.tty, self.interactive && !self.detach)?;
         let body = json!({
             "Cmd": self.command, "Env": self.env, "User": self.user.clone().unwrap_or_default(), "Tty": self.tty,
             "WorkingDir": self.workdir.clone().unwrap_or_default(), "Privileged": self.privileged,

@@ -1,5 +1,7 @@
 //! Single containers, by the command line and by the API.
 
+use std::io::Write;
+
 use anyhow::{Context, Result, ensure};
 use integration::{Agent, eventually, http};
 use serde_json::json;
@@ -340,5 +342,137 @@ fn stdin_goes_in_and_its_end_too() -> Result<()> {
         String::from_utf8_lossy(&output)
     );
     assert_eq!(&output[..4], [1, 0, 0, 0], "a frame of standard output");
+    Ok(())
+}
+
+#[test]
+fn privileged_and_host_ipc_start_on_any_machine() -> Result<()> {
+    let agent = agent()?;
+    let own = std::fs::read_to_string("/proc/self/status")?;
+    let own = own
+        .lines()
+        .find(|line| line.starts_with("CapBnd"))
+        .context("CapBnd")?;
+    let status = agent.cli_ok(&[
+        "run",
+        "--rm",
+        "--privileged",
+        "bb",
+        "grep",
+        "CapBnd",
+        "/proc/self/status",
+    ])?;
+    assert_eq!(status.trim(), own, "all that the agent has itself");
+    agent.cli_ok(&["run", "--rm", "--ipc", "host", "bb", "ls", "/dev/mqueue"])?;
+    Ok(())
+}
+
+#[test]
+fn detach_keys_let_the_client_go_and_nothing_else() -> Result<()> {
+    let agent = agent()?;
+    agent.cli_ok(&["run", "-d", "-i", "-t", "--name", "shell", "bb", "sh"])?;
+    for (keys, pressed) in [("", &b"echo one\n\x10\x11"[..]), ("?detachKeys=ctrl-a", b"\x01")] {
+        let sign = if keys.is_empty() { '?' } else { '&' };
+        let path = format!("/containers/shell/attach{keys}{sign}stream=1&stdin=1&stdout=1");
+        let headers = [("Connection", "Upgrade"), ("Upgrade", "tcp")];
+        let mut stream = http::open(&agent.socket(), "POST", &path, &headers, b"")?;
+        stream.connection().write_all(pressed)?;
+        stream.rest()?;
+        let state = agent.get("/containers/shell/json")?["State"]["Running"].clone();
+        assert_eq!(state, true, "{path}");
+    }
+    let refused = agent.ask(
+        "POST",
+        "/containers/shell/attach?detachKeys=ctrl-1&stream=1",
+        None,
+    )?;
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    Ok(())
+}
+
+#[test]
+fn what_is_not_acted_on_is_refused_or_said() -> Result<()> {
+    let agent = agent()?;
+    let create = |more: serde_json::Value| {
+        let mut body = json!({"Image": "bb"});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            body[key] = value.clone();
+        }
+        agent.ask("POST", "/containers/create", Some(&body))
+    };
+    let mixed = json!({"Type": "volume", "Source": "v", "Target": "/v", "TmpfsOptions": {"SizeBytes": 1}});
+    for (more, named) in [
+        (json!({"HostConfig": {"Mounts": [mixed]}}), "TmpfsOptions"),
+        (
+            json!({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"GwPriority": 1}}}}),
+            "GwPriority",
+        ),
+        (json!({"HostConfig": {"Init": true}}), "Init"),
+        (json!({"HostConfig": {"VolumesFrom": ["x"]}}), "VolumesFrom"),
+    ] {
+        let answer = create(more)?;
+        assert!(
+            answer.status >= 400 && answer.text().contains(named),
+            "{named}: {}",
+            answer.text()
+        );
+    }
+    let ports = json!({"80/tcp": [{"HostPort": "80"}]});
+    let created = create(json!({"HostConfig": {"NetworkMode": "host", "PortBindings": ports}}))?;
+    assert!(
+        created.text().contains("Published ports are discarded"),
+        "{}",
+        created.text()
+    );
+    let pulled = agent.ask("POST", "/images/create?fromImage=bb&tag=latest", None)?;
+    assert!(
+        pulled.status >= 400,
+        "nobody has asked the registry: {}",
+        pulled.text()
+    );
+    // The reason of a refusal is heard by a client that is still sending.
+    let context = vec![0; 8 << 20];
+    for parameter in [
+        "pull=1",
+        "memory=10000000",
+        "networkmode=host",
+        "cachefrom=%5B%22x%22%5D",
+    ] {
+        let headers = [("Content-Type", "application/x-tar")];
+        let path = format!("/build?{parameter}");
+        let answer = http::open(&agent.socket(), "POST", &path, &headers, &context)?.finish()?;
+        assert!(
+            answer.text().contains("--"),
+            "{parameter}: {} {}",
+            answer.status,
+            answer.text()
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn contexts_come_as_the_user_has_them() -> Result<()> {
+    let agent = agent()?;
+    let folder = agent.host.directory().join("context");
+    std::fs::create_dir_all(folder.join("kept"))?;
+    std::fs::write(folder.join("kept/file"), "kept")?;
+    std::fs::write(folder.join("secret"), "secret")?;
+    std::fs::write(folder.join(".dockerignore"), "*\n!kept\n")?;
+    std::fs::write(folder.join("Dockerfile"), "FROM bb\nCOPY . /context/\n")?;
+    let folder = folder.to_str().context("a path")?;
+    agent.cli_ok(&["build", "-t", "one", folder])?;
+    let seen = agent.cli_ok(&["run", "--rm", "one", "ls", "-A", "/context"])?;
+    assert_eq!(seen, "kept\n");
+    let output = agent.cli(&["build", "/no/such/folder"])?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && said.contains("/no/such/folder not found"),
+        "{said}"
+    );
+    assert_eq!(
+        agent.cli_ok(&["image", "inspect", "-f", "{{json .RepoTags}}", "one"])?,
+        "[\"one:latest\"]\n"
+    );
     Ok(())
 }
