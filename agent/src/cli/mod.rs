@@ -274,7 +274,15 @@ async fn container_run(client: &Client, run: Run) -> Result<()> {
     if image.starts_with('-') {
         bail!("unknown flag: {image}");
     }
-    run::run(client, run.container, image, words.collect()).await
+    let ran = run::run(client, run.container, image, words.collect()).await;
+    // Docker's exit code for what never came to be a container; the container's own are silent.
+    ran.map_err(|error| match error.is::<Silent>() {
+        true => error,
+        false => {
+            eprintln!("agent: {error:#}");
+            Silent(125).into()
+        }
+    })
 }
 
 /// Flags of the daemon mean nothing to a container, nor the other way round: neither is taken and ignored.

@@ -165,50 +165,54 @@ fn line(event: &Value) -> String {
 /// `system df`
 pub(crate) async fn df(client: &Client) -> Result<()> {
     let usage = client.get("/system/df").await?;
-    let mut table = super::table::Table::new(&["TYPE", "TOTAL", "ACTIVE", "SIZE"]);
-    let count = |list: &Value| list.as_array().map_or(0, Vec::len);
-    let sum = |list: &Value, size: fn(&Value) -> i64| {
-        human::size(list.as_array().into_iter().flatten().map(size).sum())
+    let number = |value: &Value| value.as_i64().unwrap_or_default();
+    let mut table = super::table::Table::new(&["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]);
+    // (size, in use) of each object.
+    let list = |kind: &str, each: &dyn Fn(&Value) -> (i64, bool)| -> Vec<(i64, bool)> {
+        usage[kind].as_array().into_iter().flatten().map(each).collect()
     };
-    let used = |list: &Value, used: fn(&Value) -> bool| {
-        list.as_array()
-            .into_iter()
-            .flatten()
-            .filter(|one| used(one))
-            .count()
-    };
-    let images = &usage["Images"];
-    let in_use = used(images, |image| {
-        image["Containers"].as_i64().unwrap_or_default() > 0
+    let images = list("Images", &|image| {
+        (number(&image["Size"]), number(&image["Containers"]) > 0)
     });
-    table.row([
-        "Images".to_owned(),
-        count(images).to_string(),
-        in_use.to_string(),
-        human::size(usage["LayersSize"].as_i64().unwrap_or_default()),
-    ]);
-    let containers = &usage["Containers"];
-    let running = used(containers, |container| container["State"] == json!("running"));
-    table.row([
-        "Containers".to_owned(),
-        count(containers).to_string(),
-        running.to_string(),
-        sum(containers, |container| {
-            container["SizeRw"].as_i64().unwrap_or_default()
-        }),
-    ]);
-    let volumes = &usage["Volumes"];
-    let mounted = used(volumes, |volume| {
-        volume["UsageData"]["RefCount"].as_i64().unwrap_or_default() > 0
+    let containers = list("Containers", &|container| {
+        (
+            number(&container["SizeRw"]),
+            container["State"] == json!("running"),
+        )
     });
-    table.row([
-        "Local Volumes".to_owned(),
-        count(volumes).to_string(),
-        mounted.to_string(),
-        sum(volumes, |volume| {
-            volume["UsageData"]["Size"].as_i64().unwrap_or_default()
-        }),
-    ]);
+    let volumes = list("Volumes", &|volume| {
+        let usage = &volume["UsageData"];
+        (number(&usage["Size"]), number(&usage["RefCount"]) > 0)
+    });
+    let layers = Some(number(&usage["LayersSize"]));
+    for (title, objects, size) in [
+        ("Images", images, layers),
+        ("Containers", containers, None),
+        ("Local Volumes", volumes, None),
+    ] {
+        let sum = |used: bool| {
+            objects
+                .iter()
+                .filter(|one| one.1 == used)
+                .map(|one| one.0)
+                .sum::<i64>()
+        };
+        let size = size.unwrap_or(sum(true) + sum(false));
+        let free = size - sum(true);
+        let share = if size > 0 {
+            format!(" ({}%)", free * 100 / size)
+        } else {
+            String::new()
+        };
+        table.row([
+            title.to_owned(),
+            objects.len().to_string(),
+            objects.iter().filter(|one| one.1).count().to_string(),
+            human::size(size),
+            format!("{}{share}", human::size(free)),
+        ]);
+    }
+    table.row(["Build Cache", "0", "0", "0B", "0B"].map(str::to_owned));
     table.print();
     Ok(())
 }
