@@ -281,7 +281,7 @@ impl Prune {
     pub(crate) async fn run(self, client: &Client) -> Result<()> {
         super::confirm("This will remove all stopped containers.", self.force)?;
         let freed = prune_containers(client, &filters(&self.filter, &[])?).await?;
-        println!("Total reclaimed space: {}", human::size(freed));
+        println!("Total reclaimed space: {}", human::sum(freed));
         Ok(())
     }
 }
@@ -362,7 +362,7 @@ async fn system_prune(client: &Client, all: bool, volumes: bool, force: bool) ->
     }
     let dangling = json!({"dangling": [if all { "false" } else { "true" }]}).to_string();
     freed += super::image::prune_images(client, &dangling).await?;
-    println!("Total reclaimed space: {}", human::size(freed));
+    println!("Total reclaimed space: {}", human::sum(freed));
     Ok(())
 }
 

@@ -61,15 +61,24 @@ pub(crate) fn seconds_since(moment: Timestamp) -> i64 {
 
 /// Sizes in powers of 1000 with three significant digits, as `docker image ls` has them: `1.45MB`.
 pub(crate) fn size(bytes: i64) -> String {
+    size_in(bytes, 3)
+}
+
+/// As [`size`] with four digits, as sums are shown (`system df`, `prune`).
+pub(crate) fn sum(bytes: i64) -> String {
+    size_in(bytes, 4)
+}
+
+fn size_in(bytes: i64, digits: usize) -> String {
     const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
-    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    #[expect(clippy::cast_precision_loss, reason = "a few digits are shown")]
     let mut value = bytes as f64;
     let mut unit = 0;
     while value >= 1000.0 && unit + 1 < UNITS.len() {
         value /= 1000.0;
         unit += 1;
     }
-    format!("{}{}", significant(value, 3), UNITS[unit])
+    format!("{}{}", significant(value, digits), UNITS[unit])
 }
 
 /// Go's `%.3g` for values below 1000.

@@ -493,7 +493,7 @@ async fn prune(client: &Client, all: bool, force: bool) -> Result<()> {
     super::confirm("This will remove unused images.", force)?;
     let filters = json!({"dangling": [if all { "false" } else { "true" }]}).to_string();
     let freed = prune_images(client, &filters).await?;
-    println!("Total reclaimed space: {}", human::size(freed));
+    println!("Total reclaimed space: {}", human::sum(freed));
     Ok(())
 }
 

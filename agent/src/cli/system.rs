@@ -208,8 +208,8 @@ pub(crate) async fn df(client: &Client) -> Result<()> {
             title.to_owned(),
             objects.len().to_string(),
             objects.iter().filter(|one| one.1).count().to_string(),
-            human::size(size),
-            format!("{}{share}", human::size(free)),
+            human::sum(size),
+            format!("{}{share}", human::sum(free)),
         ]);
     }
     table.row(["Build Cache", "0", "0", "0B", "0B"].map(str::to_owned));

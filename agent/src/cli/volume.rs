@@ -157,7 +157,7 @@ async fn prune(client: &Client, all: bool, force: bool) -> Result<()> {
     }
     println!(
         "Total reclaimed space: {}",
-        human::size(answer["SpaceReclaimed"].as_i64().unwrap_or_default())
+        human::sum(answer["SpaceReclaimed"].as_i64().unwrap_or_default())
     );
     Ok(())
 }
