@@ -9,9 +9,10 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::sethostname;
 use tempfile::TempDir;
 
 /// A network namespace, alive while this value is.
@@ -20,6 +21,8 @@ pub struct Host {
     directory: TempDir,
     /// Whether it has a namespace, or is the machine that the test runs on.
     separate: bool,
+    /// Its own name; the machine's if there is none.
+    name: Option<String>,
 }
 
 impl Host {
@@ -29,6 +32,7 @@ impl Host {
         let host = Self {
             directory,
             separate: true,
+            name: None,
         };
         File::create(host.namespace())?;
         let file = host.namespace();
@@ -62,7 +66,14 @@ impl Host {
         Ok(Self {
             directory: tempfile::Builder::new().prefix("shoal-test-").tempdir()?,
             separate: false,
+            name: None,
         })
+    }
+
+    /// The host under a name of its own, as `hostname` and a cluster's list of nodes show it.
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
     }
 
     /// A folder that lives as long as the host.
@@ -70,7 +81,8 @@ impl Host {
         self.directory.path()
     }
 
-    fn namespace(&self) -> PathBuf {
+    /// The file that holds its network namespace.
+    pub fn namespace(&self) -> PathBuf {
         self.directory.path().join("netns")
     }
 
@@ -84,11 +96,23 @@ impl Host {
             scope
                 .spawn(move || -> Result<T> {
                     setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+                    if let Some(name) = &self.name {
+                        unshare(CloneFlags::CLONE_NEWUTS)?;
+                        sethostname(name)?;
+                    }
                     Ok(work())
                 })
                 .join()
                 .map_err(|_| anyhow!("a thread in the namespace panicked"))?
         })
+    }
+
+    /// Runs `ip` with these words in this namespace.
+    pub fn ip(&self, words: &str) -> Result<()> {
+        let output = self.enter(|| Command::new("ip").args(words.split_whitespace()).output())??;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "ip {words}: {}", error.trim());
+        Ok(())
     }
 
     /// Fetches a path over HTTP from an address in this namespace; the body of an answer 200.

@@ -1,18 +1,20 @@
 //! Black-box tests under root: real processes, the real kernel, and several nodes on one machine.
 //!
 //! A node is an agent in a network namespace of its own ([`Host`]), with its own `--root` and `--run-dir`
-//! ([`Agent`]). Tests speak to it as its users do: by the command line, or by HTTP on its socket ([`http`]). A missing
+//! ([`Agent`]); a [`Cluster`] is several of them on one cable. Tests speak to it as its users do: by the command line, or by HTTP on its socket ([`http`]). A missing
 //! privilege is a failure, not a skip. Everything that a test makes is gone when its values are dropped, and the
 //! [`census`] at the end of the run fails if something is left.
 
 pub mod agent;
 pub mod census;
+pub mod cluster;
 pub mod host;
 pub mod http;
 pub mod image;
 pub mod vm;
 
 pub use agent::Agent;
+pub use cluster::Cluster;
 pub use host::Host;
 
 use std::path::PathBuf;

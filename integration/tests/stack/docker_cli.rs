@@ -6,14 +6,16 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use integration::{Agent, agent};
 
-struct Docker<'a> {
+/// The stock command line against one agent.
+pub(crate) struct Docker<'a> {
     agent: &'a Agent,
     program: &'static std::path::Path,
     config: tempfile::TempDir,
 }
 
 impl<'a> Docker<'a> {
-    fn new(agent: &'a Agent) -> Result<Option<Self>> {
+    /// `None` where the machine has none of the right version.
+    pub(crate) fn new(agent: &'a Agent) -> Result<Option<Self>> {
         let Some(program) = agent::docker() else {
             println!("this machine has no docker 28");
             return Ok(None);
@@ -26,7 +28,8 @@ impl<'a> Docker<'a> {
         }))
     }
 
-    fn run(&self, words: &[&str]) -> Result<String> {
+    /// What it prints, if it ends well.
+    pub(crate) fn run(&self, words: &[&str]) -> Result<String> {
         let mut command = Command::new(self.program);
         command
             .args(words)
