@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 
 use manager::ManagerError;
+use manager::remote::RemoteError;
 
 use super::error::ApiError;
 use crate::cluster::ClusterError;
@@ -73,10 +74,24 @@ impl From<ClusterError> for ApiError {
                 ManagerError::Exists | ManagerError::Missing | ManagerError::LastManager,
             ) => StatusCode::SERVICE_UNAVAILABLE,
             ClusterError::Manager(ManagerError::Invalid(_)) => StatusCode::BAD_REQUEST,
+            ClusterError::Advertised { .. } => StatusCode::NOT_IMPLEMENTED,
+            ClusterError::Remote(error) => of_remote(error),
             #[allow(unreachable_patterns)] // the manager's other failures are its files'
             ClusterError::Manager(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::from_chain(status, &error)
+    }
+}
+
+fn of_remote(error: &RemoteError) -> StatusCode {
+    match error {
+        RemoteError::Exists | RemoteError::Missing | RemoteError::Unreachable(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        RemoteError::Token(_) | RemoteError::Address(_) | RemoteError::NoAddress => StatusCode::BAD_REQUEST,
+        RemoteError::Fingerprint(_) | RemoteError::Refused(_) => StatusCode::FORBIDDEN,
+        RemoteError::NotBuilt => StatusCode::NOT_IMPLEMENTED,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -10,6 +10,7 @@ use time::format_description::well_known::Rfc3339;
 use super::blocking::call;
 use super::error::{ApiError, ApiResult};
 use super::image_json;
+use super::info_swarm;
 use super::state::App;
 use super::system::PRODUCT_VERSION;
 use super::volumes::volume_json;
@@ -27,7 +28,12 @@ async fn info(State(app): State<App>) -> ApiResult<Json<Value>> {
     let storage = app.storage.clone();
     let images = call(move || storage.images().list()).await?.len();
     let mut info = host(&app);
-    let parts = [counts(&app, images), drivers(&app), switches(), cluster(&app)];
+    let parts = [
+        counts(&app, images),
+        drivers(&app),
+        switches(),
+        info_swarm::block(&app),
+    ];
     for part in parts {
         if let (Value::Object(all), Value::Object(part)) = (&mut info, part) {
             all.extend(part);
@@ -117,44 +123,6 @@ fn switches() -> Value {
         "LiveRestoreEnabled": true, "Isolation": "", "ProductLicense": "", "HttpProxy": "", "HttpsProxy": "",
         "NoProxy": "",
     })
-}
-
-fn cluster(app: &App) -> Value {
-    let Some(manager) = app.cluster.manager() else {
-        return json!({ "Swarm": {
-            "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "",
-            "RemoteManagers": null,
-        }});
-    };
-    let control = manager.control();
-    let nodes = control.nodes();
-    let managers: Vec<_> = nodes
-        .iter()
-        .filter_map(|node| node.manager_status.as_ref().map(|m| (node, m)))
-        .collect();
-    let remote: Vec<Value> = managers
-        .iter()
-        .map(|(node, status)| json!({ "NodeID": node.id, "Addr": status.addr }))
-        .collect();
-    let own = nodes.iter().find(|node| node.id == *manager.node_id());
-    let mut swarm = json!({
-        "NodeID": manager.node_id(),
-        "NodeAddr": own.map(|node| node.status.addr.clone()).unwrap_or_default(),
-        "LocalNodeState": "active",
-        "ControlAvailable": true,
-        "Error": "",
-        "RemoteManagers": remote,
-        "Nodes": nodes.len(),
-        "Managers": managers.len(),
-    });
-    if let Ok(cluster) = control.cluster()
-        && let Ok(Value::Object(mut cluster)) = serde_json::to_value(&cluster)
-    {
-        // Docker shows the cluster here as well, without what lets others in.
-        cluster.remove("JoinTokens");
-        swarm["Cluster"] = Value::Object(cluster);
-    }
-    json!({ "Swarm": swarm })
 }
 
 async fn disk_usage(State(app): State<App>) -> ApiResult<Json<Value>> {

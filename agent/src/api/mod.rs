@@ -21,6 +21,7 @@ pub mod hijack;
 pub mod image_json;
 pub mod images;
 pub mod info;
+mod info_swarm;
 pub mod materials;
 pub mod network_view;
 pub mod networks;

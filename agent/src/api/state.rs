@@ -8,7 +8,7 @@ use netd::Netd;
 use storage::Storage;
 
 use super::error::{ApiError, ApiResult};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Part};
 use crate::engine::Engine;
 use crate::host::HostFacts;
 
@@ -37,6 +37,9 @@ pub struct AppState {
 /// Docker's answer to cluster operations on a node that is no manager.
 const NOT_A_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to \
                              connect this node to swarm and try again.";
+/// Docker's answer to cluster operations on a worker.
+const A_WORKER: &str = "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. \
+                        Please run this command on a manager node or promote the current node to a manager.";
 
 impl AppState {
     /// Operations on the cluster's objects.
@@ -44,9 +47,11 @@ impl AppState {
     /// # Errors
     /// 503 with Docker's words on a node that is no manager.
     pub fn control(&self) -> ApiResult<Control> {
-        self.cluster
-            .control()
-            .ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))
+        match self.cluster.part() {
+            Part::Manager(manager) => Ok(manager.control()),
+            Part::Worker(_) => Err(ApiError::unavailable(A_WORKER)),
+            Part::None => Err(ApiError::unavailable(NOT_A_MANAGER)),
+        }
     }
 
     /// Identity of this engine in `/info`: stable per root.
@@ -56,10 +61,10 @@ impl AppState {
 
     /// State of the swarm as the `Swarm` header of `/_ping` words it.
     pub fn swarm_header(&self) -> &'static str {
-        if self.cluster.manager().is_some() {
-            "active/manager"
-        } else {
-            "inactive"
+        match self.cluster.part() {
+            Part::Manager(_) => "active/manager",
+            Part::Worker(_) => "active/worker",
+            Part::None => "inactive",
         }
     }
 }

@@ -12,7 +12,7 @@ use super::body;
 use super::error::{ApiError, ApiResult};
 use super::params::Params;
 use super::state::App;
-use crate::cluster::advertise;
+use crate::cluster::{AddressError, JoinRequest, Part, advertise, manager_address};
 
 /// What the stock CLI sends when no listen address was given.
 const DEFAULT_LISTEN: &[&str] = &["", "0.0.0.0:2377", "0.0.0.0", "[::]:2377"];
@@ -72,16 +72,60 @@ fn refuse(body: &InitBody) -> ApiResult<()> {
     if !body.data_path_addr.is_empty() {
         return no("a separate data path (--data-path-addr)");
     }
-    if !DEFAULT_LISTEN.contains(&body.listen_addr.as_str()) {
-        return no("listening for other nodes (--listen-addr)");
-    }
     Ok(())
 }
 
-async fn join() -> ApiError {
-    ApiError::not_implemented(
-        "joining another node's swarm is not built yet; use `swarm init` for a swarm of this node",
-    )
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct JoinBody {
+    listen_addr: String,
+    advertise_addr: String,
+    data_path_addr: String,
+    remote_addrs: Vec<String>,
+    join_token: String,
+    availability: Option<Availability>,
+}
+
+async fn join(State(app): State<App>, body::Spec(body): body::Spec<JoinBody>) -> ApiResult<()> {
+    let request = join_request(body)?;
+    Ok(app.cluster.join(request).await?)
+}
+
+fn join_request(body: JoinBody) -> ApiResult<JoinRequest> {
+    let no = |what: &str| Err(ApiError::not_implemented(format!("{what} is not built yet")));
+    if !body.data_path_addr.is_empty() {
+        return no("a separate data path (--data-path-addr)");
+    }
+    // A worker listens on nothing: only who joins as a manager could act on it.
+    if !DEFAULT_LISTEN.contains(&body.listen_addr.as_str()) {
+        return no("joining with --listen-addr");
+    }
+    if body.remote_addrs.is_empty() {
+        return Err(ApiError::bad_request(
+            "at least one RemoteAddr is required to join",
+        ));
+    }
+    if body.join_token.is_empty() {
+        return Err(ApiError::bad_request(
+            "a join token is required: `swarm join-token worker` on a manager shows it",
+        ));
+    }
+    let invalid = |error: AddressError| ApiError::bad_request(error.to_string());
+    let advertised = (!body.advertise_addr.is_empty()).then(|| advertise(&body.advertise_addr));
+    let remotes: Result<Vec<_>, _> = body
+        .remote_addrs
+        .iter()
+        .map(|text| manager_address(text))
+        .collect();
+    Ok(JoinRequest {
+        remotes: remotes.map_err(invalid)?,
+        advertised: advertised
+            .transpose()
+            .map_err(invalid)?
+            .map(|address| address.ip()),
+        token: body.join_token,
+        availability: body.availability.unwrap_or_default(),
+    })
 }
 
 async fn leave(State(app): State<App>, params: Params) -> ApiResult<()> {
@@ -115,9 +159,9 @@ async fn unlock_key(State(app): State<App>) -> ApiResult<()> {
 }
 
 async fn unlock(State(app): State<App>) -> ApiResult<()> {
-    match app.cluster.manager() {
-        Some(_) => Err(ApiError::conflict("swarm is not locked")),
-        None => Err(ApiError::unavailable("This node is not part of a swarm")),
+    match app.cluster.part() {
+        Part::None => Err(ApiError::unavailable("This node is not part of a swarm")),
+        Part::Manager(_) | Part::Worker(_) => Err(ApiError::conflict("swarm is not locked")),
     }
 }
 
@@ -141,6 +185,29 @@ mod tests {
         let body: InitBody = lenient::from_slice(body).unwrap();
         refuse(&body).unwrap();
         assert_eq!(body.availability, Some(Availability::Active));
+    }
+
+    #[test]
+    fn a_join_needs_a_manager_and_a_token() {
+        let body = || JoinBody {
+            remote_addrs: vec!["10.0.0.1".into()],
+            join_token: "SWMTKN-1-a-b".into(),
+            advertise_addr: "10.0.0.2".into(),
+            ..JoinBody::default()
+        };
+        let request = join_request(body()).unwrap();
+        assert_eq!(request.remotes, ["10.0.0.1:2377".parse().unwrap()]);
+        assert_eq!(request.advertised, Some("10.0.0.2".parse().unwrap()));
+        let refused = |change: fn(&mut JoinBody)| {
+            let mut body = body();
+            change(&mut body);
+            join_request(body).unwrap_err().message
+        };
+        assert!(refused(|body| body.remote_addrs.clear()).contains("RemoteAddr"));
+        assert!(refused(|body| body.remote_addrs = vec!["host".into()]).contains("host"));
+        assert!(refused(|body| body.join_token.clear()).contains("token"));
+        assert!(refused(|body| body.data_path_addr = "eth0".into()).contains("--data-path-addr"));
+        assert!(refused(|body| body.listen_addr = "1.2.3.4".into()).contains("--listen-addr"));
     }
 
     #[test]

@@ -16,6 +16,8 @@ use crate::compose;
 pub(crate) enum SwarmVerb {
     /// Initialize a swarm
     Init(Init),
+    /// Join a swarm as a node
+    Join(Join),
     /// Display the root CA
     Ca,
     /// Manage join tokens
@@ -68,6 +70,29 @@ pub(crate) struct Init {
     task_history_limit: Option<i64>,
 }
 
+/// `swarm join`
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// Advertised address (format: "<ip|interface>[:port]")
+    #[arg(long, default_value = "")]
+    advertise_addr: String,
+    /// Availability of the node ("active", "pause", "drain")
+    #[arg(long, default_value = "active")]
+    availability: String,
+    /// Address or interface to use for data path traffic (format: "<ip|interface>")
+    #[arg(long, default_value = "")]
+    data_path_addr: String,
+    /// Listen address (format: "<ip|interface>[:port]")
+    #[arg(long, default_value = "0.0.0.0:2377")]
+    listen_addr: String,
+    /// Token for entry into the swarm
+    #[arg(long)]
+    token: String,
+    /// A manager of the swarm
+    #[arg(value_name = "HOST:PORT")]
+    remote: String,
+}
+
 /// `swarm join-token`
 #[derive(Debug, Args)]
 pub(crate) struct JoinToken {
@@ -85,6 +110,7 @@ impl SwarmVerb {
     pub(crate) async fn run(self, client: &Client) -> Result<()> {
         match self {
             Self::Init(init) => init.run(client).await,
+            Self::Join(join) => join.run(client).await,
             Self::Ca => {
                 let swarm = client.get("/swarm").await?;
                 print!("{}", text(&swarm["TLSInfo"]["TrustRoot"]));
@@ -128,6 +154,23 @@ impl Init {
         println!(
             "To add a manager to this swarm, run 'agent swarm join-token manager' and follow the instructions.\n"
         );
+        Ok(())
+    }
+}
+
+impl Join {
+    async fn run(self, client: &Client) -> Result<()> {
+        let body = json!({
+            "ListenAddr": self.listen_addr, "AdvertiseAddr": self.advertise_addr, "DataPathAddr": self.data_path_addr,
+            "RemoteAddrs": [self.remote], "JoinToken": self.token, "Availability": self.availability,
+        });
+        client.post("/swarm/join", &body).await?;
+        let info = client.get("/info").await?;
+        let role = match info["Swarm"]["ControlAvailable"] == true {
+            true => "manager",
+            false => "worker",
+        };
+        println!("This node joined a swarm as a {role}.");
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
-//! The address at which other nodes will reach this one.
+//! Addresses of nodes: the one at which others will reach this node, and those at which it reaches managers.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// Port of the cluster's services.
 const PORT: u16 = 2377;
@@ -9,34 +9,53 @@ const SOMEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
 
 /// An address that is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "advertise address {0:?} must be an IP address with an optional port: give the address of the interface"
-)]
-pub struct AddressError(String);
+pub enum AddressError {
+    /// Where others shall reach this node.
+    #[error(
+        "advertise address {0:?} must be an IP address with an optional port: give the address of the interface"
+    )]
+    Advertise(String),
+    /// Where a manager is.
+    #[error("manager address {0:?} must be an IP address with an optional port: names are not looked up")]
+    Remote(String),
+}
 
 /// What was asked for with its port; when nothing was asked for, the source address of the default route.
 pub fn advertise(asked: &str) -> Result<SocketAddr, AddressError> {
     if asked.is_empty() {
         return Ok((default_source(), PORT).into());
     }
-    if let Ok(address) = asked.parse::<SocketAddr>() {
-        return Ok(address);
+    parse(asked).ok_or_else(|| AddressError::Advertise(asked.to_owned()))
+}
+
+/// Where a manager is, with its port.
+pub fn manager_address(text: &str) -> Result<SocketAddr, AddressError> {
+    parse(text).ok_or_else(|| AddressError::Remote(text.to_owned()))
+}
+
+/// The address of this host that others see when it speaks to `other`; `None` without a route.
+pub(super) fn towards(other: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = match other {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    // Connecting a datagram socket only looks up a route.
+    socket.connect(other).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+fn parse(text: &str) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Some(address);
     }
-    let host = asked.trim_start_matches('[').trim_end_matches(']');
-    host.parse::<IpAddr>()
-        .map(|address| (address, PORT).into())
-        .map_err(|_| AddressError(asked.to_owned()))
+    let host = text.trim_start_matches('[').trim_end_matches(']');
+    host.parse::<IpAddr>().ok().map(|address| (address, PORT).into())
 }
 
 /// The address that this host shows to others; loopback on a host without a default route.
 fn default_source() -> IpAddr {
-    let probe = || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        // Connecting a datagram socket only looks up a route.
-        socket.connect(SOMEWHERE)?;
-        socket.local_addr()
-    };
-    probe().map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip())
+    towards(SOMEWHERE.into()).unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 
 #[cfg(test)]

@@ -1,35 +1,37 @@
-//! This node's part in a cluster: none, or a manager with a worker beside it.
+//! This node's part in a cluster: none, a manager with a worker beside it, or a worker of managers elsewhere.
 //!
-//! Owns the manager's and the worker's lifetimes: both start together (at start of the daemon, or by `swarm init`) and end
-//! together (`swarm leave`, or the end of the daemon, which stops no container).
+//! Owns the manager's and the worker's lifetimes: they start together (at start of the daemon, by `swarm init` or by
+//! `swarm join`) and end together (`swarm leave`, or the end of the daemon, which stops no container).
 
 mod address;
 mod description;
 mod events;
+mod membership;
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
+use manager::remote::{self, RemoteError};
 use manager::{Control, InitRequest, Manager, ManagerConfig, ManagerError};
 use netd::Netd;
 use proto::NodeId;
+use proto::object::NodeDescription;
+use proto::spec::Availability;
 use tokio::sync::{Mutex, watch};
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::Engine;
 use crate::host::HostFacts;
-use crate::worker::{self, Worker, WorkerConfig};
+use crate::worker;
+use membership::Membership;
 
-pub use address::{AddressError, advertise};
-
-/// How long a task that was taken out of its service may still answer what had been sent to it.
-const DRAIN: Duration = Duration::from_millis(250);
+pub use address::{AddressError, advertise, manager_address};
+pub use membership::{Part, WorkerPart};
 
 /// What a cluster membership is made of.
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
-    /// Where the manager keeps its state.
+    /// Where the manager, or what makes this node a worker, is kept.
     pub state_dir: PathBuf,
     /// Facts about the machine.
     pub host: HostFacts,
@@ -39,20 +41,27 @@ pub struct ClusterConfig {
     pub netd: Arc<Netd>,
 }
 
+/// What a node needs to become part of a cluster that is there.
+#[derive(Debug, Clone)]
+pub struct JoinRequest {
+    /// Managers, asked in turn.
+    pub remotes: Vec<SocketAddr>,
+    /// The address under which this node shall be known, if it was said.
+    pub advertised: Option<IpAddr>,
+    /// Lets the node in and says as what.
+    pub token: String,
+    /// Whether it runs tasks.
+    pub availability: Availability,
+}
+
 /// This node's part in a cluster.
 #[derive(Debug)]
 pub struct Cluster {
     config: ClusterConfig,
     /// One change of membership at a time; holds what ends with it.
     membership: Mutex<Option<Membership>>,
-    /// The manager while there is one, for readers.
-    manager: watch::Sender<Option<Arc<Manager>>>,
-}
-
-#[derive(Debug)]
-struct Membership {
-    worker: Worker,
-    events: AbortOnDropHandle<()>,
+    /// The same for readers.
+    part: watch::Sender<Part>,
 }
 
 /// Why the membership could not change.
@@ -66,9 +75,22 @@ pub enum ClusterError {
     /// There is no cluster to leave.
     #[error("This node is not part of a swarm")]
     NotMember,
-    /// The manager refused or failed.
+    /// Managers see a worker at the address that it speaks from.
+    #[error("--advertise-addr {asked} is not built yet for a worker that reaches {remote} from {seen}")]
+    Advertised {
+        /// What was asked for.
+        asked: IpAddr,
+        /// The manager.
+        remote: SocketAddr,
+        /// What it will see.
+        seen: IpAddr,
+    },
+    /// The manager on this node refused or failed.
     #[error(transparent)]
     Manager(#[from] ManagerError),
+    /// A manager elsewhere refused, or could not be spoken with.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
 }
 
 impl Cluster {
@@ -77,20 +99,28 @@ impl Cluster {
         let cluster = Arc::new(Self {
             config,
             membership: Mutex::default(),
-            manager: watch::Sender::new(None),
+            part: watch::Sender::default(),
         });
-        if Manager::exists(&cluster.config.state_dir) {
-            let manager = Manager::open(cluster.manager_config().await).await?;
-            cluster.begin(manager).await;
-        } else {
-            worker::clean_up(cluster.config.engine.clone(), cluster.config.netd.clone()).await;
+        let found = cluster.found().await?;
+        if found.is_none() {
+            let ClusterConfig { engine, netd, .. } = &cluster.config;
+            worker::clean_up(engine.clone(), netd.clone()).await;
         }
+        cluster.take_up(&mut *cluster.membership.lock().await, found);
         Ok(cluster)
+    }
+
+    /// This node's part.
+    pub fn part(&self) -> Part {
+        self.part.borrow().clone()
     }
 
     /// The manager on this node, if there is one.
     pub fn manager(&self) -> Option<Arc<Manager>> {
-        self.manager.borrow().clone()
+        match self.part() {
+            Part::Manager(manager) => Some(manager),
+            Part::None | Part::Worker(_) => None,
+        }
     }
 
     /// Operations on the cluster's objects, if this node is a manager.
@@ -106,20 +136,45 @@ impl Cluster {
         }
         let manager = Manager::init(self.manager_config().await, request).await?;
         let node_id = manager.node_id().clone();
-        *membership = Some(self.start(&manager));
-        self.manager.send_replace(Some(manager));
+        self.take_up(&mut membership, Some(Membership::manager(&self.config, manager)));
         Ok(node_id)
     }
 
-    /// Leaves the cluster: every task, service and cluster network of this node goes with it. Volumes stay.
+    /// Becomes a worker of a cluster that is there.
+    pub async fn join(&self, request: JoinRequest) -> Result<(), ClusterError> {
+        let mut membership = self.membership.lock().await;
+        if membership.is_some() {
+            return Err(ClusterError::AlreadyMember);
+        }
+        check_advertised(&request)?;
+        let description = self.description().await;
+        let remotes: Vec<String> = request.remotes.iter().map(ToString::to_string).collect();
+        let state_dir = &self.config.state_dir;
+        let joined = remote::join(
+            state_dir,
+            &remotes,
+            &request.token,
+            &description,
+            request.availability,
+        )
+        .await?;
+        let worker = Membership::worker(&self.config, joined, description);
+        if worker.is_err() {
+            remote::forget(state_dir)?;
+        }
+        self.take_up(&mut membership, Some(worker?));
+        Ok(())
+    }
+
+    /// Leaves the cluster: every task, service and cluster network of this node goes with it. Volumes stay. A manager
+    /// has to be told so by force.
     pub async fn leave(&self, force: bool) -> Result<(), ClusterError> {
         let mut membership = self.membership.lock().await;
-        let manager = self.manager().ok_or(ClusterError::NotMember)?;
-        manager.leave(force).await?;
-        self.manager.send_replace(None);
-        if let Some(Membership { worker, events }) = membership.take() {
-            drop(events);
-            worker.leave().await;
+        let member = membership.as_ref().ok_or(ClusterError::NotMember)?;
+        member.resign(&self.config.state_dir, force).await?;
+        self.part.send_replace(Part::None);
+        if let Some(member) = membership.take() {
+            member.clear().await;
         }
         Ok(())
     }
@@ -127,36 +182,49 @@ impl Cluster {
     /// The daemon ends: the manager closes its files, containers keep running.
     pub async fn shut_down(&self) {
         self.membership.lock().await.take();
-        let manager = self.manager.send_replace(None);
-        if let Some(manager) = manager {
+        if let Part::Manager(manager) = self.part.send_replace(Part::None) {
             manager.shutdown().await;
         }
     }
 
-    async fn begin(&self, manager: Arc<Manager>) {
-        *self.membership.lock().await = Some(self.start(&manager));
-        self.manager.send_replace(Some(manager));
+    /// What the state directory says that this node is.
+    async fn found(&self) -> Result<Option<Membership>, ClusterError> {
+        if Manager::exists(&self.config.state_dir) {
+            let manager = Manager::open(self.manager_config().await).await?;
+            return Ok(Some(Membership::manager(&self.config, manager)));
+        }
+        let Some(joined) = remote::read(&self.config.state_dir)? else {
+            return Ok(None);
+        };
+        let description = self.description().await;
+        Ok(Some(Membership::worker(&self.config, joined, description)?))
     }
 
-    fn start(&self, manager: &Arc<Manager>) -> Membership {
-        let ClusterConfig { engine, netd, .. } = &self.config;
-        let worker = Worker::start(WorkerConfig {
-            node_id: manager.node_id().clone(),
-            description: manager.description().clone(),
-            engine: engine.clone(),
-            netd: netd.clone(),
-            dispatcher: manager.dispatcher(),
-            drain: DRAIN,
-        });
-        let events = events::forward(manager.store().clone(), engine.clone());
-        let events = AbortOnDropHandle::new(tokio::spawn(events));
-        Membership { worker, events }
+    fn take_up(&self, membership: &mut Option<Membership>, new: Option<Membership>) {
+        self.part
+            .send_replace(new.as_ref().map(Membership::part).unwrap_or_default());
+        *membership = new;
     }
 
     async fn manager_config(&self) -> ManagerConfig {
         ManagerConfig {
             state_dir: self.config.state_dir.clone(),
-            description: description::of(&self.config.host, &self.config.netd).await,
+            description: self.description().await,
         }
+    }
+
+    async fn description(&self) -> NodeDescription {
+        description::of(&self.config.host, &self.config.netd).await
+    }
+}
+
+fn check_advertised(request: &JoinRequest) -> Result<(), ClusterError> {
+    let (Some(asked), Some(&remote)) = (request.advertised, request.remotes.first()) else {
+        return Ok(());
+    };
+    // Without a route the join itself says what is wrong.
+    match address::towards(remote) {
+        Some(seen) if seen != asked => Err(ClusterError::Advertised { asked, remote, seen }),
+        _ => Ok(()),
     }
 }

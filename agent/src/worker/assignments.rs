@@ -35,6 +35,16 @@ pub struct Assignments {
     pub changes: Vec<Change>,
 }
 
+impl Assignments {
+    /// Nothing is assigned to this node.
+    pub fn nothing() -> Self {
+        Self {
+            complete: true,
+            changes: Vec::new(),
+        }
+    }
+}
+
 /// A message that cannot be followed.
 #[derive(Debug, Error)]
 pub enum AssignmentsError {

@@ -35,6 +35,7 @@ use netd::Netd;
 use proto::NodeId;
 use proto::object::NodeDescription;
 use proto::wire::dispatcher_client::DispatcherClient;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
@@ -64,6 +65,7 @@ pub struct WorkerConfig {
 pub struct Worker {
     tasks: Arc<Tasks>,
     session: JoinHandle<()>,
+    trouble: watch::Receiver<String>,
 }
 
 impl Worker {
@@ -86,11 +88,24 @@ impl Worker {
             client: config.dispatcher,
             reporter,
             sink: tasks.clone(),
+            trouble: watch::Sender::default(),
         };
+        let trouble = sessions.trouble.subscribe();
         Self {
             tasks,
             session: tokio::spawn(sessions.run()),
+            trouble,
         }
+    }
+
+    /// Why there is no session with a manager; empty while there is one.
+    pub fn trouble(&self) -> watch::Receiver<String> {
+        self.trouble.clone()
+    }
+
+    /// Ends the session for good; containers and their controllers stay.
+    pub fn fall_silent(&self) {
+        self.session.abort();
     }
 
     /// Ends the session and removes every task with its container, service and network: the node leaves its cluster.

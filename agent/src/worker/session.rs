@@ -20,16 +20,21 @@ use proto::wire::{
 use proto::{NodeId, TaskId, object::TaskStatus};
 use rand::Rng;
 use thiserror::Error;
+use tokio::sync::watch;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::assignments::{Assignments, AssignmentsError, Chain};
 use super::reporter::Reporter;
 
 /// Wait after the first failure; doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// SwarmKit's longest wait between two attempts to register.
-const BACKOFF_MAX: Duration = Duration::from_secs(8);
+/// Longest wait between two attempts to register. SwarmKit waits up to 8 s; what a manager has replaced meanwhile shall
+/// not run twice for so long once it can be reached again.
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// How many periods a heartbeat may wait for its answer. By then the manager has given the node up, and only a new
+/// session can tell it otherwise.
+const PATIENCE: u32 = 3;
 /// Until the dispatcher says otherwise.
 const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(1);
 
@@ -58,6 +63,14 @@ pub enum SessionError {
     Assignments(#[from] AssignmentsError),
 }
 
+impl SessionError {
+    /// Whether a manager, proven by its certificate to be of this cluster, said that this node is no part of it: the node
+    /// was removed. Its tasks are replaced elsewhere, so they end here.
+    fn is_dismissal(&self) -> bool {
+        matches!(self, Self::Call { status, .. } if status.code() == Code::PermissionDenied)
+    }
+}
+
 /// A node's side of the sessions, one after the other.
 #[derive(Debug)]
 pub struct Sessions<S> {
@@ -71,6 +84,8 @@ pub struct Sessions<S> {
     pub reporter: Arc<Reporter>,
     /// Who acts on assignments.
     pub sink: Arc<S>,
+    /// Why there is no session; empty while there is one.
+    pub trouble: watch::Sender<String>,
 }
 
 impl<S: Sink> Sessions<S> {
@@ -84,7 +99,14 @@ impl<S: Sink> Sessions<S> {
             if registered {
                 backoff = BACKOFF_MIN;
             }
-            tracing::info!(node.id = %self.node_id, "session ended: {}", crate::api::error::chain(&error));
+            let trouble = crate::api::error::chain(&error);
+            if *self.trouble.borrow() != trouble {
+                tracing::info!(node.id = %self.node_id, "session ended: {trouble}");
+                self.trouble.send_replace(trouble);
+            }
+            if error.is_dismissal() {
+                self.sink.apply(Assignments::nothing()).await;
+            }
             tokio::time::sleep(jitter(backoff)).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
@@ -95,6 +117,7 @@ impl<S: Sink> Sessions<S> {
         let first = next(&mut stream).await?;
         *session_id = first.session_id;
         *registered = true;
+        self.trouble.send_replace(String::new());
         tracing::debug!(session.id = %session_id, "registered");
         tokio::select! {
             ended = drain(stream) => ended,
@@ -121,18 +144,22 @@ impl<S: Sink> Sessions<S> {
     }
 
     async fn heartbeats(&self, session_id: &str) -> Result<Never, SessionError> {
+        let mut period = HEARTBEAT_DEFAULT;
         loop {
             let request = HeartbeatRequest {
                 session_id: session_id.to_owned(),
             };
-            let answer = self.client.clone().heartbeat(request).await;
+            let mut client = self.client.clone();
+            let answer = tokio::time::timeout(period * PATIENCE, client.heartbeat(request)).await;
+            let late = |_| Status::deadline_exceeded("no answer in time");
+            let answer = answer.map_err(late).flatten();
             let answer = answer
                 .map_err(|status| SessionError::Call {
                     call: "Heartbeat",
                     status,
                 })?
                 .into_inner();
-            let period = match answer.period_ms {
+            period = match answer.period_ms {
                 0 => HEARTBEAT_DEFAULT,
                 period => Duration::from_millis(period),
             };

@@ -13,7 +13,7 @@ use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::dispatcher_server::{Dispatcher, DispatcherServer};
 use proto::wire::*;
 use proto::{Task, TaskState};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
@@ -166,6 +166,7 @@ async fn an_unacknowledged_status_survives_the_loss_of_its_session() {
         client,
         reporter: reporter.clone(),
         sink: Arc::new(Told(tasks)),
+        trouble: watch::Sender::default(),
     };
     let running = tokio::spawn(sessions.run());
     assert_eq!(assigned.recv().await.unwrap(), "t");

@@ -79,11 +79,7 @@ impl Tasks {
 
     /// As if a manager had said that nothing is assigned to this node; returns when all is gone.
     pub(super) async fn give_up_everything(&self) {
-        let nothing = Assignments {
-            complete: true,
-            changes: Vec::new(),
-        };
-        session::Sink::apply(self, nothing).await;
+        session::Sink::apply(self, Assignments::nothing()).await;
         self.finished().await;
         self.shared.networks.sweep().await;
     }

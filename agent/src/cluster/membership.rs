@@ -1,0 +1,155 @@
+//! What begins and ends together with this node's part in a cluster.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use manager::Manager;
+use manager::remote::{self, Joined, RemoteManager, Remotes};
+use proto::NodeId;
+use proto::object::NodeDescription;
+use proto::wire::dispatcher_client::DispatcherClient;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::Channel;
+
+use super::{ClusterConfig, ClusterError, events};
+use crate::api::error::chain;
+use crate::worker::{Worker, WorkerConfig};
+
+/// How long a task that was taken out of its service may still answer what had been sent to it.
+const DRAIN: Duration = Duration::from_millis(250);
+
+/// This node's part in a cluster, for readers.
+#[derive(Debug, Clone, Default)]
+pub enum Part {
+    /// None.
+    #[default]
+    None,
+    /// A manager, with a worker beside it.
+    Manager(Arc<Manager>),
+    /// A worker of managers elsewhere.
+    Worker(Arc<WorkerPart>),
+}
+
+/// A worker's view of its cluster.
+#[derive(Debug)]
+pub struct WorkerPart {
+    joined: Joined,
+    remotes: Remotes,
+    trouble: watch::Receiver<String>,
+}
+
+impl WorkerPart {
+    /// The node that this is.
+    pub fn node(&self) -> &NodeId {
+        &self.joined.node
+    }
+
+    /// The managers that are known.
+    pub fn managers(&self) -> &[RemoteManager] {
+        self.remotes.managers()
+    }
+
+    /// The address from which this node reached its manager.
+    pub fn address(&self) -> IpAddr {
+        self.joined.address
+    }
+
+    /// Why there is no session with a manager at the moment; empty while there is one.
+    pub fn trouble(&self) -> String {
+        self.trouble.borrow().clone()
+    }
+}
+
+/// What lives as long as this node's part in a cluster. Dropping it stops no container.
+#[derive(Debug)]
+pub(super) struct Membership {
+    part: Part,
+    worker: Worker,
+    /// A manager's events.
+    _events: Option<AbortOnDropHandle<()>>,
+}
+
+impl Membership {
+    /// A worker beside a manager.
+    pub(super) fn manager(config: &ClusterConfig, manager: Arc<Manager>) -> Self {
+        let description = manager.description().clone();
+        let worker = work(config, manager.node_id(), description, manager.dispatcher());
+        let events = events::forward(manager.store().clone(), config.engine.clone());
+        Self {
+            part: Part::Manager(manager),
+            worker,
+            _events: Some(AbortOnDropHandle::new(tokio::spawn(events))),
+        }
+    }
+
+    /// A worker alone. It need not reach a manager now.
+    pub(super) fn worker(
+        config: &ClusterConfig,
+        joined: Joined,
+        description: NodeDescription,
+    ) -> Result<Self, ClusterError> {
+        let (dispatcher, remotes) = remote::dispatcher(&config.state_dir)?;
+        let worker = work(config, &joined.node, description, dispatcher);
+        let part = WorkerPart {
+            joined,
+            remotes,
+            trouble: worker.trouble(),
+        };
+        Ok(Self {
+            part: Part::Worker(Arc::new(part)),
+            worker,
+            _events: None,
+        })
+    }
+
+    /// The part for readers.
+    pub(super) fn part(&self) -> Part {
+        self.part.clone()
+    }
+
+    /// The cluster is told that this node goes, and what makes it a part of the cluster is removed.
+    pub(super) async fn resign(&self, state_dir: &Path, force: bool) -> Result<(), ClusterError> {
+        if let Part::Manager(manager) = &self.part {
+            return Ok(manager.leave(force).await?);
+        }
+        // Registering once more would make the node ready again.
+        self.worker.fall_silent();
+        if let Err(error) = remote::leave(state_dir).await {
+            tracing::info!(
+                "the managers were not told that this node leaves: {}",
+                chain(&error)
+            );
+        }
+        Ok(remote::forget(state_dir)?)
+    }
+
+    /// Removes every task with its container, service and network.
+    pub(super) async fn clear(self) {
+        let Self {
+            worker,
+            part,
+            _events,
+        } = self;
+        drop((part, _events));
+        worker.leave().await;
+    }
+}
+
+fn work(
+    config: &ClusterConfig,
+    node_id: &NodeId,
+    description: NodeDescription,
+    dispatcher: DispatcherClient<Channel>,
+) -> Worker {
+    Worker::start(WorkerConfig {
+        node_id: node_id.clone(),
+        description,
+        engine: config.engine.clone(),
+        netd: config.netd.clone(),
+        dispatcher,
+        drain: DRAIN,
+    })
+}
