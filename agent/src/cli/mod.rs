@@ -179,6 +179,7 @@ struct Silent(i32);
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    end_quietly_without_reader();
     let matches = Arguments::command().get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match dispatch(arguments, &matches) {
@@ -195,6 +196,21 @@ pub fn main() -> ExitCode {
             std::process::exit(code);
         }
     }
+}
+
+/// `agent ps | head` ends as other programs do when nobody reads their output any more: without a word, as if SIGPIPE had
+/// ended it. The signal itself stays ignored, because it would also end a client whose server hangs up.
+fn end_quietly_without_reader() {
+    const BY_SIGPIPE: i32 = 128 + 13;
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<String>();
+        if text.is_some_and(|text| text.starts_with("failed printing to std") && text.contains("Broken pipe"))
+        {
+            std::process::exit(BY_SIGPIPE);
+        }
+        usual(panic);
+    }));
 }
 
 fn dispatch(arguments: Arguments, matches: &ArgMatches) -> Result<()> {

@@ -380,3 +380,22 @@ fn junk_on_the_socket_is_answered() -> Result<()> {
     }
     witness.undisturbed()
 }
+
+#[test]
+fn a_command_line_that_nobody_reads_ends_without_a_word() -> Result<()> {
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let output = std::process::Command::new(integration::binaries().join("agent"))
+        .args(["stack", "config", "-c", "-"])
+        .stdin(std::fs::File::open(
+            integration::workspace().join("examples/counter/docker-stack.yml"),
+        )?)
+        .stdout(writer)
+        .current_dir(integration::workspace().join("examples/counter"))
+        .output()?;
+    assert_eq!(
+        (output.status.code(), output.stderr.as_slice()),
+        (Some(141), &b""[..])
+    );
+    Ok(())
+}
