@@ -165,19 +165,24 @@ impl Host {
         Link::ensure_deleted(&mut self.route, &name).map_err(|e| self.failed("delete", e))
     }
 
-    /// What limits networking on this host.
-    pub(crate) fn warnings(&self) -> Vec<String> {
+    /// Whether the host forwards IPv4; what cannot be read counts as yes.
+    pub(crate) fn forwards(&self) -> bool {
         let forwarding = sys::netns::run_in(&self.netns, || {
             fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
         });
-        match forwarding {
-            Ok(Ok(value)) if value.trim() == "0" => vec![
-                "IPv4 forwarding is disabled on this host: published ports answer local clients only, and containers \
-                 cannot reach the outside (remedy: sysctl net.ipv4.ip_forward=1)"
-                    .into(),
-            ],
-            _ => Vec::new(),
+        !matches!(forwarding, Ok(Ok(value)) if value.trim() == "0")
+    }
+
+    /// What limits networking on this host.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        if self.forwards() {
+            return Vec::new();
         }
+        vec![
+            "IPv4 forwarding is disabled on this host: published ports answer local clients only, and containers \
+             cannot reach the outside (remedy: sysctl net.ipv4.ip_forward=1)"
+                .into(),
+        ]
     }
 
     fn failed(&self, operation: &'static str, source: io::Error) -> Error {

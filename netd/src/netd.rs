@@ -137,6 +137,11 @@ impl Netd {
         self.read(|node| node.warnings())
     }
 
+    /// Whether the host forwards IPv4 between its links; without it only the host itself reaches published ports.
+    pub fn forwards(&self) -> bool {
+        self.read(|node| node.forwards())
+    }
+
     /// Stop serving DNS and release the port reservations. With `remove`, and if no sandbox is left, also remove the
     /// fabric, the host's veth and the host's table; networks stay on disk and come back with the next `open`.
     pub async fn shutdown(&self, remove: bool) -> Result<()> {

@@ -31,7 +31,7 @@ async fn info(State(app): State<App>) -> ApiResult<Json<Value>> {
     let parts = [
         counts(&app, images),
         drivers(&app),
-        switches(),
+        switches(&app),
         info_swarm::block(&app),
     ];
     for part in parts {
@@ -115,10 +115,10 @@ fn drivers(app: &App) -> Value {
 }
 
 /// What the kernel offers and the engine uses; the CLI warns about each that is false.
-fn switches() -> Value {
+fn switches(app: &App) -> Value {
     json!({
         "MemoryLimit": true, "SwapLimit": true, "CpuCfsPeriod": true, "CpuCfsQuota": true, "CPUShares": true,
-        "CPUSet": true, "PidsLimit": true, "OomKillDisable": false, "IPv4Forwarding": true,
+        "CPUSet": true, "PidsLimit": true, "OomKillDisable": false, "IPv4Forwarding": app.netd.forwards(),
         "BridgeNfIptables": true, "BridgeNfIp6tables": true, "Debug": false, "ExperimentalBuild": false,
         "LiveRestoreEnabled": true, "Isolation": "", "ProductLicense": "", "HttpProxy": "", "HttpsProxy": "",
         "NoProxy": "",

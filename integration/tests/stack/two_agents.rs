@@ -33,6 +33,12 @@ fn two_agents_share_nothing() -> Result<()> {
         }
         assert_eq!(agent.get("/containers/json")?.as_array().map(Vec::len), Some(3));
     }
+    // Each tells of its own host: of a namespace that a test may write to.
+    for value in ["0", "1"] {
+        one.host
+            .enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", value))??;
+        assert_eq!(one.get("/info")?["IPv4Forwarding"], value == "1");
+    }
     // One goes with everything that it has; the other does not notice.
     drop(one);
     assert_eq!(two.host.get("127.0.0.1:8080", "/")?, "second\n");

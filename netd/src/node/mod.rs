@@ -163,6 +163,10 @@ impl Node {
         Watch::new(&self.host.netns, self.host_firewall.table.clone(), own).map_err(failed)
     }
 
+    pub(crate) fn forwards(&self) -> bool {
+        self.host.forwards()
+    }
+
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.host
             .warnings()
