@@ -5,6 +5,8 @@
 //! - [`allocator`]: subnets, addresses and ports
 //! - [`manager`]: a manager from its birth to its end
 //! - [`dispatcher`]: the conversation with the nodes
+//! - `rpc`: the port for other nodes, and who may call what
+//! - `tls`: mutual TLS under the cluster's root
 //! - [`ca`]: root certificate, node certificates, join tokens
 //! - [`remote`]: the nodes' side of joining a cluster and of speaking to its managers
 //! - [`Orchestration`]: the loops that turn services into tasks on nodes
@@ -22,9 +24,12 @@ mod orchestration;
 mod orchestrator;
 mod reaper;
 pub mod remote;
+mod rpc;
 pub mod scheduler;
 pub mod state;
+mod tls;
 
 pub use control::{Control, ControlError};
 pub use manager::{InitRequest, Manager, ManagerConfig, ManagerError};
 pub use orchestration::Orchestration;
+pub use tls::TlsError;

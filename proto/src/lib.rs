@@ -24,7 +24,7 @@ pub use object::{Cluster, Config, Network, Node, Secret, Service, ServiceEndpoin
 pub use spec::{ConfigSpec, NetworkSpec, NodeSpec, SecretSpec, ServiceSpec, TaskSpec};
 pub use state::TaskState;
 
-/// The gRPC envelope between managers and nodes, made from `schema/dispatcher.proto`.
+/// The gRPC envelope between managers and nodes, made from the files in `schema`.
 pub mod wire {
     #![allow(missing_docs, unreachable_pub, clippy::all)]
     tonic::include_proto!("shoal.v1");

@@ -99,6 +99,10 @@ impl Dispatcher for Script {
         };
         Ok(Response::new(endless(message)))
     }
+
+    async fn leave(&self, _: tonic::Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
+        Err(Status::unimplemented("nobody leaves"))
+    }
 }
 
 /// One message, then silence.

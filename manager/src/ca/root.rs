@@ -9,8 +9,8 @@ use proto::object::TlsInfo;
 use proto::spec::NodeRole;
 use proto::{ClusterId, NodeId};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
 };
 use time::{Duration, OffsetDateTime};
 use x509_parser::pem::parse_x509_pem;
@@ -20,7 +20,9 @@ const ROOT_LIFE: Duration = Duration::days(20 * 365);
 /// How long a node's certificate is valid where the cluster does not say.
 pub(crate) const NODE_LIFE: Duration = Duration::days(90);
 /// Certificates begin a little in the past, for clocks that are slow.
-const BACKDATE: Duration = Duration::hours(1);
+pub(crate) const BACKDATE: Duration = Duration::hours(1);
+/// Bytes of an uncompressed point on P-256.
+const P256_POINT: usize = 65;
 /// The root's name.
 const ROOT_NAME: &str = "swarm-ca";
 
@@ -30,6 +32,9 @@ pub enum CaError {
     /// Making a key or certificate failed.
     #[error("make a certificate")]
     Make(#[from] rcgen::Error),
+    /// A node's request for a certificate makes no sense.
+    #[error("read the certificate request")]
+    Request(#[source] rcgen::Error),
     /// A stored certificate makes no sense.
     #[error("read the {0}")]
     Read(&'static str),
@@ -116,16 +121,48 @@ impl RootCa {
         role: NodeRole,
         life: Duration,
     ) -> Result<Signed, CaError> {
+        let key = KeyPair::generate()?;
+        Ok(Signed {
+            cert: self.certify(&key, cluster, node, role, life)?,
+            key: key.serialize_pem(),
+        })
+    }
+
+    /// A certificate in PEM for the key of a node's request (PEM, PKCS #10), valid for so long. Nothing but the key is taken
+    /// from the request, and that only if the request proves that its sender holds it.
+    ///
+    /// # Errors
+    /// [`CaError::Request`], [`CaError::Make`].
+    pub fn sign(
+        &self,
+        csr: &str,
+        cluster: &ClusterId,
+        node: &NodeId,
+        role: NodeRole,
+        life: Duration,
+    ) -> Result<String, CaError> {
+        let request = CertificateSigningRequestParams::from_pem(csr).map_err(CaError::Request)?;
+        let key = request.public_key;
+        if key.algorithm() != &PKCS_ECDSA_P256_SHA256 || key.der_bytes().len() != P256_POINT {
+            return Err(CaError::Request(rcgen::Error::UnsupportedSignatureAlgorithm));
+        }
+        self.certify(&key, cluster, node, role, life)
+    }
+
+    fn certify(
+        &self,
+        key: &impl PublicKeyData,
+        cluster: &ClusterId,
+        node: &NodeId,
+        role: NodeRole,
+        life: Duration,
+    ) -> Result<String, CaError> {
         // The issuer is known by its name and its key's identifier: both are as in the root certificate.
         let issuer = Issuer::new(root_params(), KeyPair::from_pem(&self.key)?);
-        let key = KeyPair::generate()?;
         let mut params = node_params(cluster, node, role)?;
         let now = OffsetDateTime::now_utc();
         (params.not_before, params.not_after) = (now - BACKDATE, now + life);
-        Ok(Signed {
-            cert: params.signed_by(&key, &issuer)?.pem(),
-            key: key.serialize_pem(),
-        })
+        Ok(params.signed_by(key, &issuer)?.pem())
     }
 }
 

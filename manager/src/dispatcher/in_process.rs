@@ -3,13 +3,15 @@
 use futures::StreamExt;
 use hyper_util::rt::TokioIo;
 use proto::wire::dispatcher_client::DispatcherClient;
+use proto::wire::dispatcher_server::DispatcherServer;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Request;
 use tonic::transport::{Channel, Endpoint, Server, Uri};
 use tower::service_fn;
 
-use super::Dispatcher;
+use super::{Caller, Dispatcher};
 
 /// Bytes that either side may be ahead of the other.
 const PIPE: usize = 64 << 10;
@@ -18,7 +20,11 @@ const PIPE: usize = 64 << 10;
 pub(super) fn serve(dispatcher: &Dispatcher) -> DispatcherClient<Channel> {
     let (connections, incoming) = mpsc::unbounded_channel::<DuplexStream>();
     let incoming = UnboundedReceiverStream::new(incoming).map(Ok::<_, std::io::Error>);
-    let server = Server::builder().serve_with_incoming(dispatcher.service(), incoming);
+    let service = DispatcherServer::with_interceptor(dispatcher.clone(), |mut request: Request<()>| {
+        request.extensions_mut().insert(Caller::InProcess);
+        Ok(request)
+    });
+    let server = Server::builder().serve_with_incoming(service, incoming);
     tokio::spawn(async move {
         if let Err(error) = server.await {
             tracing::warn!(

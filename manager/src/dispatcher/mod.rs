@@ -4,12 +4,14 @@
 //! in the store whether a node is there and what became of its tasks.
 //!
 //! - [`Dispatcher`]: the gRPC service, served over any byte stream; [`Dispatcher::serve_in_process`] for this node
+//! - `caller`: who speaks
 //! - `sessions`: who is registered, and who has missed its heartbeats
 //! - `assignments`: what one node must know, and the changes of that
 //! - `endpoint`: how a service is reached
 //! - `statuses`: reports of many tasks in few transactions
 
 mod assignments;
+mod caller;
 mod endpoint;
 mod in_process;
 mod service;
@@ -27,6 +29,7 @@ use proto::{Cluster, NodeId};
 use tonic::transport::Channel;
 
 use crate::state::{Reader, Store, StoreError};
+pub(crate) use caller::Caller;
 use sessions::Sessions;
 use statuses::Statuses;
 
@@ -77,6 +80,11 @@ impl Dispatcher {
     /// Serves the node in this process over a pipe in memory; the same messages as over a wire.
     pub fn serve_in_process(&self) -> DispatcherClient<Channel> {
         in_process::serve(self)
+    }
+
+    /// A node that has just joined shall register.
+    pub(crate) fn expect(&self, node: NodeId) {
+        self.shared.sessions.expect(node, REGISTRATION);
     }
 
     /// Ends every session: nodes register again, with whoever leads then.

@@ -6,17 +6,17 @@ use futures::Stream;
 use proto::wire::assignments_message::Type;
 use proto::wire::dispatcher_server;
 use proto::wire::{
-    AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, HeartbeatResponse, SessionMessage,
-    SessionRequest, UpdateTaskStatusRequest, UpdateTaskStatusResponse,
+    AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, HeartbeatResponse, LeaveRequest, LeaveResponse,
+    SessionMessage, SessionRequest, UpdateTaskStatusRequest, UpdateTaskStatusResponse,
 };
 use proto::{Node, NodeId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::Dispatcher;
 use super::assignments::{Assignments, concerns};
 use super::sessions::Session;
+use super::{Caller, Dispatcher};
 use crate::state::{Change, Event, Filter, Kind, Reader, Store, StoreError, WatchStream};
 
 /// Messages of a stream that wait for a slow node; then their making waits.
@@ -34,22 +34,27 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         &self,
         request: Request<SessionRequest>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let description = serde_json::from_slice(&request.description)
             .map_err(|error| Status::invalid_argument(format!("node description: {error}")))?;
-        let node = NodeId::from(request.node_id);
+        let (node, address) = match caller {
+            Caller::InProcess => (NodeId::from(request.node_id), None),
+            Caller::Node { id, address } => (id, Some(address)),
+        };
         let session = self
             .shared
             .sessions
-            .register(node.clone(), description)
+            .register(node.clone(), description, address)
             .await
             .map_err(refused)?;
         tracing::info!(node.id = %node, session.id = &*session.id, "node registered");
         let (sender, receiver) = mpsc::channel(AHEAD);
         let store = self.shared.store.clone();
+        let drop_session = self.shared.sessions.dropper(&session);
         tokio::spawn(async move {
             tokio::select! {
-                () = tell_of_node(&store, &session, &sender) => {}
+                removed = tell_of_node(&store, &session, &sender) => if removed { drop_session() },
                 () = session.ended() => {}
                 () = sender.closed() => {}
             }
@@ -61,11 +66,9 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         &self,
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
-        let period = self
-            .shared
-            .sessions
-            .beat(&request.into_inner().session_id)
-            .ok_or_else(no_session)?;
+        let caller = Caller::of(&request)?;
+        let session = self.open_session(&caller, &request.into_inner().session_id)?;
+        let period = self.shared.sessions.beat(&session.id).ok_or_else(no_session)?;
         let period_ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
         Ok(Response::new(HeartbeatResponse { period_ms }))
     }
@@ -74,8 +77,9 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         &self,
         request: Request<UpdateTaskStatusRequest>,
     ) -> Result<Response<UpdateTaskStatusResponse>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let session = self.open_session(&request.session_id)?;
+        let session = self.open_session(&caller, &request.session_id)?;
         let statuses = request.updates.into_iter().map(|update| {
             let status = serde_json::from_slice(&update.status).map_err(|error| {
                 Status::invalid_argument(format!("status of task {}: {error}", update.task_id))
@@ -95,7 +99,8 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         &self,
         request: Request<AssignmentsRequest>,
     ) -> Result<Response<Self::AssignmentsStream>, Status> {
-        let session = self.open_session(&request.into_inner().session_id)?;
+        let caller = Caller::of(&request)?;
+        let session = self.open_session(&caller, &request.into_inner().session_id)?;
         let (sender, receiver) = mpsc::channel(AHEAD);
         let store = self.shared.store.clone();
         tokio::spawn(async move {
@@ -107,16 +112,34 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
-}
 
-impl Dispatcher {
-    fn open_session(&self, id: &str) -> Result<Session, Status> {
-        self.shared.sessions.get(id).ok_or_else(no_session)
+    async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
+        let Caller::Node { id, .. } = Caller::of(&request)? else {
+            return Err(Status::failed_precondition(
+                "a manager does not leave by its dispatcher",
+            ));
+        };
+        self.shared.sessions.leave(&id).await.map_err(refused)?;
+        tracing::info!(node.id = %id, "node left");
+        Ok(Response::new(LeaveResponse {}))
     }
 }
 
-/// Sends the node's object, now and whenever it changes; ends when the node is removed.
-async fn tell_of_node(store: &Store, session: &Session, sender: &Sender<SessionMessage>) {
+impl Dispatcher {
+    /// The session, if it is the caller's.
+    fn open_session(&self, caller: &Caller, id: &str) -> Result<Session, Status> {
+        let session = self.shared.sessions.get(id).ok_or_else(no_session)?;
+        match caller {
+            Caller::Node { id, .. } if *id != session.node => {
+                Err(Status::permission_denied("the session is another node's"))
+            }
+            _ => Ok(session),
+        }
+    }
+}
+
+/// Sends the node's object, now and whenever it changes. Returns whether the node was removed, or there is nobody to tell.
+async fn tell_of_node(store: &Store, session: &Session, sender: &Sender<SessionMessage>) -> bool {
     let id = session.node.clone();
     let only = move |event: &Event| matches!(event, Event::Node(change) if change.object().id == id);
     let (mut node, mut events) = store.view_and_watch(Filter::kinds(&[Kind::Node]).only(only), |tx| {
@@ -128,7 +151,7 @@ async fn tell_of_node(store: &Store, session: &Session, sender: &Sender<SessionM
             node: serde_json::to_vec(current.as_ref()).unwrap_or_default(),
         };
         if sender.send(Ok(message)).await.is_err() {
-            return;
+            return false;
         }
         node = match events.next().await {
             Some(Event::Node(Change::Create(new) | Change::Update { new, .. })) => Some(new),
@@ -138,6 +161,7 @@ async fn tell_of_node(store: &Store, session: &Session, sender: &Sender<SessionM
     let removed = Status::not_found(format!("node {} is not part of the cluster", session.node));
     // The node may have gone already.
     let _ = sender.send(Err(removed)).await;
+    true
 }
 
 /// Sends everything, then the changes.

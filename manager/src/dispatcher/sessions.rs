@@ -6,6 +6,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -108,6 +109,7 @@ impl Sessions {
         &self,
         node: NodeId,
         description: NodeDescription,
+        address: Option<IpAddr>,
     ) -> Result<Session, StoreError> {
         // The session comes first: a watchdog that is about to say the opposite then sees that it is late.
         let session = self.open(node, heartbeat_period(&self.store) * MISSED);
@@ -118,6 +120,9 @@ impl Sessions {
             };
             current.status.state = NodeState::Ready;
             current.status.message.clear();
+            if let Some(address) = address {
+                current.status.addr = address.to_string();
+            }
         };
         let registered = self.store.update(|tx| tx.modify(&session.node, change)).await;
         if registered.is_err() {
@@ -151,6 +156,27 @@ impl Sessions {
         let period = heartbeat_period(&self.store);
         let session = self.get(id)?;
         session.extend(Instant::now() + period * MISSED).then_some(period)
+    }
+
+    /// The node has said good-bye: it is down at once.
+    pub(super) async fn leave(&self, node: &NodeId) -> Result<(), StoreError> {
+        if let Some(entry) = self.lock().remove(node) {
+            entry.session.end();
+            entry.watchdog.abort();
+        }
+        let down = |node: &mut Node| set(&mut node.status, NodeState::Down, "the node has left");
+        self.store.update(|tx| tx.modify(node, down)).await
+    }
+
+    /// Ends the session of a node that was removed, when called. Does not keep the other sessions alive.
+    pub(super) fn dropper(&self, session: &Session) -> impl FnOnce() + Send + use<> {
+        let (table, session) = (Arc::downgrade(&self.table), session.clone());
+        move || {
+            session.end();
+            if let Some(table) = table.upgrade() {
+                forget(&table, &session);
+            }
+        }
     }
 
     /// Ends every session.

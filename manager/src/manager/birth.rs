@@ -19,7 +19,7 @@ use crate::control;
 use crate::state::{Store, StoreError};
 
 /// The port of the cluster's services.
-const PORT: u16 = 2377;
+pub(super) const PORT: u16 = 2377;
 /// The UDP port of VXLAN.
 const DATA_PATH_PORT: u32 = 4789;
 /// Ended tasks that are kept per slot.
@@ -37,9 +37,13 @@ pub(super) struct Plan {
 }
 
 /// Checks the request and makes the first objects.
-pub(super) fn plan(description: &NodeDescription, request: InitRequest) -> Result<Plan, ManagerError> {
+pub(super) fn plan(
+    description: &NodeDescription,
+    request: InitRequest,
+    listen: SocketAddr,
+) -> Result<Plan, ManagerError> {
     control::check_cluster_spec(&request.spec)?;
-    let address = address(&request.advertise_addr)?;
+    let address = address(&request.advertise_addr, listen.port())?;
     let availability = request.availability;
     let cluster = cluster(request)?;
     let node_id = NodeId::random();
@@ -66,6 +70,7 @@ pub(super) fn plan(description: &NodeDescription, request: InitRequest) -> Resul
         node_id,
         member,
         address: address.to_string(),
+        listen,
     };
     Ok(Plan {
         record,
@@ -125,14 +130,33 @@ fn ingress() -> Network {
     }
 }
 
-/// `IP`, `IP:port`, or nothing for this host alone.
-fn address(text: &str) -> Result<SocketAddr, ManagerError> {
+/// Where to listen: `IP`, `IP:port`, `:port`, or nothing for port 2377 of every address.
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, ManagerError> {
+    let everywhere = IpAddr::from(Ipv4Addr::UNSPECIFIED);
     if text.is_empty() {
-        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)));
+        return Ok(SocketAddr::from((everywhere, PORT)));
+    }
+    if let Some(port) = text.strip_prefix(':').and_then(|port| port.parse::<u16>().ok()) {
+        return Ok(SocketAddr::from((everywhere, port)));
     }
     let parsed = text
         .parse::<SocketAddr>()
         .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::from((ip, PORT))));
+    parsed.map_err(|_| {
+        ManagerError::Invalid(format!(
+            "listen address {text:?} must be an IP address with or without a port"
+        ))
+    })
+}
+
+/// `IP`, `IP:port`, or nothing for this host alone.
+fn address(text: &str, port: u16) -> Result<SocketAddr, ManagerError> {
+    if text.is_empty() {
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    }
+    let parsed = text
+        .parse::<SocketAddr>()
+        .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::from((ip, port))));
     let address = parsed.map_err(|_| {
         ManagerError::Invalid(format!(
             "advertise address {text:?} must be an IP address with or without a port"
@@ -224,11 +248,16 @@ mod tests {
 
     #[test]
     fn addresses_get_the_port() {
-        let text = |given: &str| address(given).map(|address| address.to_string());
+        let text = |given: &str| address(given, PORT).map(|address| address.to_string());
         assert_eq!(text("192.0.2.1").unwrap(), "192.0.2.1:2377");
         assert_eq!(text("192.0.2.1:1").unwrap(), "192.0.2.1:1");
         assert_eq!(text("fd00::1").unwrap(), "[fd00::1]:2377");
         assert!(text("0.0.0.0").is_err() && text("eth0").is_err());
+        let listen = |given: &str| listen_address(given).map(|address| address.to_string());
+        assert_eq!(listen("").unwrap(), "0.0.0.0:2377");
+        assert_eq!(listen(":1").unwrap(), "0.0.0.0:1");
+        assert_eq!(listen("192.0.2.1").unwrap(), "192.0.2.1:2377");
+        assert!(listen("eth0").is_err());
     }
 
     #[test]

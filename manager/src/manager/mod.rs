@@ -7,28 +7,34 @@
 //! ```
 
 mod birth;
+mod certification;
 mod record;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use proto::object::{ManagerStatus, NodeDescription, Reachability};
-use proto::spec::{Availability, ClusterSpec, NodeRole};
+use proto::spec::{Availability, ClusterSpec};
 use proto::wire::dispatcher_client::DispatcherClient;
-use proto::{Cluster, Node, NodeId};
-use time::Duration;
+use proto::{Node, NodeId};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
-use crate::ca::{CaError, Identity, RootCa};
+use crate::ca::CaError;
 use crate::control::{Control, ControlError};
 use crate::dispatcher::Dispatcher;
 use crate::files::FileError;
 use crate::orchestration::Orchestration;
+use crate::rpc::{RpcServer, Services};
 use crate::state::consensus::{Consensus, ConsensusConfig, ConsensusError};
 use crate::state::{Kind, Reader, Replica, Store, StoreError};
+use crate::tls::TlsError;
+use certification::Certification;
+pub(crate) use certification::{AbortOnDrop, until};
 use record::Record;
 
 /// Where a manager lives and how its node is called.
@@ -90,9 +96,21 @@ pub enum ManagerError {
     /// The state could not be changed.
     #[error("change the cluster's state")]
     Store(#[from] StoreError),
+    /// The port for other nodes is not to be had.
+    #[error("listen on {address} for other nodes")]
+    Listen {
+        /// Which one.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// Certificates could not be made.
     #[error("prepare the certificates")]
     Ca(#[from] CaError),
+    /// Certificates could not be used.
+    #[error("prepare TLS")]
+    Tls(#[from] TlsError),
     /// A file could not be worked with.
     #[error(transparent)]
     File(#[from] FileError),
@@ -107,6 +125,8 @@ pub struct Manager {
     consensus: Arc<Consensus>,
     dispatcher: Dispatcher,
     client: DispatcherClient<Channel>,
+    rpc: RpcServer,
+    _renewal: AbortOnDrop,
     loops: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -121,16 +141,19 @@ impl Manager {
     /// # Errors
     /// [`ManagerError::Exists`], [`ManagerError::Invalid`], [`ManagerError::Refused`], and those of the files.
     pub async fn init(config: ManagerConfig, request: InitRequest) -> Result<Arc<Self>, ManagerError> {
-        if Self::exists(&config.state_dir) {
+        if Self::exists(&config.state_dir)
+            || crate::remote::read(&config.state_dir).is_ok_and(|node| node.is_some())
+        {
             return Err(ManagerError::Exists);
         }
-        let plan = birth::plan(&config.description, request)?;
+        let (listener, listen) = bind(birth::listen_address(&request.listen_addr)?).await?;
+        let plan = birth::plan(&config.description, request, listen)?;
         // What a crash left of an earlier attempt has never been a cluster.
         record::erase(&config.state_dir)?;
         let (consensus, store) = begin(&config, &plan.record).await?;
         let record = plan.record.clone();
         birth::populate(&store, plan).await?;
-        let manager = Self::start(config, record, consensus, store).await?;
+        let manager = Self::start(config, record, consensus, store, listener).await?;
         manager.record.save(&manager.config.state_dir)?;
         Ok(Arc::new(manager))
     }
@@ -141,11 +164,14 @@ impl Manager {
     /// [`ManagerError::Missing`], [`ManagerError::Damaged`], and those of the files.
     pub async fn open(config: ManagerConfig) -> Result<Arc<Self>, ManagerError> {
         let record = Record::load(&config.state_dir)?.ok_or(ManagerError::Missing)?;
+        let (listener, _) = bind(record.listen).await?;
         let replica = Replica::default();
         let consensus = Consensus::open(&consensus_config(&config, &record), replica.clone()).await?;
         let consensus = Arc::new(consensus);
         let store = Store::new(replica, consensus.clone());
-        Ok(Arc::new(Self::start(config, record, consensus, store).await?))
+        Ok(Arc::new(
+            Self::start(config, record, consensus, store, listener).await?,
+        ))
     }
 
     /// What users may do with the cluster's objects.
@@ -168,6 +194,11 @@ impl Manager {
         &self.record.address
     }
 
+    /// Where this manager listens for other nodes.
+    pub fn listen_addr(&self) -> SocketAddr {
+        self.record.listen
+    }
+
     /// What the node says about itself.
     pub fn description(&self) -> &NodeDescription {
         &self.config.description
@@ -186,6 +217,7 @@ impl Manager {
             // It was aborted: there is nothing to learn from how it ended.
             let _ = loops.await;
         }
+        self.rpc.shutdown().await;
         self.dispatcher.end_sessions();
         self.consensus.shutdown().await;
     }
@@ -207,11 +239,19 @@ impl Manager {
         record: Record,
         consensus: Arc<Consensus>,
         store: Store,
+        listener: TcpListener,
     ) -> Result<Self, ManagerError> {
-        certify(&config, &record, &store)?;
+        let identity = Certification::new(&config, &record, &store)?;
         lead(&store, &config, &record).await?;
         let dispatcher = Dispatcher::start(store.clone()).await?;
         let client = dispatcher.serve_in_process();
+        let services = Services {
+            store: store.clone(),
+            dispatcher: dispatcher.clone(),
+            cluster: identity.cluster.clone(),
+        };
+        let rpc = RpcServer::start(listener, &identity.root, identity.shown.clone(), services)?;
+        let renewal = AbortOnDrop(tokio::spawn(identity.renew_in_time()));
         let loops = tokio::spawn(Orchestration::run(store.clone(), std::future::pending()));
         let loops = Mutex::new(Some(loops));
         Ok(Self {
@@ -221,6 +261,8 @@ impl Manager {
             consensus,
             dispatcher,
             client,
+            rpc,
+            _renewal: renewal,
             loops,
         })
     }
@@ -249,29 +291,12 @@ fn consensus_config(config: &ManagerConfig, record: &Record) -> ConsensusConfig 
     }
 }
 
-/// This node's certificate is there and good.
-fn certify(config: &ManagerConfig, record: &Record, store: &Store) -> Result<(), ManagerError> {
-    let cluster = store.view(|tx| tx.all::<Cluster>().into_iter().next());
-    let Some((cluster, root)) =
-        cluster.and_then(|cluster| cluster.root_ca.clone().map(|root| (cluster, root)))
-    else {
-        return Err(ManagerError::Damaged(config.state_dir.clone()));
-    };
-    let identity = Identity {
-        cluster: cluster.id.clone(),
-        node: record.node_id.clone(),
-        role: NodeRole::Manager,
-    };
-    let life = cluster
-        .spec
-        .ca_config
-        .as_ref()
-        .map(|ca_config| ca_config.node_cert_expiry)
-        .filter(|&life| life > 0);
-    let life = life.map_or(crate::ca::NODE_LIFE, Duration::nanoseconds);
-    let dir = config.state_dir.join("certificates");
-    identity.ensure(&dir, &RootCa::from_object(&root), life)?;
-    Ok(())
+/// Takes the port; with port 0 any that is free. Returns what it is.
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ManagerError> {
+    let failed = |source| ManagerError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }
 
 /// This manager leads, and says so on its node. The node's description is brought up to date before the loops read it.

@@ -1,6 +1,7 @@
 //! Who this manager is: the one file that makes a directory a manager's.
 
 use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use proto::NodeId;
@@ -20,6 +21,14 @@ pub(super) struct Record {
     pub(super) member: u64,
     /// `IP:port` at which other nodes reach it.
     pub(super) address: String,
+    /// Where it listens for them.
+    #[serde(default = "everywhere")]
+    pub(super) listen: SocketAddr,
+}
+
+/// Where managers listened before it was recorded.
+fn everywhere() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::UNSPECIFIED, super::birth::PORT))
 }
 
 impl Record {

@@ -25,7 +25,8 @@ fn description() -> NodeDescription {
 
 fn request() -> InitRequest {
     InitRequest {
-        advertise_addr: "192.0.2.1".into(),
+        advertise_addr: "192.0.2.1:2377".into(),
+        listen_addr: "127.0.0.1:0".into(),
         ..InitRequest::default()
     }
 }

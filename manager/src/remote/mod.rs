@@ -5,18 +5,38 @@
 //! <state_dir>/certificates/swarm-root-ca.crt    the cluster's root
 //! <state_dir>/certificates/swarm-node.pem       this node's certificate and key, 0600: one file, so that they never differ
 //! ```
+//! - `join`: how a stranger becomes a node
+//! - `channel`: connections to the managers, in turn
+//! - `renewal`: of the node's certificate
+//! - `record`: the files
+
+mod channel;
+mod join;
+mod record;
+mod renewal;
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use proto::object::NodeDescription;
 use proto::spec::{Availability, NodeRole};
+use proto::wire::LeaveRequest;
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::{ClusterId, NodeId};
 use tonic::transport::Channel;
 
 use crate::ca::{CaError, TokenError};
 use crate::files::FileError;
+use crate::manager::AbortOnDrop;
+use crate::tls::TlsError;
+use channel::Link;
+
+/// How long a node waits for its good-bye to be heard.
+const LEAVE: Duration = Duration::from_secs(2);
 
 /// What this node is, in which cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,21 +109,22 @@ pub enum RemoteError {
     /// A file could not be worked with.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Not in this version.
-    #[error("joining another node's cluster is not built yet")]
-    NotBuilt,
+    /// Certificates could not be used.
+    #[error("prepare TLS")]
+    Tls(#[from] TlsError),
 }
 
 /// The managers that this node speaks to. While it is held, the node's certificate is renewed in time.
 #[derive(Debug)]
 pub struct Remotes {
-    managers: Vec<RemoteManager>,
+    link: Arc<Link>,
+    _renewal: AbortOnDrop,
 }
 
 impl Remotes {
-    /// The managers that are known.
-    pub fn managers(&self) -> &[RemoteManager] {
-        &self.managers
+    /// The managers that are known, the one that is spoken to first.
+    pub fn managers(&self) -> Vec<RemoteManager> {
+        self.link.managers()
     }
 }
 
@@ -119,8 +140,7 @@ pub async fn join(
     description: &NodeDescription,
     availability: Availability,
 ) -> Result<Joined, RemoteError> {
-    let _ = (state_dir, remotes, token, description, availability);
-    Err(RemoteError::NotBuilt)
+    join::join(state_dir, remotes, token, description, availability).await
 }
 
 /// What this node is; `None` if it has joined nothing.
@@ -128,8 +148,7 @@ pub async fn join(
 /// # Errors
 /// [`RemoteError::Damaged`], [`RemoteError::File`].
 pub fn read(state_dir: &Path) -> Result<Option<Joined>, RemoteError> {
-    let _ = state_dir;
-    Ok(None)
+    record::load(state_dir)
 }
 
 /// Removes everything that [`join`] has written.
@@ -137,8 +156,7 @@ pub fn read(state_dir: &Path) -> Result<Option<Joined>, RemoteError> {
 /// # Errors
 /// [`RemoteError::File`].
 pub fn forget(state_dir: &Path) -> Result<(), RemoteError> {
-    let _ = state_dir;
-    Ok(())
+    record::erase(state_dir)
 }
 
 /// A client of the managers' dispatcher. It connects when it is used, to the managers in turn until one answers. Call it
@@ -147,16 +165,32 @@ pub fn forget(state_dir: &Path) -> Result<(), RemoteError> {
 /// # Errors
 /// [`RemoteError::Missing`], [`RemoteError::Damaged`], [`RemoteError::File`].
 pub fn dispatcher(state_dir: &Path) -> Result<(DispatcherClient<Channel>, Remotes), RemoteError> {
-    let _ = state_dir;
-    Err(RemoteError::NotBuilt)
+    let link = Link::open(state_dir)?;
+    let client = DispatcherClient::new(link.channel());
+    let renewal = AbortOnDrop(tokio::spawn(renewal::in_time(link.clone())));
+    Ok((
+        client,
+        Remotes {
+            link,
+            _renewal: renewal,
+        },
+    ))
 }
 
 /// Tells a manager that this node leaves: it is down at once, and its tasks are replaced. Takes two seconds at most.
+/// End the node's own sessions before: a session that is opened afterwards makes the node ready again.
 ///
 /// # Errors
 /// [`RemoteError::Unreachable`], [`RemoteError::Refused`]: the node may leave all the same; it will then miss its
 /// heartbeats.
 pub async fn leave(state_dir: &Path) -> Result<(), RemoteError> {
-    let _ = state_dir;
-    Err(RemoteError::NotBuilt)
+    let mut client = DispatcherClient::new(Link::open(state_dir)?.channel());
+    match tokio::time::timeout(LEAVE, client.leave(LeaveRequest {})).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(status)) => Err(RemoteError::Refused(status.message().to_owned())),
+        Err(_) => Err(RemoteError::Unreachable(format!(
+            "no answer within {} s",
+            LEAVE.as_secs()
+        ))),
+    }
 }

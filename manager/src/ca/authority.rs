@@ -1,0 +1,172 @@
+//! The gRPC service through which nodes get their certificates.
+//!
+//! A join token makes a node: its object is in the store before its certificate leaves this process, so that a certificate
+//! without a node is a removed node's.
+
+use proto::object::NodeDescription;
+use proto::spec::{Availability, NodeRole};
+use proto::wire::node_ca_server::{NodeCa, NodeCaServer};
+use proto::wire::{
+    GetRootCertificateRequest, GetRootCertificateResponse, IssueNodeCertificateRequest,
+    IssueNodeCertificateResponse, ManagerAddress, RenewNodeCertificateRequest, RenewNodeCertificateResponse,
+};
+use proto::{Cluster, Node, NodeId, NodeSpec};
+use tonic::{Request, Response, Status};
+
+use super::{CaError, JoinToken, RootCa, node_life};
+use crate::dispatcher::{Caller, Dispatcher};
+use crate::files::chain;
+use crate::state::{Reader, Store, StoreError};
+
+/// Bytes of a request at most: anyone may send one.
+const REQUEST: usize = 256 << 10;
+
+/// Signs nodes' certificates.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    store: Store,
+    dispatcher: Dispatcher,
+}
+
+impl Authority {
+    /// The authority of the cluster in the store. New nodes are expected at the dispatcher.
+    pub fn new(store: Store, dispatcher: Dispatcher) -> Self {
+        Self { store, dispatcher }
+    }
+
+    /// The gRPC service.
+    pub fn service(self) -> NodeCaServer<Self> {
+        NodeCaServer::new(self).max_decoding_message_size(REQUEST)
+    }
+
+    fn cluster(&self) -> Result<(Cluster, RootCa), Status> {
+        let cluster = self.store.view(|tx| tx.all::<Cluster>().into_iter().next());
+        let cluster = cluster.ok_or_else(|| Status::unavailable("the manager has no cluster yet"))?;
+        let root = cluster.root_ca.as_ref().map(RootCa::from_object);
+        let root = root.ok_or_else(|| Status::unavailable("the manager has no root certificate yet"))?;
+        Ok((Cluster::clone(&cluster), root))
+    }
+
+    fn managers(&self) -> Vec<ManagerAddress> {
+        let nodes = self.store.view(|tx| tx.all::<Node>());
+        let managers = nodes
+            .iter()
+            .filter_map(|node| node.manager_status.as_ref().map(|status| (node, status)));
+        managers
+            .map(|(node, status)| ManagerAddress {
+                node_id: node.id.to_string(),
+                address: status.addr.clone(),
+            })
+            .collect()
+    }
+}
+
+#[tonic::async_trait]
+impl NodeCa for Authority {
+    async fn get_root_certificate(
+        &self,
+        _: Request<GetRootCertificateRequest>,
+    ) -> Result<Response<GetRootCertificateResponse>, Status> {
+        let certificate = self.cluster()?.1.cert().to_owned();
+        Ok(Response::new(GetRootCertificateResponse { certificate }))
+    }
+
+    async fn issue_node_certificate(
+        &self,
+        request: Request<IssueNodeCertificateRequest>,
+    ) -> Result<Response<IssueNodeCertificateResponse>, Status> {
+        let request = request.into_inner();
+        let (cluster, root) = self.cluster()?;
+        if role(&cluster, &request.token)? == NodeRole::Manager {
+            return Err(Status::failed_precondition(
+                "joining as a manager is not built yet",
+            ));
+        }
+        let node = node(&cluster, &request)?;
+        let id = node.id.clone();
+        let certificate = root
+            .sign(
+                &request.csr,
+                &cluster.id,
+                &id,
+                NodeRole::Worker,
+                node_life(&cluster),
+            )
+            .map_err(|error| refused(&error))?;
+        self.store
+            .update(|tx| tx.create(node))
+            .await
+            .map_err(|error: StoreError| Status::unavailable(chain(&error)))?;
+        self.dispatcher.expect(id.clone());
+        tracing::info!(node.id = %id, "node joined");
+        Ok(Response::new(IssueNodeCertificateResponse {
+            node_id: id.into(),
+            certificate,
+            root: root.cert().to_owned(),
+            managers: self.managers(),
+        }))
+    }
+
+    async fn renew_node_certificate(
+        &self,
+        request: Request<RenewNodeCertificateRequest>,
+    ) -> Result<Response<RenewNodeCertificateResponse>, Status> {
+        let Caller::Node { id, .. } = Caller::of(&request)? else {
+            return Err(Status::failed_precondition("a manager signs its own certificate"));
+        };
+        let (cluster, root) = self.cluster()?;
+        let node = self.store.view(|tx| tx.get::<Node>(&id));
+        let node = node.ok_or_else(|| Caller::removed(&id))?;
+        let csr = request.into_inner().csr;
+        let certificate = root
+            .sign(&csr, &cluster.id, &id, node.spec.role, node_life(&cluster))
+            .map_err(|error| refused(&error))?;
+        tracing::info!(node.id = %id, "certificate renewed");
+        Ok(Response::new(RenewNodeCertificateResponse { certificate }))
+    }
+}
+
+/// What the token makes of its bearer. Both tokens are compared, whichever matches.
+fn role(cluster: &Cluster, token: &str) -> Result<NodeRole, Status> {
+    let refused = || Status::permission_denied("A valid join token is necessary to join this cluster");
+    let shown: JoinToken = token.parse().map_err(|_| refused())?;
+    let matches = |kept: &str| kept.parse::<JoinToken>().is_ok_and(|kept| kept.matches(&shown));
+    let (worker, manager) = (
+        matches(&cluster.join_tokens.worker),
+        matches(&cluster.join_tokens.manager),
+    );
+    match (worker, manager) {
+        (true, _) => Ok(NodeRole::Worker),
+        (_, true) => Ok(NodeRole::Manager),
+        _ => Err(refused()),
+    }
+}
+
+/// The object of the node that joins.
+fn node(cluster: &Cluster, request: &IssueNodeCertificateRequest) -> Result<Node, Status> {
+    let invalid = |what: &str| Status::invalid_argument(format!("the {what} of the node makes no sense"));
+    let description: NodeDescription =
+        serde_json::from_slice(&request.description).map_err(|_| invalid("description"))?;
+    let availability: Availability =
+        serde_json::from_slice(&request.availability).map_err(|_| invalid("availability"))?;
+    Ok(Node {
+        id: NodeId::random(),
+        spec: NodeSpec {
+            role: NodeRole::Worker,
+            availability,
+            ..NodeSpec::default()
+        },
+        description: NodeDescription {
+            tls_info: cluster.tls_info.clone(),
+            ..description
+        },
+        ..Node::default()
+    })
+}
+
+fn refused(error: &CaError) -> Status {
+    match error {
+        CaError::Request(_) => Status::invalid_argument(chain(error)),
+        _ => Status::internal(chain(error)),
+    }
+}

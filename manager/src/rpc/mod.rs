@@ -1,0 +1,112 @@
+//! The manager's port for other nodes: [`NodeCa`](proto::wire::node_ca_server) and
+//! [`Dispatcher`](proto::wire::dispatcher_server) over mutual TLS.
+//!
+//! - [`RpcServer`]: from the bound port to the end of its last connection
+//! - `access`: who may call what
+
+mod access;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use proto::ClusterId;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+
+use crate::ca::Authority;
+use crate::dispatcher::Dispatcher;
+use crate::state::Store;
+use crate::tls::TlsError;
+use crate::tls::server::{self, Shown};
+use access::AccessLayer;
+
+/// Connections that wait to be served.
+const QUEUE: usize = 16;
+/// A silent connection is asked this often whether it still is one …
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// … and has this long to answer.
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
+
+/// What the server serves.
+#[derive(Debug)]
+pub(crate) struct Services {
+    pub(crate) store: Store,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) cluster: ClusterId,
+}
+
+/// The server at work. Dropping it ends it with its connections.
+#[derive(Debug)]
+pub(crate) struct RpcServer {
+    end: watch::Sender<()>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl RpcServer {
+    /// Serves on a bound port. `root` is the cluster's root certificate in PEM.
+    pub(crate) fn start(
+        listener: TcpListener,
+        root: &str,
+        own: Arc<Shown>,
+        services: Services,
+    ) -> Result<Self, TlsError> {
+        let config = server::config(root, own)?;
+        let (end, ended) = watch::channel(());
+        let (taken, connections) = mpsc::channel(QUEUE);
+        let accept = tokio::spawn(server::accept(listener, config, ended, taken));
+        let serve = tokio::spawn(serve(services, ReceiverStream::new(connections)));
+        Ok(Self {
+            end,
+            tasks: Mutex::new(vec![accept, serve]),
+        })
+    }
+
+    /// Ends the server and its connections; the port is free afterwards.
+    pub(crate) async fn shutdown(&self) {
+        self.end.send_replace(());
+        for task in self.take() {
+            task.abort();
+            // It was aborted: there is nothing to learn from how it ended.
+            let _ = task.await;
+        }
+    }
+
+    fn take(&self) -> Vec<JoinHandle<()>> {
+        std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for RpcServer {
+    fn drop(&mut self) {
+        for task in self.take() {
+            task.abort();
+        }
+    }
+}
+
+async fn serve(services: Services, connections: ReceiverStream<std::io::Result<server::Connection>>) {
+    let Services {
+        store,
+        dispatcher,
+        cluster,
+    } = services;
+    let access = AccessLayer {
+        store: store.clone(),
+        cluster,
+    };
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
+        .layer(access)
+        .add_service(dispatcher.service())
+        .add_service(Authority::new(store, dispatcher).service());
+    if let Err(error) = server.serve_with_incoming(connections).await {
+        let error = crate::files::chain(&error);
+        tracing::error!(error, "the cluster's port is no longer served");
+    }
+}

@@ -1,0 +1,213 @@
+//! Connections to managers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::ClusterId;
+use proto::spec::NodeRole;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::{ALPN, TlsError, provider, roots, shown};
+use crate::ca::{Certificate, role_name};
+
+/// A manager that does not take the connection within this time is passed over.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// A connection could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// Nobody listens, or there is no way.
+    #[error("connect")]
+    Connect(#[source] std::io::Error),
+    /// Nobody answers.
+    #[error("no answer within {} s", CONNECT.as_secs())]
+    Silent,
+    /// The other side is none of the cluster's managers, or does not want us.
+    #[error("TLS handshake")]
+    Handshake(#[source] std::io::Error),
+}
+
+/// The certificate is good, but no manager's of this cluster.
+#[derive(Debug, thiserror::Error)]
+#[error("the certificate is not one of a manager of this cluster")]
+struct NoManager;
+
+/// For the first contact: anyone is spoken to. Nothing secret may be said, nothing that is heard may be believed.
+pub(crate) fn stranger() -> Result<Arc<ClientConfig>, TlsError> {
+    let algorithms = provider().signature_verification_algorithms;
+    let verifier: Arc<dyn ServerCertVerifier> = Arc::new(Anyone(algorithms));
+    config(verifier, None)
+}
+
+/// For managers under this root, and of this cluster where it is known; with the node's certificate once it has one.
+pub(crate) fn trusting(
+    root: &str,
+    cluster: Option<ClusterId>,
+    own: Option<Arc<CertifiedKey>>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let chain = WebPkiServerVerifier::builder_with_provider(roots(root)?, provider()).build()?;
+    config(Arc::new(Managers { chain, cluster }), own)
+}
+
+/// Connects, shakes hands, and says who is at the other end.
+pub(crate) async fn connect(
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+) -> Result<TlsStream<TcpStream>, ConnectError> {
+    let connect = async {
+        let stream = TcpStream::connect(address).await.map_err(ConnectError::Connect)?;
+        stream.set_nodelay(true).map_err(ConnectError::Connect)?;
+        let connector = TlsConnector::from(config);
+        let name = name().map_err(ConnectError::Handshake)?;
+        connector
+            .connect(name, stream)
+            .await
+            .map_err(ConnectError::Handshake)
+    };
+    tokio::time::timeout(CONNECT, connect)
+        .await
+        .unwrap_or(Err(ConnectError::Silent))
+}
+
+/// The manager's certificate.
+pub(crate) fn manager(stream: &TlsStream<TcpStream>) -> Option<Certificate> {
+    shown(stream.get_ref().1.peer_certificates())
+}
+
+/// Every manager's certificate goes by this name, beside its own.
+fn name() -> std::io::Result<ServerName<'static>> {
+    ServerName::try_from(role_name(NodeRole::Manager)).map_err(std::io::Error::other)
+}
+
+fn config(
+    verifier: Arc<dyn ServerCertVerifier>,
+    own: Option<Arc<CertifiedKey>>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match own {
+        Some(own) => builder.with_client_cert_resolver(Arc::new(Own(own))),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    // A resumed session would be one whose certificates nobody looks at again.
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// This node's certificate.
+#[derive(Debug)]
+struct Own(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Own {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Verifies a manager: chain to the root, time, name and use by webpki; role and cluster by the subject.
+#[derive(Debug)]
+struct Managers {
+    chain: Arc<WebPkiServerVerifier>,
+    cluster: Option<ClusterId>,
+}
+
+impl ServerCertVerifier for Managers {
+    fn verify_server_cert(
+        &self,
+        cert: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self
+            .chain
+            .verify_server_cert(cert, intermediates, name, ocsp, now)?;
+        let is_ours = Certificate::read(cert).is_ok_and(|cert| {
+            cert.role == NodeRole::Manager
+                && self
+                    .cluster
+                    .as_ref()
+                    .is_none_or(|cluster| *cluster == cert.cluster)
+        });
+        let refused = || CertificateError::Other(OtherError(Arc::new(NoManager)));
+        is_ours.then_some(verified).ok_or_else(|| refused().into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+/// Verifies nothing but that the other side holds the key of the certificate that it shows.
+#[derive(Debug)]
+struct Anyone(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::PeerIncompatible::ServerDoesNotSupportTls12Or13.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signed, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}

@@ -1,0 +1,61 @@
+//! Mutual TLS between the nodes of a cluster: TLS 1.3 alone, trust in the cluster's root alone.
+//!
+//! - [`client`]: to a manager, whoever it is, as long as the root says that it is one
+//! - [`server`]: from anyone; who shows a certificate must show a good one
+//! - [`Cut`]: a connection that somebody else can end
+
+pub(crate) mod client;
+mod cut;
+pub(crate) mod server;
+
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use crate::ca::Certificate;
+pub(crate) use cut::Cut;
+
+/// gRPC speaks HTTP/2.
+const ALPN: &[u8] = b"h2";
+
+/// TLS could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// Something that should be PEM is not.
+    #[error("the {0} is damaged")]
+    Pem(&'static str),
+    /// The library said no.
+    #[error("set up TLS")]
+    Tls(#[from] rustls::Error),
+    /// The root cannot be a root.
+    #[error("use the root certificate")]
+    Root(#[from] rustls::server::VerifierBuilderError),
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn roots(pem: &str) -> Result<Arc<RootCertStore>, TlsError> {
+    let damaged = |_| TlsError::Pem("root certificate");
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).map_err(damaged)?)?;
+    Ok(Arc::new(roots))
+}
+
+/// A certificate with its key, ready to be shown.
+pub(crate) fn certified(cert: &str, key: &str) -> Result<Arc<CertifiedKey>, TlsError> {
+    let cert =
+        CertificateDer::from_pem_slice(cert.as_bytes()).map_err(|_| TlsError::Pem("node's certificate"))?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| TlsError::Pem("node's key"))?;
+    Ok(Arc::new(CertifiedKey::from_der(vec![cert], key, &provider())?))
+}
+
+/// What the other side has shown and TLS has verified.
+fn shown(certificates: Option<&[CertificateDer<'_>]>) -> Option<Certificate> {
+    Certificate::read(certificates?.first()?).ok()
+}

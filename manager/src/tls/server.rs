@@ -1,0 +1,176 @@
+//! Connections from nodes.
+//!
+//! A certificate is asked for and not demanded: a node that joins has none. One that is shown must lead to the root and be
+//! in its time, or the handshake fails. What a caller without one may do is decided per call (`rpc::access`).
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use super::{ALPN, Cut, TlsError, provider, roots, shown};
+use crate::ca::Certificate;
+
+/// Who has not said who it is within this time is sent away.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Handshakes at a time; who comes then waits in the kernel's queue.
+const HANDSHAKES: usize = 256;
+/// Pause when the process can take no more connections.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The certificate that this manager shows; it can be exchanged while the server runs.
+#[derive(Debug)]
+pub(crate) struct Shown(RwLock<Arc<CertifiedKey>>);
+
+impl Shown {
+    pub(crate) fn new(key: Arc<CertifiedKey>) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(key)))
+    }
+
+    /// New connections see this one.
+    pub(crate) fn replace(&self, key: Arc<CertifiedKey>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = key;
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+/// For nodes under this root.
+pub(crate) fn config(root: &str, own: Arc<Shown>) -> Result<Arc<ServerConfig>, TlsError> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(root)?, provider())
+        .allow_unauthenticated()
+        .build()?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(own);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    // A resumed session would be one whose certificates nobody looks at again.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+/// Who is at the other end.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    /// From where it comes.
+    pub(crate) address: SocketAddr,
+    /// The certificate that it has shown, verified.
+    pub(crate) certificate: Option<Arc<Certificate>>,
+}
+
+/// A connection from a node.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: Cut<TlsStream<TcpStream>>,
+    peer: Peer,
+}
+
+/// Takes connections until the receiver is dropped; when `end` changes or goes, those that were taken end too.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    end: watch::Receiver<()>,
+    taken: mpsc::Sender<io::Result<Connection>>,
+) {
+    let acceptor = TlsAcceptor::from(config);
+    let places = Arc::new(Semaphore::new(HANDSHAKES));
+    let mut handshakes = JoinSet::new();
+    loop {
+        while handshakes.try_join_next().is_some() {}
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!("a connection could not be accepted: {error}");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let (acceptor, end, taken) = (acceptor.clone(), end.clone(), taken.clone());
+        handshakes.spawn(async move {
+            let shaken = tokio::time::timeout(HANDSHAKE, shake(stream, address, acceptor, end)).await;
+            drop(place);
+            match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                // The server has ended.
+                Ok(connection) => drop(taken.send(Ok(connection)).await),
+                Err(error) => tracing::debug!(peer = %address, "refused a connection: {error}"),
+            }
+        });
+    }
+}
+
+async fn shake(
+    stream: TcpStream,
+    address: SocketAddr,
+    acceptor: TlsAcceptor,
+    mut end: watch::Receiver<()>,
+) -> io::Result<Connection> {
+    stream.set_nodelay(true)?;
+    let stream = acceptor.accept(stream).await?;
+    let certificates = stream.get_ref().1.peer_certificates();
+    let certificate = shown(certificates).map(Arc::new);
+    if certificates.is_some() && certificate.is_none() {
+        return Err(io::Error::other("the certificate is none of a node"));
+    }
+    let end = async move {
+        // The sender's end is ours as well.
+        let _ = end.changed().await;
+    };
+    Ok(Connection {
+        stream: Cut::new(stream, end),
+        peer: Peer { address, certificate },
+    })
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
