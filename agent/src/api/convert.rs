@@ -90,7 +90,6 @@ fn of_remote(error: &RemoteError) -> StatusCode {
         }
         RemoteError::Token(_) | RemoteError::Address(_) | RemoteError::NoAddress => StatusCode::BAD_REQUEST,
         RemoteError::Fingerprint(_) | RemoteError::Refused(_) => StatusCode::FORBIDDEN,
-        RemoteError::NotBuilt => StatusCode::NOT_IMPLEMENTED,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

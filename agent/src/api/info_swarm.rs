@@ -25,7 +25,7 @@ fn inactive() -> Value {
 
 /// A worker knows of the cluster where its managers are, and no more.
 fn of_worker(worker: &WorkerPart) -> Value {
-    let remote = worker.managers().iter();
+    let remote = worker.managers().into_iter();
     let remote: Vec<Value> = remote
         .map(|manager| json!({ "NodeID": manager.node, "Addr": manager.address }))
         .collect();

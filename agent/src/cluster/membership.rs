@@ -48,7 +48,7 @@ impl WorkerPart {
     }
 
     /// The managers that are known.
-    pub fn managers(&self) -> &[RemoteManager] {
+    pub fn managers(&self) -> Vec<RemoteManager> {
         self.remotes.managers()
     }
 
