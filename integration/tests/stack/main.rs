@@ -1,4 +1,4 @@
-//! Black-box tests of one node: the real binaries, as root, on the real kernel.
+//! Black-box tests of one node and of several: the real binaries, as root, on the real kernel.
 
 mod bad_input;
 mod containers;
@@ -9,3 +9,4 @@ mod recovery;
 mod services;
 mod stacks;
 mod two_agents;
+mod two_nodes;
