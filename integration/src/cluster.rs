@@ -129,6 +129,13 @@ impl Cluster {
         self.manager().cli_ok(&words).map(drop)
     }
 
+    /// Cuts a node off, or connects it again. Neither side is told: packets are lost.
+    pub fn set_cable(&self, number: u8, connected: bool) -> Result<()> {
+        // The link stays up for both ends; it only leads nowhere.
+        let place = if connected { "master switch" } else { "nomaster" };
+        self.switch.ip(&format!("link set port{number} {place}"))
+    }
+
     /// A new host, its cable in the switch.
     fn plug_in(&self, number: u8) -> Result<Host> {
         let host = Host::new()?.named(&format!("node{number}"));

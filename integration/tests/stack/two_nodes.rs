@@ -234,6 +234,52 @@ fn a_lost_worker_is_replaced_and_what_it_still_runs_ends_when_it_is_back() -> Re
 }
 
 #[test]
+fn a_worker_that_was_cut_off_gives_up_what_was_replaced() -> Result<()> {
+    let cluster = joined()?;
+    serve(&cluster, "2")?;
+    let tasks = cluster.wait_spread("web", &[1, 1])?;
+    let running = processes(&tasks, &cluster.node("node2")?);
+    cluster.set_cable(2, false)?;
+    cluster.wait_state("node2", "down")?;
+    cluster.wait_spread("web", &[2, 0])?;
+    eventually("the worker notices", || {
+        let info = cluster.worker().get("/info")?;
+        ensure!(info["Swarm"]["Error"] != "", "{}", info["Swarm"]);
+        Ok(())
+    })?;
+    assert!(
+        running.iter().copied().all(alive),
+        "a worker on its own keeps what it has"
+    );
+    cluster.set_cable(2, true)?;
+    cluster.wait_state("node2", "ready")?;
+    wait_containers(cluster.worker(), 0)?;
+    cluster.wait_spread("web", &[2, 0])?;
+    Ok(())
+}
+
+#[test]
+fn a_manager_listens_where_it_is_told_or_says_why_not() -> Result<()> {
+    let cluster = Cluster::new(2)?;
+    let manager = cluster.manager();
+    let taken = manager
+        .host
+        .enter(|| std::net::TcpListener::bind("0.0.0.0:2377"))??;
+    let refused = manager.cli(&["swarm", "init", "--advertise-addr", "10.99.0.1"])?;
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && text.contains("2377"), "{text}");
+    assert_alone(manager)?;
+    let words = ["swarm", "init", "--advertise-addr", "10.99.0.1:4000"];
+    manager.cli_ok(&[&words[..], &["--listen-addr", "10.99.0.1:4000"]].concat())?;
+    drop(taken);
+    let token = cluster.worker_token()?;
+    let worker = cluster.worker();
+    worker.cli_ok(&["swarm", "join", "--token", &token, "10.99.0.1:4000"])?;
+    cluster.wait_state("node2", "ready")?;
+    Ok(())
+}
+
+#[test]
 fn a_worker_keeps_its_tasks_while_it_or_the_manager_starts_anew() -> Result<()> {
     let mut cluster = joined()?;
     serve(&cluster, "2")?;
