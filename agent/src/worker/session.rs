@@ -48,7 +48,7 @@ pub trait Sink: Send + Sync {
 #[derive(Debug, Error)]
 pub enum SessionError {
     /// A call failed.
-    #[error("{call} of the dispatcher failed: {}", status.message())]
+    #[error("{call} of the dispatcher failed: {}", manager::remote::explain(status))]
     Call {
         /// Which call.
         call: &'static str,

@@ -141,9 +141,8 @@ impl Manager {
     /// # Errors
     /// [`ManagerError::Exists`], [`ManagerError::Invalid`], [`ManagerError::Refused`], and those of the files.
     pub async fn init(config: ManagerConfig, request: InitRequest) -> Result<Arc<Self>, ManagerError> {
-        if Self::exists(&config.state_dir)
-            || crate::remote::read(&config.state_dir).is_ok_and(|node| node.is_some())
-        {
+        let node = crate::remote::read(&config.state_dir);
+        if Self::exists(&config.state_dir) || !matches!(node, Ok(None)) {
             return Err(ManagerError::Exists);
         }
         let (listener, listen) = bind(birth::listen_address(&request.listen_addr)?).await?;

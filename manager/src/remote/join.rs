@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 
 use super::channel::{self, once};
 use super::record::{self, Credentials};
-use super::{Joined, RemoteError, RemoteManager};
+use super::{Joined, RemoteError, RemoteManager, explain};
 use crate::ca::{CaError, Certificate, JoinToken};
 use crate::files::chain;
 use crate::tls::client::{connect, manager, stranger, trusting};
@@ -195,7 +195,7 @@ fn answer(address: SocketAddr, what: &'static str) -> RemoteError {
 fn refused(status: Status) -> Attempt {
     match status.code() {
         // It did not come as far as an answer.
-        Code::Unavailable | Code::Unknown | Code::Cancelled => Attempt::Failed(chain(&status)),
+        Code::Unavailable | Code::Unknown | Code::Cancelled => Attempt::Failed(explain(&status)),
         _ => Attempt::Refused(RemoteError::Refused(status.message().to_owned())),
     }
 }

@@ -27,6 +27,7 @@ use proto::spec::{Availability, NodeRole};
 use proto::wire::LeaveRequest;
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::{ClusterId, NodeId};
+use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::ca::{CaError, TokenError};
@@ -177,6 +178,20 @@ pub fn dispatcher(state_dir: &Path) -> Result<(DispatcherClient<Channel>, Remote
     ))
 }
 
+/// Why a call of a manager failed: what the manager said, or what kept the call from reaching it, down to the last cause.
+pub fn explain(status: &Status) -> String {
+    let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
+    causes.fold(status.message().to_owned(), |text, cause| {
+        let cause = cause.to_string();
+        // Several layers say the same.
+        if text.ends_with(&cause) {
+            text
+        } else {
+            format!("{text}: {cause}")
+        }
+    })
+}
+
 /// Tells a manager that this node leaves: it is down at once, and its tasks are replaced. Takes two seconds at most.
 /// End the node's own sessions before: a session that is opened afterwards makes the node ready again.
 ///
@@ -187,7 +202,7 @@ pub async fn leave(state_dir: &Path) -> Result<(), RemoteError> {
     let mut client = DispatcherClient::new(Link::open(state_dir)?.channel());
     match tokio::time::timeout(LEAVE, client.leave(LeaveRequest {})).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(status)) => Err(RemoteError::Refused(status.message().to_owned())),
+        Ok(Err(status)) => Err(RemoteError::Refused(explain(&status))),
         Err(_) => Err(RemoteError::Unreachable(format!(
             "no answer within {} s",
             LEAVE.as_secs()

@@ -9,7 +9,7 @@ use rcgen::KeyPair;
 
 use super::channel::{Link, certificate};
 use super::record::Credentials;
-use super::{RemoteError, join};
+use super::{RemoteError, explain, join};
 use crate::ca::CaError;
 use crate::files::chain;
 use crate::manager::until;
@@ -43,7 +43,7 @@ pub(super) async fn once(link: &Arc<Link>) -> Result<(), RemoteError> {
     let renewed = authority
         .renew_node_certificate(RenewNodeCertificateRequest { csr })
         .await;
-    let renewed = renewed.map_err(|status| RemoteError::Refused(status.message().to_owned()))?;
+    let renewed = renewed.map_err(|status| RemoteError::Refused(explain(&status)))?;
     let credentials = Credentials {
         cert: renewed.into_inner().certificate,
         key: key.serialize_pem(),

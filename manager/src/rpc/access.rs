@@ -63,7 +63,7 @@ impl<S> Layer<S> for AccessLayer {
 
 impl AccessLayer {
     /// The caller, if it may; `None` for one without a certificate where that is allowed.
-    fn check(&self, path: &str, peer: &Peer) -> Result<Option<Caller>, Status> {
+    pub(super) fn check(&self, path: &str, peer: &Peer) -> Result<Option<Caller>, Status> {
         let known = TABLE.iter().find(|(known, _)| *known == path);
         let (_, allowed) = known.ok_or_else(|| Status::unimplemented(format!("{path} is not known")))?;
         let caller = match &peer.certificate {

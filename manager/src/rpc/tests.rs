@@ -11,10 +11,11 @@ use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
-use super::access::{Allowed, TABLE};
-use crate::ca::RootCa;
+use super::access::{AccessLayer, Allowed, TABLE};
+use crate::ca::{Certificate, RootCa};
 use crate::manager::{InitRequest, Manager, ManagerConfig};
 use crate::state::Reader;
+use crate::tls::server::Peer;
 use crate::tls::{certified, client};
 
 /// A channel with a certificate of this role, or with none.
@@ -122,4 +123,38 @@ fn the_table_has_every_call_of_the_schema() {
     }
     let table: BTreeSet<_> = TABLE.iter().map(|(path, _)| (*path).to_owned()).collect();
     assert_eq!(table, calls);
+}
+
+#[tokio::test]
+async fn a_certificate_that_expires_while_its_connection_lasts_is_refused() {
+    let store = crate::state::Store::in_memory();
+    let node = proto::Node {
+        id: "n".into(),
+        ..proto::Node::default()
+    };
+    store.update(|tx| tx.create(node)).await.unwrap();
+    let rules = AccessLayer {
+        store,
+        cluster: "c".into(),
+    };
+    let check = |life: time::Duration| {
+        let now = time::OffsetDateTime::now_utc();
+        let certificate = Certificate {
+            cluster: "c".into(),
+            role: NodeRole::Worker,
+            node: "n".into(),
+            not_before: now - time::Duration::DAY,
+            not_after: now + life,
+        };
+        let peer = Peer {
+            address: ([127, 0, 0, 1], 1).into(),
+            certificate: Some(std::sync::Arc::new(certificate)),
+        };
+        rules.check("/shoal.v1.Dispatcher/Heartbeat", &peer)
+    };
+    assert!(check(time::Duration::MINUTE).unwrap().is_some());
+    assert_eq!(
+        check(-time::Duration::SECOND).unwrap_err().code(),
+        Code::Unauthenticated
+    );
 }

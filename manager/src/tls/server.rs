@@ -28,6 +28,8 @@ use crate::ca::Certificate;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Handshakes at a time; who comes then waits in the kernel's queue.
 const HANDSHAKES: usize = 256;
+/// A connection of somebody without a certificate ends after this time: joining takes no longer.
+const STRANGER: Duration = Duration::from_secs(60);
 /// Pause when the process can take no more connections.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -133,9 +135,13 @@ async fn shake(
     if certificates.is_some() && certificate.is_none() {
         return Err(io::Error::other("the certificate is none of a node"));
     }
+    let is_stranger = certificate.is_none();
     let end = async move {
-        // The sender's end is ours as well.
-        let _ = end.changed().await;
+        tokio::select! {
+            // The sender's end is ours as well.
+            _ = end.changed() => {}
+            () = tokio::time::sleep(STRANGER), if is_stranger => {}
+        }
     };
     Ok(Connection {
         stream: Cut::new(stream, end),
