@@ -12,6 +12,8 @@
 
 mod channel;
 mod join;
+#[cfg(test)]
+mod life_tests;
 mod record;
 mod renewal;
 #[cfg(test)]
