@@ -5,8 +5,8 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::{Client, escape, filters, is_not_found, query};
+use super::format::Listing;
 use super::table::Table;
-use super::template::{Row, print_rows};
 use super::{human, output};
 
 /// `ps`
@@ -54,82 +54,66 @@ impl Ps {
             ])
         );
         let list = client.get(&path).await?;
-        if let (Some(format), false) = (&self.format, self.quiet) {
-            let rows = list
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|container| self.fields(container));
-            return print_rows(format, &self.fields(&Value::Null), &rows.collect::<Vec<_>>());
-        }
-        let mut titles = vec![
-            "CONTAINER ID",
-            "IMAGE",
-            "COMMAND",
-            "CREATED",
-            "STATUS",
-            "PORTS",
-            "NAMES",
-        ];
-        if self.size {
-            titles.push("SIZE");
-        }
-        let mut table = Table::new(&titles);
+        let mut listing = self.listing();
         for container in list.as_array().into_iter().flatten() {
             if self.quiet {
                 println!("{}", self.id(container));
             } else {
-                let size = self.size.then(|| total_size(container));
-                table.row(self.row(container).into_iter().chain(size));
+                listing.row(self.cells(container));
             }
         }
         if !self.quiet {
-            table.print();
+            listing.print(self.format.as_deref())?;
         }
         Ok(())
     }
 
-    /// What a template may name.
-    fn fields(&self, container: &Value) -> Row {
-        let [id, image, command, created, status, ports, names] = self.row(container);
-        let list = |values: Vec<String>| values.join(",");
-        let labels = container["Labels"].as_object().into_iter().flatten();
-        let labels = labels
-            .map(|(key, value)| format!("{key}={}", text(value)))
-            .collect();
+    fn listing(&self) -> Listing {
+        let mut columns = vec![
+            ("ID", "CONTAINER ID"),
+            ("Image", "IMAGE"),
+            ("Command", "COMMAND"),
+            ("RunningFor", "CREATED"),
+            ("Status", "STATUS"),
+            ("Ports", "PORTS"),
+            ("Names", "NAMES"),
+        ];
+        let size = ("Size", "SIZE");
+        columns.extend(self.size.then_some(size));
+        let hidden: &[_] = if self.size { &[] } else { &[size] };
+        Listing::new(&columns).more(hidden).more(&[
+            ("State", "STATE"),
+            ("Labels", "LABELS"),
+            ("Mounts", "MOUNTS"),
+            ("Networks", "NETWORKS"),
+        ])
+    }
+
+    /// A cell for each field of [`Ps::listing`].
+    fn cells(&self, container: &Value) -> Vec<String> {
         let mounts = container["Mounts"].as_array().into_iter().flatten();
         let mounts = mounts.map(|mount| match text(&mount["Name"]) {
             name if name.is_empty() => text(&mount["Source"]),
             name => name,
         });
-        let short = |name: String| {
-            if self.no_trunc {
-                name
-            } else {
-                human::ellipsis(&name, 15)
-            }
+        let short = |name: String| match self.no_trunc {
+            true => name,
+            false => human::ellipsis(&name, 15),
         };
-        let networks = container["NetworkSettings"]["Networks"]
-            .as_object()
-            .into_iter()
-            .flatten();
-        Row::default()
-            .with("ID", "CONTAINER ID", id)
-            .with("Image", "IMAGE", image)
-            .with("Command", "COMMAND", command)
-            .with("RunningFor", "CREATED", created)
-            .with("Status", "STATUS", status)
-            .with("State", "STATE", text(&container["State"]))
-            .with("Ports", "PORTS", ports)
-            .with("Names", "NAMES", names)
-            .with("Size", "SIZE", total_size(container))
-            .with("Labels", "LABELS", list(labels))
-            .with("Mounts", "MOUNTS", list(mounts.map(short).collect()))
-            .with(
-                "Networks",
-                "NETWORKS",
-                list(networks.map(|(name, _)| name.clone()).collect()),
-            )
+        let networks = container["NetworkSettings"]["Networks"].as_object();
+        let networks = networks.into_iter().flatten();
+        let mut cells = Vec::from(self.row(container));
+        cells.extend([
+            total_size(container),
+            text(&container["State"]),
+            labels(&container["Labels"]),
+            mounts.map(short).collect::<Vec<_>>().join(","),
+            networks
+                .map(|(name, _)| name.clone())
+                .collect::<Vec<_>>()
+                .join(","),
+        ]);
+        cells
     }
 
     fn id(&self, container: &Value) -> String {
@@ -194,6 +178,13 @@ pub(crate) fn ports(list: &Value) -> String {
         .map(one)
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+/// Labels as a list shows them: `a=1,b=2`.
+pub(crate) fn labels(labels: &Value) -> String {
+    let pairs = labels.as_object().into_iter().flatten();
+    let pairs = pairs.map(|(key, value)| format!("{key}={}", text(value)));
+    pairs.collect::<Vec<_>>().join(",")
 }
 
 /// Text of a JSON value; empty for what is no text.

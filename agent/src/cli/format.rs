@@ -1,43 +1,42 @@
-//! `--format`: rows and objects through the part of Go's templates that such flags are used for.
-//!
-//! `{{.Field}}`, `{{.Spec.Name}}`, `{{json .}}`, `{{index .Labels "key"}}`, `{{upper …}}`, `{{lower …}}`, `\t` and `\n`; for
-//! lists also the words `json`, `table`, and `table TEMPLATE`. Anything else between braces is refused by name.
+//! `--format` of lists: rows with named cells, as a table, as JSON lines, or through a template.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::{Map, Value};
 
 use super::table::Table;
+use super::template::expand;
 
 /// Rows with named cells.
 #[derive(Debug)]
 pub(crate) struct Listing {
-    /// Field and heading of each column of the table.
-    columns: &'static [(&'static str, &'static str)],
+    /// Field and heading of each cell: first the columns of the table.
+    cells: Vec<(&'static str, &'static str)>,
+    /// So many of them are in the table; only a template shows the others.
+    shown: usize,
     rows: Vec<Map<String, Value>>,
 }
 
 impl Listing {
     /// An empty list with these columns: the field's name in templates, and the heading.
-    pub(crate) const fn new(columns: &'static [(&'static str, &'static str)]) -> Self {
+    pub(crate) fn new(columns: &[(&'static str, &'static str)]) -> Self {
         Self {
-            columns,
+            cells: columns.to_vec(),
+            shown: columns.len(),
             rows: Vec::new(),
         }
     }
 
-    /// Adds a row: a cell for each column in order, then fields that only a template shows.
-    pub(crate) fn row(
-        &mut self,
-        cells: impl IntoIterator<Item = String>,
-        more: impl IntoIterator<Item = (&'static str, String)>,
-    ) {
-        let shown = self.columns.iter().map(|(field, _)| *field).zip(cells);
-        self.rows.push(
-            shown
-                .chain(more)
-                .map(|(field, cell)| (field.to_owned(), Value::String(cell)))
-                .collect(),
-        );
+    /// Adds fields that only a template shows.
+    pub(crate) fn more(mut self, fields: &[(&'static str, &'static str)]) -> Self {
+        self.cells.extend(fields);
+        self
+    }
+
+    /// Adds a row: a cell for each column, then one for each further field.
+    pub(crate) fn row<C: Into<Value>>(&mut self, cells: impl IntoIterator<Item = C>) {
+        let fields = self.cells.iter().map(|(field, _)| (*field).to_owned());
+        self.rows
+            .push(fields.zip(cells.into_iter().map(Into::into)).collect());
     }
 
     /// Prints the rows as `format` says; as a table without one.
@@ -45,145 +44,76 @@ impl Listing {
     /// # Errors
     /// A template that is not understood.
     pub(crate) fn print(self, format: Option<&str>) -> Result<()> {
-        let rows = self.rows.into_iter().map(Value::Object);
+        print!("{}", self.text(format)?);
+        Ok(())
+    }
+
+    fn text(self, format: Option<&str>) -> Result<String> {
         match format.map_or("table", str::trim) {
-            "" | "table" => {
-                let headings: Vec<&str> = self.columns.iter().map(|(_, heading)| *heading).collect();
-                let mut table = Table::new(&headings);
-                for row in rows {
-                    table.row(
-                        self.columns
-                            .iter()
-                            .map(|(field, _)| row[*field].as_str().unwrap_or_default().to_owned()),
-                    );
-                }
-                table.print();
-            }
-            // Go writes these three so in JSON, and a script may compare texts.
-            "json" => rows.for_each(|row| {
-                let row = row.to_string();
-                let row = row.replace('<', "\\u003c").replace('>', "\\u003e");
-                println!("{}", row.replace('&', "\\u0026"));
-            }),
+            "" | "table" => Ok(self.plain_table()),
+            "json" => Ok(self.rows.into_iter().map(json_line).collect()),
             format => match format.strip_prefix("table ") {
-                Some(template) => print_table(self.columns, rows, template)?,
+                Some(template) => self.table(template),
                 None => {
-                    for row in rows {
-                        println!("{}", expand(format, &row)?);
-                    }
+                    let rows = self.rows.into_iter().map(Value::Object);
+                    rows.map(|row| Ok(expand(format, &row)? + "\n")).collect()
                 }
             },
         }
-        Ok(())
     }
-}
 
-/// `table {{.Name}}\t{{.Image}}`: the columns are what stands between the tabs.
-fn print_table(columns: &[(&str, &str)], rows: impl Iterator<Item = Value>, template: &str) -> Result<()> {
-    let headings = columns
-        .iter()
-        .map(|(field, heading)| ((*field).to_owned(), Value::String((*heading).to_owned())));
-    let headings = expand(template, &Value::Object(headings.collect()))?;
-    let mut table = Table::new(&headings.split('\t').collect::<Vec<_>>());
-    for row in rows {
-        table.row(expand(template, &row)?.split('\t').map(str::to_owned));
-    }
-    table.print();
-    Ok(())
-}
-
-/// Expands a template over a value.
-///
-/// # Errors
-/// An expression that is not built, or a field that is not there.
-pub(crate) fn expand(template: &str, value: &Value) -> Result<String> {
-    let template = template.replace("\\t", "\t").replace("\\n", "\n");
-    let mut text = String::new();
-    let mut rest = template.as_str();
-    while let Some(start) = rest.find("{{") {
-        text.push_str(&rest[..start]);
-        let inner = &rest[start + 2..];
-        let Some(end) = inner.find("}}") else {
-            bail!("template parsing error: {template:?} has {{{{ without }}}}");
-        };
-        text.push_str(&expression(inner[..end].trim(), value)?);
-        rest = &inner[end + 2..];
-    }
-    text.push_str(rest);
-    Ok(text)
-}
-
-fn expression(text: &str, value: &Value) -> Result<String> {
-    let (verb, argument) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-    let argument = argument.trim();
-    match verb {
-        "json" => Ok(path(argument, value)?.to_string()),
-        "upper" => Ok(shown(path(argument, value)?).to_uppercase()),
-        "lower" => Ok(shown(path(argument, value)?).to_lowercase()),
-        "index" => {
-            let (object, key) = argument.split_once(char::is_whitespace).unwrap_or((argument, ""));
-            let object = path(object, value)?;
-            let key = key.trim().trim_matches('"');
-            let found = key.parse::<usize>().ok().and_then(|index| object.get(index));
-            Ok(found.or_else(|| object.get(key)).map(shown).unwrap_or_default())
+    fn plain_table(self) -> String {
+        let columns = &self.cells[..self.shown];
+        let headings: Vec<&str> = columns.iter().map(|(_, heading)| *heading).collect();
+        let mut table = Table::new(&headings);
+        for row in &self.rows {
+            let cell = |(field, _): &(&str, &str)| row[*field].as_str().unwrap_or_default().to_owned();
+            table.row(columns.iter().map(cell));
         }
-        _ if argument.is_empty() && verb.starts_with('.') => Ok(shown(path(verb, value)?)),
-        _ => bail!(
-            "template parsing error: {{{{{text}}}}} is not built: use .Field, json, index, upper or lower"
-        ),
+        table.to_string()
     }
-}
 
-fn path<'v>(path: &str, value: &'v Value) -> Result<&'v Value> {
-    let Some(fields) = path.strip_prefix('.') else {
-        bail!("template parsing error: {path:?} is not a field such as .Name");
-    };
-    let mut found = value;
-    for field in fields.split('.').filter(|field| !field.is_empty()) {
-        found = match found.get(field) {
-            Some(inner) => inner,
-            // As Go's maps: what is not there has no value; but a row has all that it can have.
-            None if found.is_null() => &Value::Null,
-            None => bail!("template: can't evaluate field {field} in {{{{{path}}}}}"),
-        };
-    }
-    Ok(found)
-}
-
-/// A value as Go prints it.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Null => "<no value>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(" ")),
-        Value::Object(members) => {
-            let members = members
-                .iter()
-                .map(|(key, value)| format!("{key}:{}", shown(value)));
-            format!("map[{}]", members.collect::<Vec<_>>().join(" "))
+    /// `table {{.Name}}\t{{.Image}}`: the columns are what stands between the tabs.
+    fn table(self, template: &str) -> Result<String> {
+        let headings = self.cells.iter();
+        let headings = headings.map(|(field, heading)| ((*field).to_owned(), Value::from(*heading)));
+        let headings = expand(template, &Value::Object(headings.collect()))?;
+        let mut table = Table::new(&headings.split('\t').collect::<Vec<_>>());
+        for row in self.rows.into_iter().map(Value::Object) {
+            table.row(expand(template, &row)?.split('\t').map(str::to_owned));
         }
-        other => other.to_string(),
+        Ok(table.to_string())
     }
+}
+
+/// Go writes these three so in JSON, and a script may compare texts.
+fn json_line(row: Map<String, Value>) -> String {
+    let row = Value::Object(row).to_string();
+    let row = row.replace('<', "\\u003c").replace('>', "\\u003e");
+    row.replace('&', "\\u0026") + "\n"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
-    fn templates() {
-        let value = json!({"Name": "web", "Spec": {"Labels": {"a.b": "c"}, "N": 3, "L": ["x", "y"]}});
-        for (template, expected) in [
-            ("{{.Name}}: {{ .Spec.N }}", "web: 3"),
-            ("{{json .Spec.L}}", r#"["x","y"]"#),
-            ("{{index .Spec.Labels \"a.b\"}}{{index .Spec.L 1}}", "cy"),
-            ("{{.Spec.Labels}}\\t{{upper .Name}}", "map[a.b:c]\tWEB"),
-        ] {
-            assert_eq!(expand(template, &value).unwrap(), expected);
-        }
-        for template in ["{{.Nope}}", "{{range .L}}", "{{.Name", "{{Name}}"] {
-            assert!(expand(template, &value).is_err(), "{template}");
-        }
+    fn lists_in_each_format() {
+        let text = |format: Option<&str>| {
+            let mut listing = Listing::new(&[("ID", "ID"), ("Name", "NAME")]).more(&[("Size", "SIZE")]);
+            listing.row(["1", "a<b", "5B"]);
+            listing.text(format)
+        };
+        let table = "ID        NAME\n1         a<b\n";
+        assert_eq!(text(None).unwrap(), table);
+        assert_eq!(text(Some("table")).unwrap(), table);
+        assert_eq!(
+            text(Some("table {{.Size}}\\t{{.ID}}")).unwrap(),
+            "SIZE      ID\n5B        1\n"
+        );
+        let line = "{\"ID\":\"1\",\"Name\":\"a\\u003cb\",\"Size\":\"5B\"}\n";
+        assert_eq!(text(Some("json")).unwrap(), line);
+        assert_eq!(text(Some("{{.ID}}-{{.Size}}")).unwrap(), "1-5B\n");
+        assert!(text(Some("{{.Nope}}")).is_err());
     }
 }

@@ -11,8 +11,8 @@ use tokio_util::io::ReaderStream;
 use super::client::{Client, escape, filters, query};
 use super::container::{flag, text};
 use super::context::Context;
+use super::format::Listing;
 use super::table::Table;
-use super::template::{Row, print_rows};
 use super::{human, inspect, output};
 
 /// `image …`
@@ -214,12 +214,7 @@ impl Ls {
                 query(&[("all", flag(self.all)), ("filters", &filters)])
             ))
             .await?;
-        let mut titles = vec!["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"];
-        if self.digests {
-            titles.insert(2, "DIGEST");
-        }
-        let mut table = Table::new(&titles);
-        let mut rows = Vec::new();
+        let mut listing = self.listing();
         for image in list.as_array().into_iter().flatten() {
             let id = text(&image["Id"]);
             let id = if self.no_trunc {
@@ -235,33 +230,32 @@ impl Ls {
                 let created = human::ago_of_unix(image["Created"].as_i64().unwrap_or_default());
                 let size = human::size(image["Size"].as_i64().unwrap_or_default());
                 let digest = digest(image, &repository);
-                rows.push(fields([&repository, &tag, &digest, &id, &created, &size]));
                 let mut cells = vec![repository, tag, id.clone(), created, size];
-                if self.digests {
-                    cells.insert(2, digest);
-                }
-                table.row(cells);
+                cells.insert(if self.digests { 2 } else { 5 }, digest);
+                listing.row(cells);
             }
         }
-        if let (Some(format), false) = (&self.format, self.quiet) {
-            return print_rows(format, &fields([""; 6]), &rows);
-        }
         if !self.quiet {
-            table.print();
+            listing.print(self.format.as_deref())?;
         }
         Ok(())
     }
-}
 
-/// What a template may name.
-fn fields([repository, tag, digest, id, created, size]: [&str; 6]) -> Row {
-    Row::default()
-        .with("Repository", "REPOSITORY", repository)
-        .with("Tag", "TAG", tag)
-        .with("Digest", "DIGEST", digest)
-        .with("ID", "IMAGE ID", id)
-        .with("CreatedSince", "CREATED", created)
-        .with("Size", "SIZE", size)
+    fn listing(&self) -> Listing {
+        let mut columns = vec![
+            ("Repository", "REPOSITORY"),
+            ("Tag", "TAG"),
+            ("ID", "IMAGE ID"),
+            ("CreatedSince", "CREATED"),
+            ("Size", "SIZE"),
+        ];
+        let digest = ("Digest", "DIGEST");
+        if self.digests {
+            columns.insert(2, digest);
+            return Listing::new(&columns);
+        }
+        Listing::new(&columns).more(&[digest])
+    }
 }
 
 /// The digest by which an image is known in a repository.

@@ -5,7 +5,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::{Client, escape, is_not_found};
-use super::format;
+use super::template;
 
 /// Names or IDs
 #[derive(Debug, Args)]
@@ -89,9 +89,9 @@ fn print(found: Vec<Value>, errors: &[String], format: Option<&str>) -> Result<(
             println!();
         }
         Some("json") => found.iter().for_each(|object| println!("{object}")),
-        Some(template) => {
+        Some(format) => {
             for object in &found {
-                println!("{}", format::expand(template, object)?);
+                println!("{}", template::expand(format, object)?);
             }
         }
     }

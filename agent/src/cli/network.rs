@@ -7,8 +7,7 @@ use serde_json::json;
 use super::client::{Client, escape, filters, query};
 use super::container::{each, text};
 use super::container_more::{Connect, Disconnect, prune};
-use super::table::Table;
-use super::template::{Row, print_rows};
+use super::format::Listing;
 use super::{human, inspect, run};
 
 /// `network …`
@@ -152,24 +151,12 @@ async fn ls(
         .await?;
     let mut networks = list.as_array().cloned().unwrap_or_default();
     networks.sort_by_key(|network| text(&network["Name"]));
-    if let (Some(format), false) = (format, quiet) {
-        let fields = |network: &serde_json::Value| {
-            let id = text(&network["Id"]);
-            let id = if no_trunc {
-                id
-            } else {
-                human::short(&id).to_owned()
-            };
-            Row::default()
-                .with("ID", "NETWORK ID", id)
-                .with("Name", "NAME", text(&network["Name"]))
-                .with("Driver", "DRIVER", text(&network["Driver"]))
-                .with("Scope", "SCOPE", text(&network["Scope"]))
-        };
-        let rows: Vec<_> = networks.iter().map(fields).collect();
-        return print_rows(format, &fields(&serde_json::Value::Null), &rows);
-    }
-    let mut table = Table::new(&["NETWORK ID", "NAME", "DRIVER", "SCOPE"]);
+    let mut listing = Listing::new(&[
+        ("ID", "NETWORK ID"),
+        ("Name", "NAME"),
+        ("Driver", "DRIVER"),
+        ("Scope", "SCOPE"),
+    ]);
     for network in &networks {
         let id = text(&network["Id"]);
         let id = if no_trunc {
@@ -180,7 +167,7 @@ async fn ls(
         if quiet {
             println!("{id}");
         } else {
-            table.row([
+            listing.row([
                 id,
                 text(&network["Name"]),
                 text(&network["Driver"]),
@@ -189,7 +176,7 @@ async fn ls(
         }
     }
     if !quiet {
-        table.print();
+        listing.print(format)?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::client::{Client, escape, filters, query};
-use super::container::{each, text};
+use super::container::{each, labels, text};
 use super::format::Listing;
 use super::{human, inspect, run};
 
@@ -138,7 +138,8 @@ async fn ls(client: &Client, kind: Kind, words: &[String], format: Option<&str>,
             ("CreatedAt", "CREATED"),
             ("UpdatedAt", "UPDATED"),
         ],
-    });
+    })
+    .more(&[("Labels", "LABELS")]);
     for object in list.as_array().into_iter().flatten() {
         let id = text(&object["ID"]);
         if quiet {
@@ -152,18 +153,12 @@ async fn ls(client: &Client, kind: Kind, words: &[String], format: Option<&str>,
         row.extend([
             human::ago_of(&object["CreatedAt"]),
             human::ago_of(&object["UpdatedAt"]),
+            labels(&object["Spec"]["Labels"]),
         ]);
-        listing.row(row, [("Labels", labels(&object["Spec"]["Labels"]))]);
+        listing.row(row);
     }
     if !quiet {
         listing.print(format)?;
     }
     Ok(())
-}
-
-/// `a=1,b=2`
-fn labels(labels: &serde_json::Value) -> String {
-    let pairs = labels.as_object().into_iter().flatten();
-    let pairs = pairs.map(|(key, value)| format!("{key}={}", text(value)));
-    pairs.collect::<Vec<_>>().join(",")
 }

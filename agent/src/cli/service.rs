@@ -117,7 +117,7 @@ impl Ls {
             if self.quiet {
                 println!("{}", human::short(service.id.as_str()));
             } else {
-                listing.row(row(service), []);
+                listing.row(row(service));
             }
         }
         if !self.quiet {

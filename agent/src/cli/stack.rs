@@ -523,9 +523,10 @@ async fn ls(client: &Client, format: Option<&str>) -> Result<()> {
             *stacks.entry(stack.clone()).or_default() += 1;
         }
     }
-    let mut listing = Listing::new(&[("Name", "NAME"), ("Services", "SERVICES")]);
+    let mut listing =
+        Listing::new(&[("Name", "NAME"), ("Services", "SERVICES")]).more(&[("Orchestrator", "ORCHESTRATOR")]);
     for (stack, count) in stacks {
-        listing.row([stack, count.to_string()], [("Orchestrator", "Swarm".to_owned())]);
+        listing.row([stack, count.to_string(), "Swarm".to_owned()]);
     }
     listing.print(format)
 }

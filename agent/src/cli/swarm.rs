@@ -372,7 +372,8 @@ async fn ls(client: &Client, words: &[String], format: Option<&str>, quiet: bool
         ("Availability", "AVAILABILITY"),
         ("ManagerStatus", "MANAGER STATUS"),
         ("EngineVersion", "ENGINE VERSION"),
-    ]);
+    ])
+    .more(&[("Self", "SELF")]);
     for node in &nodes {
         if quiet {
             println!("{}", node.id);
@@ -403,9 +404,9 @@ async fn ls(client: &Client, words: &[String], format: Option<&str>, quiet: bool
             service::capitalised(node.spec.availability.as_str()),
             manager,
             node.description.engine.engine_version.clone(),
+            (node.id.as_str() == own).to_string(),
         ];
-        let own = (node.id.as_str() == own).to_string();
-        listing.row(cells, [("Self", own)]);
+        listing.row(cells);
     }
     if !quiet {
         listing.print(format)?;

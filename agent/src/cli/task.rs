@@ -66,7 +66,7 @@ impl Options {
                 name.clone()
             };
             before = name;
-            listing.row(self.row(&task, shown, &names), []);
+            listing.row(self.row(&task, shown, &names));
         }
         if !self.quiet {
             listing.print(self.format.as_deref())?;

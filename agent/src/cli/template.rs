@@ -1,65 +1,103 @@
-//! Rows whose fields only a template shows, beside the table that is printed without one ([`super::format`]).
+//! The part of Go's templates that `--format` is used for.
+//!
+//! `{{.Field}}`, `{{.Spec.Name}}`, `{{json .}}`, `{{index .Labels "key"}}`, `{{upper …}}`, `{{lower …}}`, `\t` and `\n`.
+//! Anything else between braces is refused by name.
 
-use anyhow::Result;
-use serde_json::{Map, Value};
+use anyhow::{Result, bail};
+use serde_json::Value;
 
-use super::format::expand;
-use super::table::Table;
-
-/// A row of a list: what a template may name, and the heading of each in a table.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Row(Vec<(&'static str, &'static str, String)>);
-
-impl Row {
-    /// Adds a field.
-    pub(crate) fn with(
-        mut self,
-        field: &'static str,
-        heading: &'static str,
-        value: impl Into<String>,
-    ) -> Self {
-        self.0.push((field, heading, value.into()));
-        self
+/// Expands a template over a value.
+///
+/// # Errors
+/// An expression that is not built, or a field that is not there.
+pub(crate) fn expand(template: &str, value: &Value) -> Result<String> {
+    let template = template.replace("\\t", "\t").replace("\\n", "\n");
+    let mut text = String::new();
+    let mut rest = template.as_str();
+    while let Some(start) = rest.find("{{") {
+        text.push_str(&rest[..start]);
+        let inner = &rest[start + 2..];
+        let Some(end) = inner.find("}}") else {
+            bail!("template parsing error: {template:?} has {{{{ without }}}}");
+        };
+        text.push_str(&expression(inner[..end].trim(), value)?);
+        rest = &inner[end + 2..];
     }
+    text.push_str(rest);
+    Ok(text)
+}
 
-    fn object(&self, of: impl Fn(&(&'static str, &'static str, String)) -> String) -> Value {
-        let members = self
-            .0
-            .iter()
-            .map(|member| (member.0.to_owned(), Value::String(of(member))));
-        Value::Object(members.collect::<Map<_, _>>())
-    }
-
-    fn cells(&self) -> Value {
-        self.object(|member| member.2.clone())
+fn expression(text: &str, value: &Value) -> Result<String> {
+    let (verb, argument) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let argument = argument.trim();
+    match verb {
+        "json" => Ok(path(argument, value)?.to_string()),
+        "upper" => Ok(shown(path(argument, value)?).to_uppercase()),
+        "lower" => Ok(shown(path(argument, value)?).to_lowercase()),
+        "index" => {
+            let (object, key) = argument.split_once(char::is_whitespace).unwrap_or((argument, ""));
+            let object = path(object, value)?;
+            let key = key.trim().trim_matches('"');
+            let found = key.parse::<usize>().ok().and_then(|index| object.get(index));
+            Ok(found.or_else(|| object.get(key)).map(shown).unwrap_or_default())
+        }
+        _ if argument.is_empty() && verb.starts_with('.') => Ok(shown(path(verb, value)?)),
+        _ => bail!(
+            "template parsing error: {{{{{text}}}}} is not built: use .Field, json, index, upper or lower"
+        ),
     }
 }
 
-/// Prints rows by a template; `headings` stands for the titles of a table.
-///
-/// # Errors
-/// A template that cannot be read, or a field that there is not.
-pub(crate) fn print_rows(format: &str, headings: &Row, rows: &[Row]) -> Result<()> {
-    let Some(columns) = format.strip_prefix("table ") else {
-        for row in rows {
-            match format {
-                "json" => {
-                    // Go writes these three so in JSON, and a script may compare texts.
-                    let row = row.cells().to_string();
-                    let row = row.replace('<', "\\u003c").replace('>', "\\u003e");
-                    println!("{}", row.replace('&', "\\u0026"));
-                }
-                template => println!("{}", expand(template, &row.cells())?),
-            }
-        }
-        return Ok(());
+fn path<'v>(path: &str, value: &'v Value) -> Result<&'v Value> {
+    let Some(fields) = path.strip_prefix('.') else {
+        bail!("template parsing error: {path:?} is not a field such as .Name");
     };
-    let titles = expand(columns, &headings.object(|member| member.1.to_owned()))?;
-    let mut table = Table::new(&titles.split('\t').collect::<Vec<_>>());
-    for row in rows {
-        let line = expand(columns, &row.cells())?;
-        table.row(line.split('\t').map(str::to_owned));
+    let mut found = value;
+    for field in fields.split('.').filter(|field| !field.is_empty()) {
+        found = match found.get(field) {
+            Some(inner) => inner,
+            // As Go's maps: what is not there has no value; but a row has all that it can have.
+            None if found.is_null() => &Value::Null,
+            None => bail!("template: can't evaluate field {field} in {{{{{path}}}}}"),
+        };
     }
-    table.print();
-    Ok(())
+    Ok(found)
+}
+
+/// A value as Go prints it.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "<no value>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(" ")),
+        Value::Object(members) => {
+            let members = members
+                .iter()
+                .map(|(key, value)| format!("{key}:{}", shown(value)));
+            format!("map[{}]", members.collect::<Vec<_>>().join(" "))
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn templates() {
+        let value = json!({"Name": "web", "Spec": {"Labels": {"a.b": "c"}, "N": 3, "L": ["x", "y"]}});
+        for (template, expected) in [
+            ("{{.Name}}: {{ .Spec.N }}", "web: 3"),
+            ("{{json .Spec.L}}", r#"["x","y"]"#),
+            ("{{index .Spec.Labels \"a.b\"}}{{index .Spec.L 1}}", "cy"),
+            ("{{.Spec.Labels}}\\t{{upper .Name}}", "map[a.b:c]\tWEB"),
+        ] {
+            assert_eq!(expand(template, &value).unwrap(), expected);
+        }
+        for template in ["{{.Nope}}", "{{range .L}}", "{{.Name", "{{Name}}"] {
+            assert!(expand(template, &value).is_err(), "{template}");
+        }
+    }
 }

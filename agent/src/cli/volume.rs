@@ -6,8 +6,7 @@ use serde_json::json;
 
 use super::client::{Client, escape, filters, query};
 use super::container::{each, flag, text};
-use super::table::Table;
-use super::template::{Row, print_rows};
+use super::format::Listing;
 use super::{human, inspect, run};
 
 /// `volume …`
@@ -103,32 +102,17 @@ async fn ls(client: &Client, words: &[String], quiet: bool, format: Option<&str>
             query(&[("filters", &filters(words, &[])?)])
         ))
         .await?;
-    if let (Some(format), false) = (format, quiet) {
-        let fields = |volume: &serde_json::Value| {
-            Row::default()
-                .with("Driver", "DRIVER", text(&volume["Driver"]))
-                .with("Name", "VOLUME NAME", text(&volume["Name"]))
-                .with("Mountpoint", "MOUNTPOINT", text(&volume["Mountpoint"]))
-                .with("Scope", "SCOPE", text(&volume["Scope"]))
-        };
-        let rows: Vec<_> = answer["Volumes"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(fields)
-            .collect();
-        return print_rows(format, &fields(&serde_json::Value::Null), &rows);
-    }
-    let mut table = Table::new(&["DRIVER", "VOLUME NAME"]);
+    let mut listing = Listing::new(&[("Driver", "DRIVER"), ("Name", "VOLUME NAME")])
+        .more(&[("Mountpoint", "MOUNTPOINT"), ("Scope", "SCOPE")]);
     for volume in answer["Volumes"].as_array().into_iter().flatten() {
         if quiet {
             println!("{}", text(&volume["Name"]));
         } else {
-            table.row([text(&volume["Driver"]), text(&volume["Name"])]);
+            listing.row(["Driver", "Name", "Mountpoint", "Scope"].map(|field| text(&volume[field])));
         }
     }
     if !quiet {
-        table.print();
+        listing.print(format)?;
     }
     Ok(())
 }
