@@ -5,7 +5,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::{Client, escape, filters, is_not_found, query};
-use super::format::Listing;
+use super::format::{ListFlags, Listing};
 use super::table::Table;
 use super::{human, output};
 
@@ -15,9 +15,8 @@ pub(crate) struct Ps {
     /// Show all containers (default shows just running)
     #[arg(short, long)]
     all: bool,
-    /// Filter output based on conditions provided
-    #[arg(short, long)]
-    filter: Vec<String>,
+    #[command(flatten)]
+    list: ListFlags,
     /// Show n last created containers (includes all states)
     #[arg(short = 'n', long, value_name = "N")]
     last: Option<u32>,
@@ -27,15 +26,9 @@ pub(crate) struct Ps {
     /// Don't truncate output
     #[arg(long)]
     no_trunc: bool,
-    /// Only display container IDs
-    #[arg(short, long)]
-    quiet: bool,
     /// Display total file sizes
     #[arg(short, long)]
     size: bool,
-    /// Format output: "json", a template of fields, or "table" with one
-    #[arg(long)]
-    format: Option<String>,
 }
 
 impl Ps {
@@ -43,7 +36,7 @@ impl Ps {
         let last = if self.latest { Some(1) } else { self.last };
         let limit = last.map(|last| last.to_string()).unwrap_or_default();
         let all = if self.all { "1" } else { "" };
-        let filters = filters(&self.filter, &[])?;
+        let filters = filters(&self.list.filter, &[])?;
         let path = format!(
             "/containers/json{}",
             query(&[
@@ -56,14 +49,14 @@ impl Ps {
         let list = client.get(&path).await?;
         let mut listing = self.listing();
         for container in list.as_array().into_iter().flatten() {
-            if self.quiet {
+            if self.list.quiet {
                 println!("{}", self.id(container));
             } else {
                 listing.row(self.cells(container));
             }
         }
-        if !self.quiet {
-            listing.print(self.format.as_deref())?;
+        if !self.list.quiet {
+            listing.print(self.list.format.as_deref())?;
         }
         Ok(())
     }

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::client::{Client, escape, filters, query};
 use super::container::{Kill, Logs, Names, Ps, Rm, Stop, Top, text};
-use super::run::{self, Exec, Joined};
+use super::exec::Exec;
+use super::run::{self, Joined};
 use super::{human, inspect, terminal};
 
 /// `container …`: the same verbs as without it.

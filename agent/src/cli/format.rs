@@ -1,10 +1,25 @@
 //! `--format` of lists: rows with named cells, as a table, as JSON lines, or through a template.
 
 use anyhow::Result;
+use clap::Args;
 use serde_json::{Map, Value};
 
 use super::table::Table;
 use super::template::expand;
+
+/// Flags that every list has.
+#[derive(Debug, Args)]
+pub(crate) struct ListFlags {
+    /// Filter output based on conditions provided (e.g. "label=a")
+    #[arg(short, long)]
+    pub(crate) filter: Vec<String>,
+    /// Format output: "table", "table TEMPLATE", "json" or a template
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// Only display IDs, or names of what has no ID
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
 
 /// Rows with named cells.
 #[derive(Debug)]

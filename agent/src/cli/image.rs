@@ -11,7 +11,7 @@ use tokio_util::io::ReaderStream;
 use super::client::{Client, escape, filters, query};
 use super::container::{flag, text};
 use super::context::Context;
-use super::format::Listing;
+use super::format::{ListFlags, Listing};
 use super::table::Table;
 use super::{human, inspect, output};
 
@@ -181,21 +181,14 @@ pub(crate) struct Ls {
     /// Show all images (default hides intermediate images)
     #[arg(short, long)]
     all: bool,
-    /// Filter output based on conditions provided
-    #[arg(short, long)]
-    filter: Vec<String>,
+    #[command(flatten)]
+    list: ListFlags,
     /// Don't truncate output
     #[arg(long)]
     no_trunc: bool,
-    /// Only show image IDs
-    #[arg(short, long)]
-    quiet: bool,
     /// Show digests
     #[arg(long)]
     digests: bool,
-    /// Format output: "json", a template of fields, or "table" with one
-    #[arg(long)]
-    format: Option<String>,
     /// Only images of this name
     repository: Option<String>,
 }
@@ -207,7 +200,7 @@ impl Ls {
             .iter()
             .map(|name| ("reference", name.as_str()))
             .collect();
-        let filters = filters(&self.filter, &fixed)?;
+        let filters = filters(&self.list.filter, &fixed)?;
         let list = client
             .get(&format!(
                 "/images/json{}",
@@ -223,7 +216,7 @@ impl Ls {
                 human::short(&id).to_owned()
             };
             for (repository, tag) in names(image) {
-                if self.quiet {
+                if self.list.quiet {
                     println!("{id}");
                     continue;
                 }
@@ -235,8 +228,8 @@ impl Ls {
                 listing.row(cells);
             }
         }
-        if !self.quiet {
-            listing.print(self.format.as_deref())?;
+        if !self.list.quiet {
+            listing.print(self.list.format.as_deref())?;
         }
         Ok(())
     }

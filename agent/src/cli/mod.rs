@@ -7,7 +7,9 @@ mod container;
 mod container_more;
 mod context;
 mod converge;
+mod exec;
 mod format;
+mod health;
 mod human;
 mod image;
 mod inspect;
@@ -88,7 +90,7 @@ enum Verb {
     /// Fetch the logs of a container
     Logs(container::Logs),
     /// Execute a command in a running container
-    Exec(run::Exec),
+    Exec(exec::Exec),
     /// Return low-level information on objects of any kind
     Inspect(inspect::Names),
     /// Create a new container

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::client::{Client, escape, filters, query};
 use super::container::{each, text};
 use super::container_more::{Connect, Disconnect, prune};
-use super::format::Listing;
+use super::format::{ListFlags, Listing};
 use super::{human, inspect, run};
 
 /// `network …`
@@ -18,18 +18,11 @@ pub(crate) enum NetworkVerb {
     /// List networks
     #[command(visible_alias = "list")]
     Ls {
-        /// Provide filter values (e.g. "driver=bridge")
-        #[arg(short, long)]
-        filter: Vec<String>,
+        #[command(flatten)]
+        list: ListFlags,
         /// Do not truncate the output
         #[arg(long)]
         no_trunc: bool,
-        /// Only display network IDs
-        #[arg(short, long)]
-        quiet: bool,
-        /// Format output: "json", a template of fields, or "table" with one
-        #[arg(long)]
-        format: Option<String>,
     },
     /// Display detailed information on one or more networks
     Inspect(inspect::Names),
@@ -86,12 +79,7 @@ impl NetworkVerb {
     pub(crate) async fn run(self, client: &Client) -> Result<()> {
         match self {
             Self::Create(create) => create.run(client).await,
-            Self::Ls {
-                filter,
-                no_trunc,
-                quiet,
-                format,
-            } => ls(client, &filter, no_trunc, quiet, format.as_deref()).await,
+            Self::Ls { list, no_trunc } => ls(client, list, no_trunc).await,
             Self::Inspect(names) => names.run(client, "networks", "").await,
             Self::Connect(connect) => connect.run(client).await,
             Self::Disconnect(disconnect) => disconnect.run(client).await,
@@ -136,17 +124,11 @@ impl Create {
     }
 }
 
-async fn ls(
-    client: &Client,
-    words: &[String],
-    no_trunc: bool,
-    quiet: bool,
-    format: Option<&str>,
-) -> Result<()> {
+async fn ls(client: &Client, flags: ListFlags, no_trunc: bool) -> Result<()> {
     let list = client
         .get(&format!(
             "/networks{}",
-            query(&[("filters", &filters(words, &[])?)])
+            query(&[("filters", &filters(&flags.filter, &[])?)])
         ))
         .await?;
     let mut networks = list.as_array().cloned().unwrap_or_default();
@@ -164,7 +146,7 @@ async fn ls(
         } else {
             human::short(&id).to_owned()
         };
-        if quiet {
+        if flags.quiet {
             println!("{id}");
         } else {
             listing.row([
@@ -175,8 +157,8 @@ async fn ls(
             ]);
         }
     }
-    if !quiet {
-        listing.print(format)?;
+    if !flags.quiet {
+        listing.print(flags.format.as_deref())?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `run` of a container, and `exec` in one.
+//! `run` of a container.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -7,9 +7,11 @@ use anyhow::{Context, Result, bail};
 use clap::{ArgAction, Args};
 use serde_json::{Value, json};
 
-use super::client::{ApiError, Client, escape, query};
+use super::client::{ApiError, Client, query};
 use super::container::{flag, text};
+use super::health::HealthFlags;
 use super::run_more::MoreFlags;
+use super::service_spec::words::environment;
 use super::terminal::{self, Ended};
 use crate::compose;
 
@@ -112,30 +114,14 @@ pub(crate) struct ContainerFlags {
     /// Timeout (in seconds) to stop a container
     #[arg(long)]
     stop_timeout: Option<i64>,
-    /// Command to run to check health
-    #[arg(long)]
-    health_cmd: Option<String>,
-    /// Time between running the check (ms|s|m|h)
-    #[arg(long)]
-    health_interval: Option<String>,
-    /// Maximum time to allow one check to run (ms|s|m|h)
-    #[arg(long)]
-    health_timeout: Option<String>,
-    /// Consecutive failures needed to report unhealthy
-    #[arg(long)]
-    health_retries: Option<i64>,
-    /// Start period for the container to initialize before starting health-retries countdown (ms|s|m|h)
-    #[arg(long)]
-    health_start_period: Option<String>,
+    #[command(flatten)]
+    health: HealthFlags,
     /// Logging driver for the container
     #[arg(long)]
     log_driver: Option<String>,
     /// Log driver options
     #[arg(long)]
     log_opt: Vec<String>,
-    /// Disable any container-specified HEALTHCHECK
-    #[arg(long)]
-    no_healthcheck: bool,
     #[command(flatten)]
     more: MoreFlags,
     /// Print usage
@@ -300,7 +286,7 @@ fn pass_signals(client: Client, id: String) {
 }
 
 /// Docker's exit codes: 125 for what the daemon refuses, 126 and 127 for what cannot be run.
-fn refused(error: anyhow::Error) -> anyhow::Error {
+pub(crate) fn refused(error: anyhow::Error) -> anyhow::Error {
     let Some(api) = error.downcast_ref::<ApiError>() else {
         return error;
     };
@@ -341,6 +327,8 @@ fn create_body(flags: &ContainerFlags, image: String, command: Vec<String>) -> R
     };
     let mut host = host_config(flags, &network, &bindings)?;
     flags.more.add_to(&mut host)?;
+    let mut health = None;
+    flags.health.apply(&mut health)?;
     Ok(json!({
         "Image": image,
         "Cmd": optional(&command),
@@ -349,7 +337,7 @@ fn create_body(flags: &ContainerFlags, image: String, command: Vec<String>) -> R
         "Domainname": flags.more.domainname.clone().unwrap_or_default(),
         "User": flags.user.clone().unwrap_or_default(),
         "WorkingDir": flags.workdir.clone().unwrap_or_default(),
-        "Env": environment(flags)?,
+        "Env": environment(&flags.env, &flags.env_file)?,
         "Labels": labels(&flags.label),
         "Tty": flags.tty,
         "OpenStdin": flags.interactive,
@@ -360,7 +348,7 @@ fn create_body(flags: &ContainerFlags, image: String, command: Vec<String>) -> R
         "ExposedPorts": exposed,
         "StopSignal": flags.stop_signal,
         "StopTimeout": flags.stop_timeout,
-        "Healthcheck": healthcheck(flags)?,
+        "Healthcheck": health,
         "HostConfig": host,
         "NetworkingConfig": {"EndpointsConfig": endpoints},
     }))
@@ -410,25 +398,6 @@ pub(crate) fn labels(words: &[String]) -> BTreeMap<String, String> {
         (key.to_owned(), value.to_owned())
     };
     words.iter().map(pair).collect()
-}
-
-/// `NAME=value` as it is, `NAME` with the value that it has here, files before words.
-fn environment(flags: &ContainerFlags) -> Result<Vec<String>> {
-    let mut variables = Vec::new();
-    for file in &flags.env_file {
-        let text = std::fs::read_to_string(file).with_context(|| format!("read the env file {file}"))?;
-        let pairs =
-            compose::env_file(&text).map_err(|problem| anyhow::anyhow!("env file {file}: {problem}"))?;
-        variables.extend(pairs.into_iter().map(|(name, value)| format!("{name}={value}")));
-    }
-    for word in &flags.env {
-        if word.contains('=') {
-            variables.push(word.clone());
-        } else if let Ok(value) = std::env::var(word) {
-            variables.push(format!("{word}={value}"));
-        }
-    }
-    Ok(variables)
 }
 
 /// `[[ip:]host:]container[/protocol]` as the API's exposed ports and bindings.
@@ -508,118 +477,6 @@ fn tmpfs(words: &[String]) -> BTreeMap<String, String> {
         (path.to_owned(), options.to_owned())
     };
     words.iter().map(pair).collect()
-}
-
-fn healthcheck(flags: &ContainerFlags) -> Result<Value> {
-    let nanoseconds = |word: &Option<String>| -> Result<i64> {
-        word.as_deref()
-            .map_or(Ok(0), |word| compose::duration(word).map_err(anyhow::Error::msg))
-    };
-    if flags.no_healthcheck {
-        if flags.health_cmd.is_some() {
-            bail!("--no-healthcheck conflicts with --health-* options");
-        }
-        return Ok(json!({"Test": ["NONE"]}));
-    }
-    let said =
-        flags.health_cmd.is_some() || flags.health_interval.is_some() || flags.health_timeout.is_some();
-    let start = flags.health_start_period.is_some() || flags.more.health_start_interval.is_some();
-    if !said && flags.health_retries.is_none() && !start {
-        return Ok(Value::Null);
-    }
-    Ok(json!({
-        "Test": flags.health_cmd.as_ref().map(|line| vec!["CMD-SHELL", line]).unwrap_or_default(),
-        "Interval": nanoseconds(&flags.health_interval)?,
-        "Timeout": nanoseconds(&flags.health_timeout)?,
-        "StartPeriod": nanoseconds(&flags.health_start_period)?,
-        "StartInterval": nanoseconds(&flags.more.health_start_interval)?,
-        "Retries": flags.health_retries.unwrap_or_default(),
-    }))
-}
-
-/// `exec`
-#[derive(Debug, Args)]
-#[command(disable_help_flag = true)]
-pub(crate) struct Exec {
-    /// Detached mode: run command in the background
-    #[arg(short, long)]
-    detach: bool,
-    /// Keep STDIN open even if not attached
-    #[arg(short, long)]
-    interactive: bool,
-    /// Allocate a pseudo-TTY
-    #[arg(short, long)]
-    tty: bool,
-    /// Set environment variables
-    #[arg(short, long)]
-    env: Vec<String>,
-    /// Give extended privileges to the command
-    #[arg(long)]
-    privileged: bool,
-    /// Username or UID (format: "<name|uid>[:<group|gid>]")
-    #[arg(short, long)]
-    user: Option<String>,
-    /// Working directory inside the container
-    #[arg(short, long)]
-    workdir: Option<String>,
-    /// Print usage
-    #[arg(long, action = ArgAction::Help)]
-    help: Option<bool>,
-    #[arg(value_name = "CONTAINER")]
-    container: String,
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "COMMAND"
-    )]
-    command: Vec<String>,
-}
-
-impl Exec {
-    pub(crate) async fn run(self, client: &Client) -> Result<()> {
-        terminal::require(self.tty, self.interactive && !self.detach)?;
-        let body = json!({
-            "Cmd": self.command, "Env": self.env, "User": self.user.clone().unwrap_or_default(), "Tty": self.tty,
-            "WorkingDir": self.workdir.clone().unwrap_or_default(), "Privileged": self.privileged,
-            "AttachStdin": self.interactive && !self.detach, "AttachStdout": !self.detach, "AttachStderr": !self.detach,
-        });
-        let created = client
-            .post(&format!("/containers/{}/exec", escape(&self.container)), &body)
-            .await?;
-        let path = format!("/exec/{}", text(&created["Id"]));
-        let start = json!({
-            "Detach": self.detach, "Tty": self.tty,
-            "ConsoleSize": terminal::size().filter(|_| self.tty).map(|(rows, columns)| [rows, columns]),
-        });
-        if self.detach {
-            client.post(&format!("{path}/start"), &start).await?;
-            return Ok(());
-        }
-        let stream = client
-            .hijack(&format!("{path}/start"), &start)
-            .await
-            .map_err(refused)?;
-        let raw = (self.tty && self.interactive)
-            .then(terminal::Raw::enter)
-            .transpose()?;
-        if self.tty {
-            terminal::follow_size(client.clone(), path.clone());
-        }
-        let ended = terminal::converse(stream, self.interactive, self.tty).await?;
-        drop(raw);
-        if ended == Ended::Detached {
-            return Ok(());
-        }
-        let code = client.get(&format!("{path}/json")).await?["ExitCode"]
-            .as_i64()
-            .unwrap_or_default();
-        if code == 0 {
-            Ok(())
-        } else {
-            Err(super::Silent(i32::try_from(code).unwrap_or(255)).into())
-        }
-    }
 }
 
 #[cfg(test)]

@@ -31,9 +31,6 @@ pub(crate) struct MoreFlags {
     /// Set platform if server is multi-platform capable
     #[arg(long)]
     pub(super) platform: Option<String>,
-    /// Time between running the check during the start period (ms|s|m|h)
-    #[arg(long)]
-    pub(super) health_start_interval: Option<String>,
     /// Ulimit options
     #[arg(long)]
     ulimit: Vec<String>,

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::client::{Client, escape, filters, query};
 use super::container::{each, labels, text};
-use super::format::Listing;
+use super::format::{ListFlags, Listing};
 use super::{human, inspect, run};
 
 /// `secret …`, `config …`
@@ -20,17 +20,7 @@ pub(crate) enum ContentVerb {
     Create(Create),
     /// List
     #[command(visible_alias = "list")]
-    Ls {
-        /// Filter output based on conditions provided
-        #[arg(short, long)]
-        filter: Vec<String>,
-        /// Format output: "table", "table TEMPLATE", "json" or a template
-        #[arg(long)]
-        format: Option<String>,
-        /// Only display IDs
-        #[arg(short, long)]
-        quiet: bool,
-    },
+    Ls(ListFlags),
     /// Display detailed information on one or more
     Inspect(inspect::Names),
     /// Remove one or more
@@ -76,11 +66,7 @@ impl ContentVerb {
     pub(crate) async fn run(self, client: &Client, kind: Kind) -> Result<()> {
         match self {
             Self::Create(create) => create.run(client, kind).await,
-            Self::Ls {
-                filter,
-                format,
-                quiet,
-            } => ls(client, kind, &filter, format.as_deref(), quiet).await,
+            Self::Ls(list) => ls(client, kind, list).await,
             Self::Inspect(names) => names.run(client, kind.path(), "").await,
             Self::Rm { names } => {
                 each(&names, |name| {
@@ -116,12 +102,12 @@ impl Create {
     }
 }
 
-async fn ls(client: &Client, kind: Kind, words: &[String], format: Option<&str>, quiet: bool) -> Result<()> {
+async fn ls(client: &Client, kind: Kind, flags: ListFlags) -> Result<()> {
     let list = client
         .get(&format!(
             "/{}{}",
             kind.path(),
-            query(&[("filters", &filters(words, &[])?)])
+            query(&[("filters", &filters(&flags.filter, &[])?)])
         ))
         .await?;
     let mut listing = Listing::new(match kind {
@@ -142,7 +128,7 @@ async fn ls(client: &Client, kind: Kind, words: &[String], format: Option<&str>,
     .more(&[("Labels", "LABELS")]);
     for object in list.as_array().into_iter().flatten() {
         let id = text(&object["ID"]);
-        if quiet {
+        if flags.quiet {
             println!("{id}");
             continue;
         }
@@ -157,8 +143,8 @@ async fn ls(client: &Client, kind: Kind, words: &[String], format: Option<&str>,
         ]);
         listing.row(row);
     }
-    if !quiet {
-        listing.print(format)?;
+    if !flags.quiet {
+        listing.print(flags.format.as_deref())?;
     }
     Ok(())
 }

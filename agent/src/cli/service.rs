@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, escape, filters, query};
 use super::container::{LogOptions, each, text};
-use super::format::Listing;
+use super::format::{ListFlags, Listing};
 use super::output::Demultiplexer;
 use super::service_spec::{Create, Update};
 use super::{converge, human, inspect, output, pretty, task};
@@ -83,15 +83,8 @@ impl ServiceVerb {
 /// `service ls`, `stack services`
 #[derive(Debug, Args)]
 pub(crate) struct Ls {
-    /// Filter output based on conditions provided
-    #[arg(short, long)]
-    filter: Vec<String>,
-    /// Format output: "table", "table TEMPLATE", "json" or a template
-    #[arg(long)]
-    format: Option<String>,
-    /// Only display IDs
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    list: ListFlags,
 }
 
 impl Ls {
@@ -101,7 +94,7 @@ impl Ls {
 
     /// Prints the services that the filters choose; how many there are.
     pub(crate) async fn print(&self, client: &Client, fixed: &[(&str, &str)]) -> Result<usize> {
-        let filters = filters(&self.filter, fixed)?;
+        let filters = filters(&self.list.filter, fixed)?;
         let path = format!("/services{}", query(&[("status", "true"), ("filters", &filters)]));
         let mut services: Vec<Service> = client.fetch(&path).await?;
         services.sort_by(|one, two| one.spec.name.cmp(&two.spec.name));
@@ -114,14 +107,14 @@ impl Ls {
             ("Ports", "PORTS"),
         ]);
         for service in &services {
-            if self.quiet {
+            if self.list.quiet {
                 println!("{}", human::short(service.id.as_str()));
             } else {
                 listing.row(row(service));
             }
         }
-        if !self.quiet {
-            listing.print(self.format.as_deref())?;
+        if !self.list.quiet {
+            listing.print(self.list.format.as_deref())?;
         }
         Ok(services.len())
     }

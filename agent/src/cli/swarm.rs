@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, escape, filters, query};
 use super::container::{each, flag, text};
-use super::format::Listing;
+use super::format::{ListFlags, Listing};
 use super::{inspect, service, task};
 use crate::compose;
 
@@ -247,17 +247,7 @@ async fn print_join(client: &Client, role: &str) -> Result<()> {
 pub(crate) enum NodeVerb {
     /// List nodes in the swarm
     #[command(visible_alias = "list")]
-    Ls {
-        /// Filter output based on conditions provided
-        #[arg(short, long)]
-        filter: Vec<String>,
-        /// Format output: "table", "table TEMPLATE", "json" or a template
-        #[arg(long)]
-        format: Option<String>,
-        /// Only display IDs
-        #[arg(short, long)]
-        quiet: bool,
-    },
+    Ls(ListFlags),
     /// Display detailed information on one or more nodes
     Inspect(inspect::Names),
     /// List tasks running on one or more nodes, defaults to current node
@@ -317,11 +307,7 @@ impl NodeVerb {
         match self {
             Self::Demote { names } => change_role(client, &names, "worker").await,
             Self::Promote { names } => change_role(client, &names, "manager").await,
-            Self::Ls {
-                filter,
-                format,
-                quiet,
-            } => ls(client, &filter, format.as_deref(), quiet).await,
+            Self::Ls(list) => ls(client, list).await,
             Self::Inspect(names) => names.run(client, "nodes", "").await,
             Self::Ps(ps) => ps.run(client).await,
             Self::Update(update) => update.run(client).await,
@@ -360,9 +346,12 @@ async fn change_role(client: &Client, names: &[String], role: &str) -> Result<()
     Ok(())
 }
 
-async fn ls(client: &Client, words: &[String], format: Option<&str>, quiet: bool) -> Result<()> {
+async fn ls(client: &Client, flags: ListFlags) -> Result<()> {
     let nodes: Vec<Node> = client
-        .fetch(&format!("/nodes{}", query(&[("filters", &filters(words, &[])?)])))
+        .fetch(&format!(
+            "/nodes{}",
+            query(&[("filters", &filters(&flags.filter, &[])?)])
+        ))
         .await?;
     let own = text(&client.get("/info").await?["Swarm"]["NodeID"]);
     let mut listing = Listing::new(&[
@@ -375,11 +364,15 @@ async fn ls(client: &Client, words: &[String], format: Option<&str>, quiet: bool
     ])
     .more(&[("Self", "SELF")]);
     for node in &nodes {
-        if quiet {
+        if flags.quiet {
             println!("{}", node.id);
             continue;
         }
-        let marked = node.id.as_str() == own && format.is_none_or(|format| format.starts_with("table"));
+        let marked = node.id.as_str() == own
+            && flags
+                .format
+                .as_ref()
+                .is_none_or(|format| format.starts_with("table"));
         let id = if marked {
             format!("{} *", node.id)
         } else {
@@ -408,8 +401,8 @@ async fn ls(client: &Client, words: &[String], format: Option<&str>, quiet: bool
         ];
         listing.row(cells);
     }
-    if !quiet {
-        listing.print(format)?;
+    if !flags.quiet {
+        listing.print(flags.format.as_deref())?;
     }
     Ok(())
 }

@@ -7,33 +7,26 @@ use clap::Args;
 use proto::object::{Node, Service, Task};
 
 use super::client::{Client, filters, query};
-use super::format::Listing;
+use super::format::{ListFlags, Listing};
 use super::{human, service};
 
 /// What the three have in common.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Filter output based on conditions provided
-    #[arg(short, long)]
-    filter: Vec<String>,
-    /// Format output: "table", "table TEMPLATE", "json" or a template
-    #[arg(long)]
-    format: Option<String>,
+    #[command(flatten)]
+    list: ListFlags,
     /// Do not map IDs to Names
     #[arg(long)]
     no_resolve: bool,
     /// Do not truncate output
     #[arg(long)]
     no_trunc: bool,
-    /// Only display task IDs
-    #[arg(short, long)]
-    quiet: bool,
 }
 
 impl Options {
     /// Prints the tasks that the filters choose; says whether there are any.
     pub(crate) async fn print(&self, client: &Client, fixed: &[(&str, &str)]) -> Result<()> {
-        let filters = filters(&self.filter, fixed)?;
+        let filters = filters(&self.list.filter, fixed)?;
         let tasks: Vec<Task> = client
             .fetch(&format!("/tasks{}", query(&[("filters", &filters)])))
             .await?;
@@ -54,13 +47,13 @@ impl Options {
         };
         let mut before = String::new();
         for task in ordered(tasks, &names) {
-            if self.quiet {
+            if self.list.quiet {
                 println!("{}", task.id);
                 continue;
             }
             let name = names.task(&task);
             // Earlier tasks of the same slot hang below the newest one.
-            let shown = if name == before && self.format.is_none() {
+            let shown = if name == before && self.list.format.is_none() {
                 format!(" \\_ {name}")
             } else {
                 name.clone()
@@ -68,8 +61,8 @@ impl Options {
             before = name;
             listing.row(self.row(&task, shown, &names));
         }
-        if !self.quiet {
-            listing.print(self.format.as_deref())?;
+        if !self.list.quiet {
+            listing.print(self.list.format.as_deref())?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::client::{Client, escape, filters, query};
 use super::container::{each, flag, text};
-use super::format::Listing;
+use super::format::{ListFlags, Listing};
 use super::{human, inspect, run};
 
 /// `volume …`
@@ -16,17 +16,7 @@ pub(crate) enum VolumeVerb {
     Create(Create),
     /// List volumes
     #[command(visible_alias = "list")]
-    Ls {
-        /// Provide filter values (e.g. "dangling=true")
-        #[arg(short, long)]
-        filter: Vec<String>,
-        /// Only display volume names
-        #[arg(short, long)]
-        quiet: bool,
-        /// Format output: "json", a template of fields, or "table" with one
-        #[arg(long)]
-        format: Option<String>,
-    },
+    Ls(ListFlags),
     /// Display detailed information on one or more volumes
     Inspect(inspect::Names),
     /// Remove one or more volumes
@@ -76,11 +66,7 @@ impl VolumeVerb {
                 println!("{}", text(&client.post("/volumes/create", &body).await?["Name"]));
                 Ok(())
             }
-            Self::Ls {
-                filter,
-                quiet,
-                format,
-            } => ls(client, &filter, quiet, format.as_deref()).await,
+            Self::Ls(list) => ls(client, list).await,
             Self::Inspect(names) => names.run(client, "volumes", "").await,
             Self::Rm { force, names } => {
                 let query = query(&[("force", flag(force))]);
@@ -95,24 +81,24 @@ impl VolumeVerb {
     }
 }
 
-async fn ls(client: &Client, words: &[String], quiet: bool, format: Option<&str>) -> Result<()> {
+async fn ls(client: &Client, flags: ListFlags) -> Result<()> {
     let answer = client
         .get(&format!(
             "/volumes{}",
-            query(&[("filters", &filters(words, &[])?)])
+            query(&[("filters", &filters(&flags.filter, &[])?)])
         ))
         .await?;
     let mut listing = Listing::new(&[("Driver", "DRIVER"), ("Name", "VOLUME NAME")])
         .more(&[("Mountpoint", "MOUNTPOINT"), ("Scope", "SCOPE")]);
     for volume in answer["Volumes"].as_array().into_iter().flatten() {
-        if quiet {
+        if flags.quiet {
             println!("{}", text(&volume["Name"]));
         } else {
             listing.row(["Driver", "Name", "Mountpoint", "Scope"].map(|field| text(&volume[field])));
         }
     }
-    if !quiet {
-        listing.print(format)?;
+    if !flags.quiet {
+        listing.print(flags.format.as_deref())?;
     }
     Ok(())
 }

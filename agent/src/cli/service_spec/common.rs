@@ -3,9 +3,10 @@
 use anyhow::{Result, bail};
 use clap::Args;
 use proto::ServiceSpec;
-use proto::spec::{ContainerSpec, EndpointMode, HealthConfig, LogDriver, RestartPolicy, UpdateConfig};
+use proto::spec::{ContainerSpec, EndpointMode, LogDriver, RestartPolicy, UpdateConfig};
 
 use super::words::{nanoseconds, set};
+use crate::cli::health::HealthFlags;
 use crate::cli::run;
 use crate::compose;
 
@@ -82,27 +83,8 @@ pub(super) struct Common {
     update: UpdateFlags,
     #[command(flatten)]
     rollback: RollbackFlags,
-    /// Command to run to check health
-    #[arg(long)]
-    health_cmd: Option<String>,
-    /// Time between running the check (ms|s|m|h)
-    #[arg(long)]
-    health_interval: Option<String>,
-    /// Maximum time to allow one check to run (ms|s|m|h)
-    #[arg(long)]
-    health_timeout: Option<String>,
-    /// Consecutive failures needed to report unhealthy
-    #[arg(long)]
-    health_retries: Option<i64>,
-    /// Start period for the container to initialize (ms|s|m|h)
-    #[arg(long)]
-    health_start_period: Option<String>,
-    /// Time between running the check during the start period (ms|s|m|h)
-    #[arg(long)]
-    health_start_interval: Option<String>,
-    /// Disable any container-specified HEALTHCHECK
-    #[arg(long)]
-    no_healthcheck: bool,
+    #[command(flatten)]
+    health: HealthFlags,
     /// Logging driver for service
     #[arg(long)]
     log_driver: Option<String>,
@@ -237,35 +219,7 @@ impl Common {
             &mut container.capability_drop,
             &mut container.capability_add,
         );
-        let mut health = container.healthcheck.clone().unwrap_or_default();
-        if self.no_healthcheck {
-            health = HealthConfig {
-                test: vec!["NONE".to_owned()],
-                ..HealthConfig::default()
-            };
-        }
-        set(
-            &mut health.test,
-            self.health_cmd
-                .as_ref()
-                .map(|line| vec!["CMD-SHELL".to_owned(), line.clone()]),
-        );
-        set(
-            &mut health.interval,
-            nanoseconds(self.health_interval.as_deref())?,
-        );
-        set(&mut health.timeout, nanoseconds(self.health_timeout.as_deref())?);
-        set(
-            &mut health.start_period,
-            nanoseconds(self.health_start_period.as_deref())?,
-        );
-        set(
-            &mut health.start_interval,
-            nanoseconds(self.health_start_interval.as_deref())?,
-        );
-        set(&mut health.retries, self.health_retries);
-        container.healthcheck = (health != HealthConfig::default()).then_some(health);
-        Ok(())
+        self.health.apply(&mut container.healthcheck)
     }
 
     fn restart(&self, policy: &mut Option<RestartPolicy>) -> Result<()> {

@@ -6,7 +6,7 @@
 mod common;
 mod lists;
 mod update;
-mod words;
+pub(super) mod words;
 
 use anyhow::Result;
 use clap::Args;

@@ -11,13 +11,15 @@ use crate::cli::container::text;
 use crate::cli::run;
 use crate::compose;
 
-pub(super) fn set<T>(place: &mut T, value: Option<T>) {
+/// Writes what was said; what was not stays.
+pub(crate) fn set<T>(place: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *place = value;
     }
 }
 
-pub(super) fn nanoseconds(word: Option<&str>) -> Result<Option<i64>> {
+/// A duration such as `1m30s`, in nanoseconds.
+pub(crate) fn nanoseconds(word: Option<&str>) -> Result<Option<i64>> {
     word.map(compose::duration)
         .transpose()
         .map_err(anyhow::Error::msg)
@@ -28,7 +30,8 @@ pub(super) fn change_map(map: &mut proto::spec::Labels, add: &[String], remove: 
     map.extend(run::labels(add));
 }
 
-pub(super) fn environment(words: &[String], files: &[String]) -> Result<Vec<String>> {
+/// `NAME=value` as it is, `NAME` with the value that it has here; files before words.
+pub(crate) fn environment(words: &[String], files: &[String]) -> Result<Vec<String>> {
     let mut variables = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(file).with_context(|| format!("read the env file {file}"))?;
