@@ -22,6 +22,7 @@ pub mod image_json;
 pub mod images;
 pub mod info;
 mod info_swarm;
+mod logs_elsewhere;
 pub mod materials;
 pub mod network_view;
 pub mod networks;

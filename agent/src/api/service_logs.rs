@@ -1,6 +1,6 @@
 //! `/services/{id}/logs` and `/tasks/{id}/logs`: the logs of all containers of a service on this node, as one stream.
 //!
-//! Not following: lines of all containers in order of time. Following: lines as they come, also of tasks that start later.
+//! What other nodes hold is named first. Not following: lines of all containers in order of time. Following: lines as they come, also of tasks that start later.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::error::{ApiError, ApiResult};
+use super::logs_elsewhere;
 use super::params::Params;
 use super::state::App;
 use super::stream::{MULTIPLEXED_STREAM, RAW_STREAM, stdcopy_frame, streaming};
@@ -82,13 +83,20 @@ fn answer(app: &App, whose: Whose, tty: bool, params: &Params) -> ApiResult<Resp
         timestamps: params.flag("timestamps"),
         details: params.flag("details"),
     };
+    let elsewhere = logs_elsewhere::notes(app, |task| whose.has(task));
+    let elsewhere = elsewhere.into_iter().map(|(task, entry)| Line { task, entry });
     let lines: futures::stream::BoxStream<'static, Line> = if options.follow {
         followed(app.engine.clone(), whose, options).boxed()
     } else {
         in_order(app.engine.clone(), whose, options).boxed()
     };
     let content_type = if tty { RAW_STREAM } else { MULTIPLEXED_STREAM };
-    Ok(streaming(content_type, lines.map(move |line| line.write(style))))
+    Ok(streaming(
+        content_type,
+        stream::iter(elsewhere)
+            .chain(lines)
+            .map(move |line| line.write(style)),
+    ))
 }
 
 /// Which lines a request wants.
