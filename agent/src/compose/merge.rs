@@ -1,4 +1,4 @@
-//! A later file over an earlier one: mappings are joined, lists are added to, except those that are one value as a
+//! A later file over an earlier one, or a service over the one that it extends: mappings are joined, lists are added to, except those that are one value as a
 //! whole; anything else is replaced (Compose Specification, section Merge).
 
 use super::yaml::{Node, Value};
@@ -17,6 +17,24 @@ const PAIRS: [&str; 8] = [
     "sysctls",
 ];
 
+/// Lists that may be written as one text, to which a list is added.
+const ONE_OR_MORE: [&str; 5] = ["dns", "dns_opt", "dns_search", "env_file", "tmpfs"];
+/// Lists in which nothing stands twice.
+const UNIQUE: [&str; 12] = [
+    "cap_add",
+    "cap_drop",
+    "constraints",
+    "device_cgroup_rules",
+    "expose",
+    "external_links",
+    "generic_resources",
+    "group_add",
+    "networks",
+    "preferences",
+    "profiles",
+    "security_opt",
+];
+
 /// `over` on top of `base`.
 pub(crate) fn merge(base: Node, over: Node) -> Node {
     merge_under("", base, over)
@@ -26,10 +44,22 @@ fn merge_under(key: &str, base: Node, over: Node) -> Node {
     let (base, over) = match (&base.value, &over.value) {
         (Value::List(_), Value::Map(_)) if PAIRS.contains(&key) => (mapping(base), over),
         (Value::Map(_), Value::List(_)) if PAIRS.contains(&key) => (base, mapping(over)),
+        (Value::Scalar { .. }, Value::List(_)) if ONE_OR_MORE.contains(&key) => (listed(base), over),
+        (Value::List(_), Value::Scalar { .. }) if ONE_OR_MORE.contains(&key) => (base, listed(over)),
+        (Value::Scalar { .. }, Value::Map(_)) if key == "build" => (context(base), over),
+        (Value::Map(_), Value::Scalar { .. }) if key == "build" => (base, context(over)),
         _ => (base, over),
     };
     let value = match (base.value, over.value) {
         (Value::Map(base), Value::Map(over)) => Value::Map(join(base, over)),
+        (Value::List(mut base), Value::List(over)) if UNIQUE.contains(&key) => {
+            for item in over {
+                if !base.iter().any(|known| known.same(&item)) {
+                    base.push(item);
+                }
+            }
+            Value::List(base)
+        }
         (Value::List(mut base), Value::List(over)) => {
             let named: Vec<_> = over.iter().filter_map(|item| identity(key, item)).collect();
             base.retain(|item| identity(key, item).is_none_or(|known| !named.contains(&known)));
@@ -55,6 +85,28 @@ fn join(mut base: Vec<(String, Node)>, over: Vec<(String, Node)>) -> Vec<(String
         }
     }
     base
+}
+
+/// `a` as `[a]`; nothing stays nothing.
+fn listed(node: Node) -> Node {
+    if node.is_null() {
+        return node;
+    }
+    Node {
+        place: node.place.clone(),
+        value: Value::List(vec![node]),
+    }
+}
+
+/// `build: a` as `build: {context: a}`.
+fn context(node: Node) -> Node {
+    if node.is_null() {
+        return node;
+    }
+    Node {
+        place: node.place.clone(),
+        value: Value::Map(vec![("context".to_owned(), node)]),
+    }
 }
 
 /// `[a=1, b]` as `{a: 1, b: }`.
@@ -87,7 +139,7 @@ fn mapping(node: Node) -> Node {
 }
 
 /// What makes two items of a list the same thing, of which the later counts: where a volume, secret or config lies in the
-/// container; a port as it is written.
+/// container; a port as it is written, or in the long form by its numbers.
 fn identity(key: &str, item: &Node) -> Option<String> {
     match (&item.value, key) {
         (Value::Scalar { text, .. }, "volumes") => {
@@ -96,6 +148,10 @@ fn identity(key: &str, item: &Node) -> Option<String> {
             Some(parts.next().unwrap_or(first).to_owned())
         }
         (Value::Map(entries), "volumes") => field(entries, "target"),
+        (Value::Map(entries), "ports") => {
+            let parts = ["host_ip", "target", "published", "protocol"];
+            Some(format!("{:?}", parts.map(|part| field(entries, part))))
+        }
         (Value::Scalar { text, .. }, "ports" | "secrets" | "configs") => Some(text.clone()),
         (Value::Map(entries), "secrets" | "configs") => {
             field(entries, "target").or_else(|| field(entries, "source"))
@@ -116,6 +172,18 @@ mod tests {
     use super::super::{write, yaml::parse};
     use super::*;
     use std::path::Path;
+
+    #[test]
+    fn what_may_be_written_in_two_ways_is_one_thing() {
+        let node = |text: &str| parse(Path::new("f"), text).unwrap();
+        let base = "build: ./app\ndns: 1.1.1.1\ncap_add: [A, B]\nports: [{target: 1, mode: host}]\n";
+        let over = "build: {target: x}\ndns: [1.1.1.1]\ncap_add: [B, C]\nports: [{target: 1}]\n";
+        assert_eq!(
+            write::write(&merge(node(base), node(over))),
+            "build:\n  context: ./app\n  target: x\ndns:\n  - 1.1.1.1\n  - 1.1.1.1\ncap_add:\n  - A\n  - B\n  - C\n\
+             ports:\n  -\n    target: 1\n"
+        );
+    }
 
     #[test]
     fn later_files_count_more() {

@@ -13,6 +13,7 @@ mod error;
 mod interpolate;
 mod merge;
 mod mounts;
+mod node;
 mod plan;
 mod process;
 mod reader;
