@@ -8,14 +8,15 @@ use super::Variables;
 use super::error::ComposeError;
 use super::yaml::{Node, Value};
 
-/// Replaces variables in every value of the tree; keys stay as they are. A variable that is not set is empty, and
+/// Replaces variables in every value of the tree, whose root has the path; keys stay as they are. A variable that is not set is empty, and
 /// named in a warning.
 pub(crate) fn interpolate(
     node: &mut Node,
+    path: &str,
     variables: &Variables,
     warnings: &mut Vec<String>,
 ) -> Result<(), ComposeError> {
-    walk(node, "", &mut Expander { variables, warnings })
+    walk(node, path, &mut Expander { variables, warnings })
 }
 
 fn walk(node: &mut Node, path: &str, expander: &mut Expander<'_>) -> Result<(), ComposeError> {

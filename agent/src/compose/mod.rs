@@ -1,7 +1,7 @@
 //! Compose files: from YAML to the specs that the API takes.
 //!
 //! ```text
-//! text ─[yaml]→ nodes with positions ─[interpolate]→ nodes ─[merge]→ one tree
+//! text ─[yaml]→ nodes with positions ─[interpolate]→ nodes ─[extends]→ nodes ─[merge]→ one tree ─[include]→ one tree
 //!      ─[service, mounts, process, deploy, resource]→ Stack (typed) ─[plan]→ NetworkSpec, SecretSpec, ConfigSpec, ServiceSpec
 //! ```
 //! The current Compose Specification, as far as a stack can use it. A key that is not acted on is named in a warning;
@@ -10,6 +10,9 @@
 mod deploy;
 mod env_file;
 mod error;
+mod extends;
+mod files;
+mod include;
 mod interpolate;
 mod merge;
 mod mounts;
@@ -20,6 +23,7 @@ mod reader;
 mod resource;
 mod service;
 mod short;
+mod transplant;
 mod units;
 mod write;
 mod yaml;
@@ -116,32 +120,24 @@ pub(crate) fn load(files: &[PathBuf], variables: &Variables) -> Result<Loaded, C
 
 /// As [`load`], of texts that have been read; paths in them are relative to the first file's folder.
 pub(crate) fn load_texts(sources: &[(&Path, &str)], variables: &Variables) -> Result<Loaded, ComposeError> {
-    let mut warnings = Vec::new();
-    let mut tree: Option<yaml::Node> = None;
-    for &(file, text) in sources {
-        let mut node = yaml::parse(file, text)?;
-        interpolate::interpolate(&mut node, variables, &mut warnings)?;
-        tree = Some(match tree {
-            None => node,
-            Some(base) => merge::merge(base, node),
-        });
-    }
-    let Some(tree) = tree else {
-        return Err(ComposeError::NoFile);
-    };
-    let first = sources.first().map_or(Path::new("."), |(file, _)| file);
-    let directory = first
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let context = reader::Context::new(directory.to_path_buf(), variables.clone());
+    let (first, _) = sources.first().ok_or(ComposeError::NoFile)?;
+    let context = reader::Context::new(folder(first).to_path_buf(), variables.clone());
+    let mut loader = files::Loader::default();
+    let tree = loader.tree(sources, &context)?;
     let stack = resource::stack(&reader::At::root(&tree, &context))?;
+    let mut warnings = loader.warnings;
     warnings.extend(context.into_warnings());
     Ok(Loaded {
         stack,
         warnings,
         tree,
     })
+}
+
+/// The folder that a file lies in.
+fn folder(file: &Path) -> &Path {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }
 
 fn read(file: &Path) -> Result<String, ComposeError> {

@@ -1,7 +1,7 @@
 //! Reading a tree of nodes with types. Each value knows its path, so that an error can name it.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -49,6 +49,20 @@ impl<'t> At<'t> {
             path: Arc::from(""),
             context,
         }
+    }
+
+    /// A node that was taken out of its tree, at the path that it had there.
+    pub(crate) fn under(node: &'t Node, path: &str, context: &'t Context) -> Self {
+        Self {
+            node,
+            path: Arc::from(path),
+            context,
+        }
+    }
+
+    /// The file that the value stands in.
+    pub(crate) fn file(&self) -> &'t Path {
+        self.node.place.file()
     }
 
     fn child(&self, node: &'t Node, path: String) -> Self {

@@ -55,9 +55,6 @@ pub(crate) fn stack(at: &At<'_>) -> Read<Stack> {
     let mut object = at.object()?;
     // Obsolete: it has meant nothing since the specification took the place of the versions.
     object.take_even_null("version");
-    if let Some(at) = object.take("include") {
-        return Err(at.wrong("include is not built: name the files with several -c"));
-    }
     let services_at = object
         .take("services")
         .ok_or_else(|| at.wrong("the key \"services\" is missing"))?;

@@ -132,13 +132,8 @@ pub(crate) fn service(key: &str, at: &At<'_>) -> Read<Option<Service>> {
     {
         return Ok(None);
     }
-    for (refused, remedy) in [
-        ("extends", "write the keys out, or use a YAML anchor"),
-        ("volumes_from", "name the volumes"),
-    ] {
-        if let Some(at) = object.take(refused) {
-            return Err(at.wrong(format!("{refused} is not built: {remedy}")));
-        }
+    if let Some(at) = object.take("volumes_from") {
+        return Err(at.wrong("volumes_from is not built: name the volumes"));
     }
     let build = object.read("build", build)?;
     let image = object.read("image", At::text)?;

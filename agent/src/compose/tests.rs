@@ -1,5 +1,9 @@
 //! Whole files: what they become, and what is said of wrong ones.
 
+mod extends;
+mod folder;
+mod include;
+
 use std::path::Path;
 
 use proto::spec::{MountType, RestartCondition, UpdateOrder};
@@ -177,7 +181,11 @@ fn wrong_files_are_refused_with_place_and_path() {
             "services.a.env_file: cannot read env file",
         ),
         (service("image: y"), "stands here twice"),
-        (service("extends: b"), "extends is not built"),
+        (
+            service("extends: b"),
+            "services.a.extends: the service \"b\" is not among the services of stack.yml",
+        ),
+        (service("volumes_from: [b]"), "volumes_from is not built"),
         (
             service("environment: ['${NO:?set it}']"),
             "services.a.environment[0]: the variable NO is not set: set it",

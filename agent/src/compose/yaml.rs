@@ -10,7 +10,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 use super::error::ComposeError;
 
 /// Nodes that a file may have once its aliases are expanded: a bomb of aliases stops here (CVE-2025-62725's kind).
-const MOST_NODES: usize = 100_000;
+pub(super) const MOST_NODES: usize = 100_000;
 /// How deep a file may be nested.
 const MOST_DEPTH: usize = 64;
 
@@ -20,6 +20,13 @@ pub(crate) struct Place {
     file: Arc<Path>,
     line: usize,
     column: usize,
+}
+
+impl Place {
+    /// The file.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
 }
 
 impl std::fmt::Display for Place {
@@ -242,7 +249,8 @@ impl Builder {
     }
 }
 
-fn size(node: &Node) -> usize {
+/// How many nodes there are in the node, itself included.
+pub(super) fn size(node: &Node) -> usize {
     match &node.value {
         Value::Scalar { .. } => 1,
         Value::List(nodes) => 1 + nodes.iter().map(size).sum::<usize>(),
