@@ -124,6 +124,7 @@ impl Builder {
                 "too much: the file is nested too deeply or its aliases expand without end",
             ));
         }
+        self.refuse_tag(&event, span)?;
         let (anchor, value) = match event {
             Event::Alias(anchor) => return self.alias(anchor, span),
             Event::Scalar(text, style, anchor, _) => (
@@ -145,6 +146,22 @@ impl Builder {
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
+    }
+
+    /// A tag such as `!reset` changes what its value means; none of them is built.
+    fn refuse_tag(&self, event: &Event<'_>, span: &Span) -> Result<(), ComposeError> {
+        let (Event::Scalar(_, _, _, tag) | Event::SequenceStart(_, tag) | Event::MappingStart(_, tag)) =
+            event
+        else {
+            return Ok(());
+        };
+        match tag {
+            Some(tag) if tag.handle == "!" && !tag.suffix.is_empty() => Err(self.wrong(
+                span,
+                &format!("the tag !{} is not built: leave it out", tag.suffix),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn alias(&mut self, anchor: usize, span: &Span) -> Result<Node, ComposeError> {
@@ -277,6 +294,11 @@ mod tests {
             error("a: 1\nb: 2\na: 3\n"),
             "f.yml:3:1: key \"a\" stands here twice"
         );
+        assert_eq!(
+            error("a: 1\nb: !reset []\n"),
+            "f.yml:2:11: the tag !reset is not built: leave it out"
+        );
+        assert!(parse(Path::new("f.yml"), "a: !!str 1\nb: ! x\n").is_ok());
         assert!(error("").contains("empty"));
         assert!(error("---\na: 1\n---\nb: 1\n").contains("second document"));
     }
