@@ -1,5 +1,6 @@
 //! A manager and a worker, each on a machine of its own as far as the network is concerned.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -367,6 +368,11 @@ fn who_may_not_join_is_told_why() -> Result<()> {
     ])?;
     let node = cluster.wait_state("node2", "ready")?;
     assert_eq!(node["Spec"]["Availability"], "drain");
+    let key = worker.root().join("swarm/certificates/swarm-node.pem");
+    assert_eq!(std::fs::metadata(&key)?.permissions().mode() & 0o777, 0o600);
+    for node in &cluster.nodes {
+        assert!(!node.log().contains(secret), "the secret is in no log");
+    }
     Ok(())
 }
 
