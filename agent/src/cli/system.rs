@@ -92,6 +92,9 @@ fn swarm(swarm: &Value) {
         return;
     }
     println!("  NodeID: {}", text(&swarm["NodeID"]));
+    if swarm["Error"] != "" {
+        println!("  Error: {}", text(&swarm["Error"]));
+    }
     println!("  Is Manager: {}", swarm["ControlAvailable"]);
     if swarm["ControlAvailable"] == true {
         println!("  ClusterID: {}", text(&swarm["Cluster"]["ID"]));
@@ -99,6 +102,10 @@ fn swarm(swarm: &Value) {
         println!("  Nodes: {}", swarm["Nodes"]);
     }
     println!("  Node Address: {}", text(&swarm["NodeAddr"]));
+    println!("  Manager Addresses:");
+    for manager in swarm["RemoteManagers"].as_array().into_iter().flatten() {
+        println!("   {}", text(&manager["Addr"]));
+    }
 }
 
 /// `events`

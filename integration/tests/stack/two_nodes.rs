@@ -394,6 +394,11 @@ fn a_removed_worker_ends_its_tasks_and_may_come_back() -> Result<()> {
     );
     let info = cluster.worker().get("/info")?;
     assert_ne!(info["Swarm"]["Error"], "", "{}", info["Swarm"]);
+    let info = cluster.worker().cli_ok(&["info"])?;
+    assert!(
+        info.contains("is not part of the cluster") && info.contains(REMOTE),
+        "{info}"
+    );
     cluster.worker().cli_ok(&["swarm", "leave"])?;
     assert_alone(cluster.worker())?;
 
