@@ -32,7 +32,14 @@ pub(crate) struct Ps {
 }
 
 impl Ps {
-    pub(crate) async fn run(self, client: &Client) -> Result<()> {
+    pub(crate) async fn run(mut self, client: &Client) -> Result<()> {
+        self.list.quiet_first();
+        // Sizes are added up only for who asks for them.
+        let asked = self
+            .list
+            .format
+            .as_ref()
+            .is_some_and(|format| format.contains(".Size"));
         let last = if self.latest { Some(1) } else { self.last };
         let limit = last.map(|last| last.to_string()).unwrap_or_default();
         let all = if self.all { "1" } else { "" };
@@ -42,23 +49,16 @@ impl Ps {
             query(&[
                 ("all", all),
                 ("limit", &limit),
-                ("size", flag(self.size)),
+                ("size", flag(self.size || asked)),
                 ("filters", &filters)
             ])
         );
         let list = client.get(&path).await?;
         let mut listing = self.listing();
         for container in list.as_array().into_iter().flatten() {
-            if self.list.quiet {
-                println!("{}", self.id(container));
-            } else {
-                listing.row(self.cells(container));
-            }
+            listing.row(self.cells(container));
         }
-        if !self.list.quiet {
-            listing.print(self.list.format.as_deref())?;
-        }
-        Ok(())
+        listing.print(&self.list)
     }
 
     fn listing(&self) -> Listing {
@@ -79,11 +79,16 @@ impl Ps {
             ("Labels", "LABELS"),
             ("Mounts", "MOUNTS"),
             ("Networks", "NETWORKS"),
+            ("CreatedAt", "CREATED AT"),
+            ("LocalVolumes", "LOCAL VOLUMES"),
+            ("Platform", "PLATFORM"),
         ])
     }
 
     /// A cell for each field of [`Ps::listing`].
-    fn cells(&self, container: &Value) -> Vec<String> {
+    fn cells(&self, container: &Value) -> Vec<Value> {
+        let mounts = container["Mounts"].as_array().into_iter().flatten();
+        let local = mounts.filter(|mount| mount["Driver"] == "local").count();
         let mounts = container["Mounts"].as_array().into_iter().flatten();
         let mounts = mounts.map(|mount| match text(&mount["Name"]) {
             name if name.is_empty() => text(&mount["Source"]),
@@ -105,8 +110,12 @@ impl Ps {
                 .map(|(name, _)| name.clone())
                 .collect::<Vec<_>>()
                 .join(","),
+            human::moment_of_unix(container["Created"].as_i64().unwrap_or_default()),
+            local.to_string(),
         ]);
-        cells
+        // The API says a platform only from version 1.48 on.
+        let platform = container["ImageManifestDescriptor"]["platform"].clone();
+        cells.into_iter().map(Value::String).chain([platform]).collect()
     }
 
     fn id(&self, container: &Value) -> String {

@@ -21,6 +21,15 @@ pub(crate) struct ListFlags {
     pub(crate) quiet: bool,
 }
 
+impl ListFlags {
+    /// `ps` and `images` alone give `--quiet` precedence over a format, and say so.
+    pub(crate) fn quiet_first(&mut self) {
+        if self.quiet && self.format.take().is_some() {
+            eprintln!("WARNING: Ignoring custom format, because both --format and --quiet are set.");
+        }
+    }
+}
+
 /// Rows with named cells.
 #[derive(Debug)]
 pub(crate) struct Listing {
@@ -54,13 +63,34 @@ impl Listing {
             .push(fields.zip(cells.into_iter().map(Into::into)).collect());
     }
 
-    /// Prints the rows as `format` says; as a table without one.
+    /// Prints the rows as the flags say; as a table if they say nothing.
     ///
     /// # Errors
     /// A template that is not understood.
-    pub(crate) fn print(self, format: Option<&str>) -> Result<()> {
+    pub(crate) fn print(self, flags: &ListFlags) -> Result<()> {
+        let format = flags.format.as_deref();
+        if flags.quiet && matches!(format.map_or("", str::trim), "" | "table") {
+            print!("{}", self.names());
+            return Ok(());
+        }
+        self.print_as(format)
+    }
+
+    /// As [`Listing::print`], of a list that has no `--quiet`.
+    ///
+    /// # Errors
+    /// A template that is not understood.
+    pub(crate) fn print_as(self, format: Option<&str>) -> Result<()> {
         print!("{}", self.text(format)?);
         Ok(())
+    }
+
+    /// The rows' IDs, a line each, or the names of what has no ID.
+    fn names(&self) -> String {
+        let has_id = self.cells.iter().any(|(field, _)| *field == "ID");
+        let field = if has_id { "ID" } else { "Name" };
+        let name = |row: &Map<String, Value>| row[field].as_str().unwrap_or_default().to_owned() + "\n";
+        self.rows.iter().map(name).collect()
     }
 
     fn text(self, format: Option<&str>) -> Result<String> {
@@ -130,5 +160,8 @@ mod tests {
         assert_eq!(text(Some("json")).unwrap(), line);
         assert_eq!(text(Some("{{.ID}}-{{.Size}}")).unwrap(), "1-5B\n");
         assert!(text(Some("{{.Nope}}")).is_err());
+        let mut named = Listing::new(&[("Driver", "DRIVER"), ("Name", "NAME")]);
+        named.row(["local", "vol"]);
+        assert_eq!(named.names(), "vol\n");
     }
 }

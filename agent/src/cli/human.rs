@@ -54,6 +54,63 @@ pub(crate) fn ago_of_unix(seconds: i64) -> String {
     ago(moment)
 }
 
+/// A moment as Go prints it: `2026-01-02 15:04:05.25 +0000 UTC`.
+pub(crate) fn moment(moment: Timestamp) -> String {
+    let moment = moment.0.to_offset(time::UtcOffset::UTC);
+    let fraction = format!(".{:09}", moment.nanosecond());
+    let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
+    let (hour, minute, second) = moment.to_hms();
+    format!(
+        "{} {hour:02}:{minute:02}:{second:02}{fraction} +0000 UTC",
+        moment.date()
+    )
+}
+
+/// As [`moment`], of seconds since 1970.
+pub(crate) fn moment_of_unix(seconds: i64) -> String {
+    time::OffsetDateTime::from_unix_timestamp(seconds)
+        .map(|time| moment(Timestamp(time)))
+        .unwrap_or_default()
+}
+
+/// As [`moment`], of RFC 3339 text.
+pub(crate) fn moment_of(text: &Value) -> String {
+    let read = text.as_str().and_then(|text| text.parse().ok());
+    read.map(moment).unwrap_or_default()
+}
+
+/// Order of names in which numbers count as such, as Docker sorts volumes: `v2` before `v10`, and `v1` before `v01`.
+pub(crate) fn natural(one: &str, other: &str) -> std::cmp::Ordering {
+    let (mut one, mut other) = (one.as_bytes(), other.as_bytes());
+    while let (&[first, ref rest @ ..], &[second, ref others @ ..]) = (one, other) {
+        if first.is_ascii_digit() && second.is_ascii_digit() {
+            let ((zeros, digits, after), (more_zeros, others, others_after)) = (number(one), number(other));
+            let by_value = digits.len().cmp(&others.len()).then(digits.cmp(others));
+            let order = by_value.then(zeros.cmp(&more_zeros));
+            if order.is_ne() {
+                return order;
+            }
+            (one, other) = (after, others_after);
+        } else if first != second {
+            let digits_first = second.is_ascii_digit().cmp(&first.is_ascii_digit());
+            return digits_first.then(first.cmp(&second));
+        } else {
+            (one, other) = (rest, others);
+        }
+    }
+    one.len().cmp(&other.len())
+}
+
+/// How many zeros lead a number, its other digits, and what comes after it.
+fn number(text: &[u8]) -> (usize, &[u8], &[u8]) {
+    let zeros = text.iter().take_while(|&&byte| byte == b'0').count();
+    let digits = text[zeros..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    (zeros, &text[zeros..zeros + digits], &text[zeros + digits..])
+}
+
 /// Seconds between a moment and now.
 pub(crate) fn seconds_since(moment: Timestamp) -> i64 {
     (time::OffsetDateTime::now_utc() - moment.0).whole_seconds()
@@ -117,6 +174,16 @@ mod tests {
     use super::*;
 
     const DAY: i64 = 24 * HOUR;
+
+    #[test]
+    fn moments_and_orders_as_go_has_them() {
+        assert_eq!(moment_of_unix(0), "1970-01-01 00:00:00 +0000 UTC");
+        let text = Value::from("2026-11-23T13:12:09.4350Z");
+        assert_eq!(moment_of(&text), "2026-11-23 13:12:09.435 +0000 UTC");
+        let mut names = ["v10", "v001", "V1", "v2", "v1.5", "v", "v1", "va", "v1a"];
+        names.sort_by(|one, other| natural(one, other));
+        assert_eq!(names, ["V1", "v", "v1", "v1.5", "v1a", "v001", "v2", "v10", "va"]);
+    }
 
     #[test]
     fn docker_s_words() {

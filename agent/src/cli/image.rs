@@ -194,7 +194,8 @@ pub(crate) struct Ls {
 }
 
 impl Ls {
-    pub(crate) async fn run(self, client: &Client) -> Result<()> {
+    pub(crate) async fn run(mut self, client: &Client) -> Result<()> {
+        self.list.quiet_first();
         let fixed: Vec<_> = self
             .repository
             .iter()
@@ -216,22 +217,19 @@ impl Ls {
                 human::short(&id).to_owned()
             };
             for (repository, tag) in names(image) {
-                if self.list.quiet {
-                    println!("{id}");
-                    continue;
-                }
-                let created = human::ago_of_unix(image["Created"].as_i64().unwrap_or_default());
-                let size = human::size(image["Size"].as_i64().unwrap_or_default());
+                let created = image["Created"].as_i64().unwrap_or_default();
+                let size = image["Size"].as_i64().unwrap_or_default();
                 let digest = digest(image, &repository);
-                let mut cells = vec![repository, tag, id.clone(), created, size];
+                let (ago, short) = (human::ago_of_unix(created), human::size(size));
+                let mut cells = vec![repository, tag, id.clone(), ago, short];
                 cells.insert(if self.digests { 2 } else { 5 }, digest);
+                cells.extend([human::moment_of_unix(created), human::sum(size)]);
+                // What a list of images does not know.
+                cells.extend(std::iter::repeat_n("N/A".to_owned(), 3));
                 listing.row(cells);
             }
         }
-        if !self.list.quiet {
-            listing.print(self.list.format.as_deref())?;
-        }
-        Ok(())
+        listing.print(&self.list)
     }
 
     fn listing(&self) -> Listing {
@@ -245,9 +243,16 @@ impl Ls {
         let digest = ("Digest", "DIGEST");
         if self.digests {
             columns.insert(2, digest);
-            return Listing::new(&columns);
         }
-        Listing::new(&columns).more(&[digest])
+        let hidden: &[_] = if self.digests { &[] } else { &[digest] };
+        Listing::new(&columns)
+            .more(hidden)
+            .more(&[("CreatedAt", "CREATED AT"), ("VirtualSize", "SIZE")])
+            .more(&[
+                ("Containers", "CONTAINERS"),
+                ("SharedSize", "SHARED SIZE"),
+                ("UniqueSize", "UNIQUE SIZE"),
+            ])
     }
 }
 

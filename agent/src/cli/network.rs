@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::client::{Client, escape, filters, query};
-use super::container::{each, text};
+use super::container::{each, labels, text};
 use super::container_more::{Connect, Disconnect, prune};
 use super::format::{ListFlags, Listing};
 use super::{human, inspect, run};
@@ -132,33 +132,33 @@ async fn ls(client: &Client, flags: ListFlags, no_trunc: bool) -> Result<()> {
         ))
         .await?;
     let mut networks = list.as_array().cloned().unwrap_or_default();
-    networks.sort_by_key(|network| text(&network["Name"]));
+    networks.sort_by(|one, other| human::natural(&text(&one["Name"]), &text(&other["Name"])));
     let mut listing = Listing::new(&[
         ("ID", "NETWORK ID"),
         ("Name", "NAME"),
         ("Driver", "DRIVER"),
         ("Scope", "SCOPE"),
-    ]);
+    ])
+    .more(&[("IPv4", "IPV4"), ("IPv6", "IPV6"), ("Internal", "INTERNAL")])
+    .more(&[("Labels", "LABELS"), ("CreatedAt", "CREATED AT")]);
     for network in &networks {
         let id = text(&network["Id"]);
-        let id = if no_trunc {
-            id
-        } else {
-            human::short(&id).to_owned()
+        let id = match no_trunc {
+            true => id,
+            false => human::short(&id).to_owned(),
         };
-        if flags.quiet {
-            println!("{id}");
-        } else {
-            listing.row([
-                id,
-                text(&network["Name"]),
-                text(&network["Driver"]),
-                text(&network["Scope"]),
-            ]);
-        }
+        let is = |field: &str, otherwise| network[field].as_bool().unwrap_or(otherwise).to_string();
+        listing.row([
+            id,
+            text(&network["Name"]),
+            text(&network["Driver"]),
+            text(&network["Scope"]),
+            is("EnableIPv4", true),
+            is("EnableIPv6", false),
+            is("Internal", false),
+            labels(&network["Labels"]),
+            human::moment_of(&network["Created"]),
+        ]);
     }
-    if !flags.quiet {
-        listing.print(flags.format.as_deref())?;
-    }
-    Ok(())
+    listing.print(&flags)
 }

@@ -128,10 +128,6 @@ async fn ls(client: &Client, kind: Kind, flags: ListFlags) -> Result<()> {
     .more(&[("Labels", "LABELS")]);
     for object in list.as_array().into_iter().flatten() {
         let id = text(&object["ID"]);
-        if flags.quiet {
-            println!("{id}");
-            continue;
-        }
         let mut row = vec![id, text(&object["Spec"]["Name"])];
         if kind == Kind::Secret {
             row.push(text(&object["Spec"]["Driver"]["Name"]));
@@ -143,8 +139,5 @@ async fn ls(client: &Client, kind: Kind, flags: ListFlags) -> Result<()> {
         ]);
         listing.row(row);
     }
-    if !flags.quiet {
-        listing.print(flags.format.as_deref())?;
-    }
-    Ok(())
+    listing.print(&flags)
 }

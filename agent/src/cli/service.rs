@@ -97,7 +97,7 @@ impl Ls {
         let filters = filters(&self.list.filter, fixed)?;
         let path = format!("/services{}", query(&[("status", "true"), ("filters", &filters)]));
         let mut services: Vec<Service> = client.fetch(&path).await?;
-        services.sort_by(|one, two| one.spec.name.cmp(&two.spec.name));
+        services.sort_by(|one, two| human::natural(&one.spec.name, &two.spec.name));
         let mut listing = Listing::new(&[
             ("ID", "ID"),
             ("Name", "NAME"),
@@ -107,15 +107,9 @@ impl Ls {
             ("Ports", "PORTS"),
         ]);
         for service in &services {
-            if self.list.quiet {
-                println!("{}", human::short(service.id.as_str()));
-            } else {
-                listing.row(row(service));
-            }
+            listing.row(row(service));
         }
-        if !self.list.quiet {
-            listing.print(self.list.format.as_deref())?;
-        }
+        listing.print(&self.list)?;
         Ok(services.len())
     }
 }

@@ -528,7 +528,7 @@ async fn ls(client: &Client, format: Option<&str>) -> Result<()> {
     for (stack, count) in stacks {
         listing.row([stack, count.to_string(), "Swarm".to_owned()]);
     }
-    listing.print(format)
+    listing.print_as(format)
 }
 
 async fn require(client: &Client, stack: &str) -> Result<()> {

@@ -364,10 +364,6 @@ async fn ls(client: &Client, flags: ListFlags) -> Result<()> {
     ])
     .more(&[("Self", "SELF")]);
     for node in &nodes {
-        if flags.quiet {
-            println!("{}", node.id);
-            continue;
-        }
         let marked = node.id.as_str() == own
             && flags
                 .format
@@ -401,10 +397,7 @@ async fn ls(client: &Client, flags: ListFlags) -> Result<()> {
         ];
         listing.row(cells);
     }
-    if !flags.quiet {
-        listing.print(flags.format.as_deref())?;
-    }
-    Ok(())
+    listing.print(&flags)
 }
 
 impl NodePs {

@@ -47,10 +47,6 @@ impl Options {
         };
         let mut before = String::new();
         for task in ordered(tasks, &names) {
-            if self.list.quiet {
-                println!("{}", task.id);
-                continue;
-            }
             let name = names.task(&task);
             // Earlier tasks of the same slot hang below the newest one.
             let shown = if name == before && self.list.format.is_none() {
@@ -61,14 +57,11 @@ impl Options {
             before = name;
             listing.row(self.row(&task, shown, &names));
         }
-        if !self.list.quiet {
-            listing.print(self.list.format.as_deref())?;
-        }
-        Ok(())
+        listing.print(&self.list)
     }
 
     fn id(&self, task: &Task) -> String {
-        if self.no_trunc {
+        if self.no_trunc || self.list.quiet {
             task.id.to_string()
         } else {
             human::short(task.id.as_str()).to_owned()

@@ -67,7 +67,7 @@ fn path<'v>(path: &str, value: &'v Value) -> Result<&'v Value> {
 /// A value as Go prints it.
 fn shown(value: &Value) -> String {
     match value {
-        Value::Null => "<no value>".to_owned(),
+        Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(items) => format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(" ")),
         Value::Object(members) => {

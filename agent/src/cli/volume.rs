@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::client::{Client, escape, filters, query};
-use super::container::{each, flag, text};
+use super::container::{each, flag, labels, text};
 use super::format::{ListFlags, Listing};
 use super::{human, inspect, run};
 
@@ -88,19 +88,32 @@ async fn ls(client: &Client, flags: ListFlags) -> Result<()> {
             query(&[("filters", &filters(&flags.filter, &[])?)])
         ))
         .await?;
+    let mut volumes: Vec<_> = answer["Volumes"].as_array().into_iter().flatten().collect();
+    volumes.sort_by(|one, other| human::natural(&text(&one["Name"]), &text(&other["Name"])));
     let mut listing = Listing::new(&[("Driver", "DRIVER"), ("Name", "VOLUME NAME")])
-        .more(&[("Mountpoint", "MOUNTPOINT"), ("Scope", "SCOPE")]);
-    for volume in answer["Volumes"].as_array().into_iter().flatten() {
-        if flags.quiet {
-            println!("{}", text(&volume["Name"]));
-        } else {
-            listing.row(["Driver", "Name", "Mountpoint", "Scope"].map(|field| text(&volume[field])));
-        }
+        .more(&[
+            ("Mountpoint", "MOUNTPOINT"),
+            ("Scope", "SCOPE"),
+            ("Labels", "LABELS"),
+        ])
+        // What a list of volumes does not know.
+        .more(&[("Size", "SIZE"), ("Links", "LINKS")])
+        .more(&[
+            ("Availability", "AVAILABILITY"),
+            ("Group", "GROUP"),
+            ("Status", "STATUS"),
+        ]);
+    for volume in volumes {
+        let known = ["Driver", "Name", "Mountpoint", "Scope"].map(|field| text(&volume[field]));
+        let unknown = std::iter::repeat_n("N/A".to_owned(), 5);
+        listing.row(
+            known
+                .into_iter()
+                .chain([labels(&volume["Labels"])])
+                .chain(unknown),
+        );
     }
-    if !flags.quiet {
-        listing.print(flags.format.as_deref())?;
-    }
-    Ok(())
+    listing.print(&flags)
 }
 
 async fn prune(client: &Client, all: bool, force: bool) -> Result<()> {
