@@ -15,6 +15,7 @@ mod image;
 mod inspect;
 mod network;
 mod output;
+mod ports;
 mod pretty;
 mod run;
 mod run_more;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::client::{ApiError, Client, query};
 use super::container::{flag, text};
 use super::health::HealthFlags;
+use super::ports;
 use super::run_more::MoreFlags;
 use super::service_spec::words::environment;
 use super::terminal::{self, Ended};
@@ -304,14 +305,11 @@ pub(crate) fn refused(error: anyhow::Error) -> anyhow::Error {
 }
 
 fn create_body(flags: &ContainerFlags, image: String, command: Vec<String>) -> Result<Value> {
-    let (mut exposed, bindings) = published(&flags.publish)?;
-    for port in &flags.more.expose {
-        let port = if port.contains('/') {
-            port.clone()
-        } else {
-            format!("{port}/tcp")
-        };
-        exposed[port] = json!({});
+    let (mut exposed, bindings) = ports::published(&flags.publish)?;
+    for word in &flags.more.expose {
+        for port in ports::exposed(word)? {
+            exposed[port] = json!({});
+        }
     }
     let network = flags.network.clone().unwrap_or_else(|| "default".to_owned());
     let endpoint = json!({
@@ -400,29 +398,6 @@ pub(crate) fn labels(words: &[String]) -> BTreeMap<String, String> {
     words.iter().map(pair).collect()
 }
 
-/// `[[ip:]host:]container[/protocol]` as the API's exposed ports and bindings.
-fn published(words: &[String]) -> Result<(Value, Value)> {
-    let mut exposed = serde_json::Map::new();
-    let mut bindings = serde_json::Map::<String, Value>::new();
-    for word in words {
-        let (numbers, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
-        let (host, container) = numbers.rsplit_once(':').unwrap_or(("", numbers));
-        let (ip, host) = host.rsplit_once(':').unwrap_or(("", host));
-        let valid = |port: &str| port.parse::<u16>().is_ok();
-        if !valid(container) || !(host.is_empty() || valid(host)) {
-            bail!("{word:?} is not a port such as 8080:80 or 127.0.0.1:8080:80/tcp");
-        }
-        let key = format!("{container}/{protocol}");
-        exposed.insert(key.clone(), json!({}));
-        let binding = json!({"HostIp": ip.trim_matches(['[', ']']), "HostPort": host});
-        match bindings.entry(key).or_insert_with(|| json!([])) {
-            Value::Array(list) => list.push(binding),
-            other => *other = json!([binding]),
-        }
-    }
-    Ok((Value::Object(exposed), Value::Object(bindings)))
-}
-
 /// `-v` words, a relative source starting here.
 fn bind(word: &str) -> Result<String> {
     match word.split_once(':') {
@@ -482,18 +457,6 @@ fn tmpfs(words: &[String]) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ports_become_bindings() {
-        let (exposed, bindings) = published(&["127.0.0.1:8080:80".to_owned(), "53/udp".to_owned()]).unwrap();
-        assert!(exposed["80/tcp"].is_object());
-        assert_eq!(
-            bindings["80/tcp"][0],
-            json!({"HostIp": "127.0.0.1", "HostPort": "8080"})
-        );
-        assert_eq!(bindings["53/udp"][0]["HostPort"], "");
-        assert!(published(&["a:b".to_owned()]).is_err());
-    }
 
     #[test]
     fn mounts_in_words() {
