@@ -1,6 +1,5 @@
 //! Query strings as Docker reads them: repeated keys, loose booleans, JSON values.
 
-use std::convert::Infallible;
 use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Query};
@@ -10,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::error::{ApiError, ApiResult};
 use super::filters::Filters;
 
-/// All parameters of a request, in order. Extraction never fails.
+/// All parameters of a request, in order. A query string that cannot be read is a 400.
 #[derive(Debug, Clone, Default)]
 pub struct Params(Vec<(String, String)>);
 
@@ -75,13 +74,33 @@ impl Params {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Params {
-    type Rejection = Infallible;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
-            .map(|query| Self(query.0))
-            .unwrap_or_default())
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        well_formed(parts.uri.query().unwrap_or_default())?;
+        let read = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
+        read.map(|query| Self(query.0))
+            .map_err(|error| ApiError::bad_request(format!("invalid query string: {}", error.body_text())))
     }
+}
+
+/// Refuses what Go's `url.ParseQuery` refuses: `%` without two hexadecimal digits after it, and `;`. The reader of forms would
+/// take such a percent sign as text.
+fn well_formed(query: &str) -> ApiResult<()> {
+    if query.contains(';') {
+        return Err(ApiError::bad_request("invalid semicolon separator in query"));
+    }
+    for escape in query.split('%').skip(1) {
+        let digits = escape.bytes().take(2).filter(u8::is_ascii_hexdigit).count();
+        if digits < 2 {
+            let shown: String = escape.chars().take(2).collect();
+            return Err(ApiError::bad_request(format!(
+                "invalid URL escape {:?}",
+                format!("%{shown}")
+            )));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -114,5 +133,22 @@ mod tests {
         assert_eq!(params.number::<u32>("t").unwrap(), Some(10));
         assert_eq!(params.number::<u32>("v").unwrap(), None);
         assert!(params.number::<u32>("u").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_query_that_cannot_be_read_is_refused() {
+        for (query, readable) in [
+            ("", true),
+            ("a=1&b&c=%7B%7d+x", true),
+            ("a=%", false),
+            ("a=%4", false),
+            ("a=%zz", false),
+            ("a=1;b=2", false),
+        ] {
+            let request = axum::http::Request::get(format!("/x?{query}"));
+            let (mut parts, ()) = request.body(()).unwrap().into_parts();
+            let params = Params::from_request_parts(&mut parts, &()).await;
+            assert_eq!(params.is_ok(), readable, "{query}");
+        }
     }
 }
