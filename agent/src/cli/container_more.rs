@@ -102,12 +102,8 @@ pub(crate) struct New {
 
 impl New {
     pub(crate) fn parts(self) -> Result<(run::ContainerFlags, String, Vec<String>)> {
-        let mut words = self.words.into_iter();
-        let image = words.next().unwrap_or_default();
-        if image.starts_with('-') {
-            bail!("unknown flag: {image}");
-        }
-        Ok((self.flags, image, words.collect()))
+        let (image, command) = super::image_and_command(self.words)?;
+        Ok((self.flags, image, command))
     }
 }
 

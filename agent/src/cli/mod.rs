@@ -35,6 +35,7 @@ mod volume;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -183,8 +184,10 @@ struct Silent(i32);
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     end_quietly_without_reader();
-    let matches = Arguments::command().get_matches();
-    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let matches = Arguments::command()
+        .try_get_matches()
+        .unwrap_or_else(|error| misused(&error));
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| misused(&error));
     match dispatch(arguments, &matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -214,6 +217,48 @@ fn end_quietly_without_reader() {
         }
         usual(panic);
     }));
+}
+
+/// Ends the program with what clap has to say.
+fn misused(error: &clap::Error) -> ! {
+    let _ = error.print();
+    std::process::exit(usage_code(error));
+}
+
+/// Docker's exit codes for a line that it does not understand: 125 for flags, 1 for words. Help is no mistake.
+fn usage_code(error: &clap::Error) -> i32 {
+    let word = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) => word.as_str(),
+        _ => "",
+    };
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        | ErrorKind::MissingSubcommand => 0,
+        ErrorKind::UnknownArgument if !word.starts_with('-') => 1,
+        ErrorKind::InvalidSubcommand | ErrorKind::MissingRequiredArgument | ErrorKind::ArgumentConflict => 1,
+        _ => 125,
+    }
+}
+
+/// A mistake in the flags of a container, printed: Docker ends with 125 for it.
+fn refused_flags(error: anyhow::Error) -> anyhow::Error {
+    if error.is::<Silent>() {
+        return error;
+    }
+    eprintln!("agent: {error:#}");
+    Silent(125).into()
+}
+
+/// The image and the command in it; a flag that nobody took comes first among them.
+fn image_and_command(words: Vec<String>) -> Result<(String, Vec<String>)> {
+    let mut words = words.into_iter();
+    let image = words.next().unwrap_or_default();
+    if image.starts_with('-') {
+        return Err(refused_flags(anyhow::anyhow!("unknown flag: {image}")));
+    }
+    Ok((image, words.collect()))
 }
 
 fn dispatch(arguments: Arguments, matches: &ArgMatches) -> Result<()> {
@@ -288,20 +333,8 @@ async fn act(verb: Verb, host: Option<&str>) -> Result<()> {
 }
 
 async fn container_run(client: &Client, run: Run) -> Result<()> {
-    let mut words = run.words.into_iter();
-    let image = words.next().unwrap_or_default();
-    if image.starts_with('-') {
-        bail!("unknown flag: {image}");
-    }
-    let ran = run::run(client, run.container, image, words.collect()).await;
-    // Docker's exit code for what never came to be a container; the container's own are silent.
-    ran.map_err(|error| match error.is::<Silent>() {
-        true => error,
-        false => {
-            eprintln!("agent: {error:#}");
-            Silent(125).into()
-        }
-    })
+    let (image, command) = image_and_command(run.words)?;
+    run::run(client, run.container, image, command).await
 }
 
 /// Flags of the daemon mean nothing to a container, nor the other way round: neither is taken and ignored.
@@ -350,6 +383,28 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn misuse_ends_with_docker_s_codes() {
+        for (line, code) in [
+            ("ps --nope", 125),
+            ("exec --nope x y", 125),
+            ("run --pid", 125),
+            ("logs -n", 125),
+            ("--nope", 125),
+            ("exec x", 1),
+            ("rm", 1),
+            ("images a b", 1),
+            ("nosuch", 1),
+            ("volume nosuch", 1),
+            ("volume", 0),
+            ("ps --help", 0),
+        ] {
+            let words = std::iter::once("agent").chain(line.split(' '));
+            let error = Arguments::command().try_get_matches_from(words).unwrap_err();
+            assert_eq!(usage_code(&error), code, "{line}: {:?}", error.kind());
+        }
     }
 
     #[test]

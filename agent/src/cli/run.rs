@@ -130,8 +130,20 @@ pub(crate) struct ContainerFlags {
     help: Option<bool>,
 }
 
-/// Creates, starts and, unless it is detached, follows a container. The process ends with the container's exit code.
+/// Creates, starts and, unless it is detached, follows a container. The process ends with the container's exit code, or with
+/// 125 for what never came to be one.
 pub(crate) async fn run(
+    client: &Client,
+    flags: ContainerFlags,
+    image: String,
+    command: Vec<String>,
+) -> Result<()> {
+    create_and_follow(client, flags, image, command)
+        .await
+        .map_err(super::refused_flags)
+}
+
+async fn create_and_follow(
     client: &Client,
     flags: ContainerFlags,
     image: String,
@@ -139,7 +151,7 @@ pub(crate) async fn run(
 ) -> Result<()> {
     terminal::require(flags.tty, flags.interactive && !flags.detach)?;
     let body = create_body(&flags, image, command)?;
-    let id = created(client, &flags, &body).await?;
+    let id = created(client, &flags, &body).await.map_err(refused)?;
     if flags.detach {
         client
             .act(&format!("/containers/{id}/start"))
@@ -156,7 +168,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Creates a container and prints its ID.
+/// Creates a container and prints its ID; what the daemon refuses ends with 1, unlike in [`run`].
 pub(crate) async fn create(
     client: &Client,
     flags: ContainerFlags,
@@ -164,9 +176,10 @@ pub(crate) async fn create(
     command: Vec<String>,
 ) -> Result<()> {
     if flags.detach {
-        bail!("unknown flag: --detach: a container that is only created runs nowhere");
+        let error = anyhow::anyhow!("unknown flag: --detach: a container that is only created runs nowhere");
+        return Err(super::refused_flags(error));
     }
-    let body = create_body(&flags, image, command)?;
+    let body = create_body(&flags, image, command).map_err(super::refused_flags)?;
     println!("{}", created(client, &flags, &body).await?);
     Ok(())
 }
@@ -176,10 +189,7 @@ async fn created(client: &Client, flags: &ContainerFlags, body: &Value) -> Resul
         ("name", flags.name.as_deref().unwrap_or_default()),
         ("platform", flags.more.platform.as_deref().unwrap_or_default()),
     ]);
-    let created = client
-        .post(&format!("/containers/create{query}"), body)
-        .await
-        .map_err(refused)?;
+    let created = client.post(&format!("/containers/create{query}"), body).await?;
     for warning in created["Warnings"].as_array().into_iter().flatten() {
         eprintln!("WARNING: {}", text(warning));
     }
