@@ -17,6 +17,7 @@ mod network;
 mod output;
 mod ports;
 mod pretty;
+mod pretty_node;
 mod run;
 mod run_more;
 mod secret;

@@ -285,7 +285,7 @@ fn duration(nanoseconds: i64) -> String {
 }
 
 /// A size in powers of 1024 with four significant digits: `64MiB`, `1.5GiB`.
-fn bytes(size: i64) -> String {
+pub(super) fn bytes(size: i64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut number, mut unit) = (size as f64, 0);
     while number >= 1024.0 && unit + 1 < UNITS.len() {

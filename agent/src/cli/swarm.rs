@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::client::{Client, escape, filters, query};
 use super::container::{each, flag, text};
 use super::format::{ListFlags, Listing};
-use super::{inspect, service, task};
+use super::{inspect, pretty_node, service, task};
 use crate::compose;
 
 /// `swarm …`
@@ -249,7 +249,13 @@ pub(crate) enum NodeVerb {
     #[command(visible_alias = "list")]
     Ls(ListFlags),
     /// Display detailed information on one or more nodes
-    Inspect(inspect::Names),
+    Inspect {
+        /// Print the information in a human friendly format
+        #[arg(long, conflicts_with = "format")]
+        pretty: bool,
+        #[command(flatten)]
+        names: inspect::Names,
+    },
     /// List tasks running on one or more nodes, defaults to current node
     Ps(NodePs),
     /// Demote one or more nodes from manager in the swarm
@@ -308,7 +314,8 @@ impl NodeVerb {
             Self::Demote { names } => change_role(client, &names, "worker").await,
             Self::Promote { names } => change_role(client, &names, "manager").await,
             Self::Ls(list) => ls(client, list).await,
-            Self::Inspect(names) => names.run(client, "nodes", "").await,
+            Self::Inspect { pretty: true, names } => pretty(client, names.names()).await,
+            Self::Inspect { names, .. } => names.run(client, "nodes", "").await,
             Self::Ps(ps) => ps.run(client).await,
             Self::Update(update) => update.run(client).await,
             Self::Rm { force, names } => {
@@ -321,6 +328,26 @@ impl NodeVerb {
             }
         }
     }
+}
+
+async fn pretty(client: &Client, names: &[String]) -> Result<()> {
+    for name in names {
+        let path = format!("/nodes/{}", escape(&node_name(client, name).await?));
+        println!("{}", pretty_node::node(&client.fetch(&path).await?));
+    }
+    Ok(())
+}
+
+/// `self` is the node of the agent that is asked.
+async fn node_name(client: &Client, name: &str) -> Result<String> {
+    if name != "self" {
+        return Ok(name.to_owned());
+    }
+    let own = text(&client.get("/info").await?["Swarm"]["NodeID"]);
+    if own.is_empty() {
+        bail!("this node is not part of a swarm");
+    }
+    Ok(own)
 }
 
 async fn change_role(client: &Client, names: &[String], role: &str) -> Result<()> {
@@ -365,6 +392,7 @@ async fn ls(client: &Client, flags: ListFlags) -> Result<()> {
     .more(&[("Self", "SELF")]);
     for node in &nodes {
         let marked = node.id.as_str() == own
+            && !flags.quiet
             && flags
                 .format
                 .as_ref()
