@@ -30,15 +30,7 @@ impl<'a> Docker<'a> {
 
     /// What it prints, if it ends well.
     pub(crate) fn run(&self, words: &[&str]) -> Result<String> {
-        let mut command = Command::new(self.program);
-        command
-            .args(words)
-            .env("DOCKER_HOST", format!("unix://{}", self.agent.socket().display()));
-        command
-            .env("DOCKER_CONFIG", self.config.path())
-            .env_remove("DOCKER_CONTEXT")
-            .env("DOCKER_CLI_HINTS", "false");
-        let output = self.agent.host.enter(|| command.output())?.context("docker")?;
+        let output = self.output(words)?;
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(
             output.status.success(),
@@ -47,6 +39,19 @@ impl<'a> Docker<'a> {
             String::from_utf8_lossy(&output.stdout)
         );
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    fn output(&self, words: &[&str]) -> Result<std::process::Output> {
+        let mut command = Command::new(self.program);
+        command
+            .args(words)
+            .env("DOCKER_HOST", format!("unix://{}", self.agent.socket().display()));
+        command
+            .env("DOCKER_CONFIG", self.config.path())
+            .env_remove("DOCKER_CONTEXT")
+            .env("DOCKER_CLI_HINTS", "false");
+        command.stdin(std::process::Stdio::null());
+        self.agent.host.enter(|| command.output())?.context("docker")
     }
 }
 
@@ -83,6 +88,35 @@ fn docker_drives_containers() -> Result<()> {
     ] {
         docker.run(words)?;
     }
+    for line in [
+        "run --nope bb",
+        "run -p 8000-8002:80-81 bb",
+        "run --memory x bb",
+        "run --name box bb",
+        "create --nope bb",
+        "create -p a:b bb",
+        "create --name box bb",
+        "create",
+        "exec --nope box ls",
+        "exec box",
+        "exec nobox ls",
+        "exec box nosuch",
+        "ps --nope",
+        "ps extra",
+        "rm",
+        "start nobox",
+        "nosuch",
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let (theirs, ours) = (docker.output(&words)?, agent.cli(&words)?);
+        assert_eq!(ours.status.code(), theirs.status.code(), "{line}");
+    }
+    agent.cli_ok(&["create", "--name", "ports", "-p", "8000-8001:90-91", "bb", "true"])?;
+    let bound = "{{json .HostConfig.PortBindings}}";
+    assert_eq!(
+        docker.run(&["inspect", "-f", bound, "ports"])?,
+        "{\"90/tcp\":[{\"HostIp\":\"\",\"HostPort\":\"8000\"}],\"91/tcp\":[{\"HostIp\":\"\",\"HostPort\":\"8001\"}]}\n"
+    );
     docker.run(&["stop", "-t", "1", "box"])?;
     docker.run(&["rm", "box"])?;
     Ok(())
@@ -117,6 +151,23 @@ fn docker_drives_a_stack_and_both_print_the_same() -> Result<()> {
         &["ps", "--no-trunc"],
         &["secret", "ls"],
         &["config", "ls"],
+        &["volume", "ls", "-q"],
+        &["service", "ps", "-q", "s_web"],
+        &["node", "ls", "-q"],
+        &["node", "inspect", "--pretty", "self"],
+        &["volume", "ls", "--format", "json"],
+        &["network", "ls", "--format", "json"],
+        &["network", "ls", "-q", "--format", "{{.Name}}"],
+        &[
+            "ps",
+            "--format",
+            "{{.ID}} {{.CreatedAt}} {{.LocalVolumes}} {{.Size}} {{.Platform}}",
+        ],
+        &[
+            "images",
+            "--format",
+            "{{.CreatedAt}} {{.VirtualSize}} {{.Containers}} {{.UniqueSize}}",
+        ],
     ] {
         let (theirs, ours) = (docker.run(words)?, agent.cli_ok(words)?);
         assert_eq!(clean(&ours), clean(&theirs), "{words:?}");
