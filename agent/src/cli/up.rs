@@ -256,7 +256,8 @@ async fn swarm(client: &Client) -> Result<()> {
     match info["Swarm"]["LocalNodeState"].as_str().unwrap_or("inactive") {
         "active" => Ok(()),
         "inactive" => {
-            let body = json!({"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "127.0.0.1:2377", "Spec": {}});
+            // A swarm for this machine alone: nobody else is to reach its port.
+            let body = json!({"ListenAddr": "127.0.0.1:2377", "AdvertiseAddr": "127.0.0.1:2377", "Spec": {}});
             client
                 .post("/swarm/init", &body)
                 .await
