@@ -15,18 +15,23 @@ fn folder() -> MutexGuard<'static, ()> {
     FOLDER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn up(agent: &Agent, words: &[&str]) -> Result<Output> {
+/// `agent up` of a folder, with this agent's directories.
+fn up_of(agent: &Agent, folder: &Path) -> Command {
     let mut command = Command::new(binaries().join("agent"));
     command
         .arg("up")
         .arg("--root")
         .arg(agent.root())
         .arg("--run-dir")
-        .arg(agent.run_dir());
-    command
-        .args(words)
-        .arg(workspace().join("examples/counter"))
+        .arg(agent.run_dir())
+        .arg(folder)
         .stdin(Stdio::null());
+    command
+}
+
+fn up(agent: &Agent, words: &[&str]) -> Result<Output> {
+    let mut command = up_of(agent, &workspace().join("examples/counter"));
+    command.args(words);
     agent.host.enter(|| command.output())?.context("run agent up")
 }
 
@@ -121,18 +126,8 @@ fn up_in_the_foreground_ends_with_what_it_started() -> Result<()> {
     agent.stop()?;
     let log = agent.host.directory().join("up.log");
     let file = std::fs::File::create(&log)?;
-    let mut command = Command::new(binaries().join("agent"));
-    command
-        .arg("up")
-        .arg("--root")
-        .arg(agent.root())
-        .arg("--run-dir")
-        .arg(agent.run_dir());
-    command
-        .arg(workspace().join("examples/counter"))
-        .stdin(Stdio::null())
-        .stdout(file.try_clone()?)
-        .stderr(file);
+    let mut command = up_of(&agent, &workspace().join("examples/counter"));
+    command.stdout(file.try_clone()?).stderr(file);
     let mut process = agent.host.enter(|| command.spawn())??;
     let said = || std::fs::read_to_string(&log).unwrap_or_default();
     let mut wait = || {
@@ -177,15 +172,8 @@ fn up_says_which_task_failed_and_why() -> Result<()> {
     std::fs::create_dir(&folder)?;
     let text = "services:\n  bad:\n    image: bb\n    command: sh -c 'exit 5'\n    deploy: {restart_policy: {delay: 100ms}}\n";
     std::fs::write(folder.join("docker-stack.yml"), text)?;
-    let mut command = Command::new(binaries().join("agent"));
-    command
-        .arg("up")
-        .arg("--detach")
-        .arg("--root")
-        .arg(agent.root())
-        .arg("--run-dir")
-        .arg(agent.run_dir())
-        .arg(&folder);
+    let mut command = up_of(&agent, &folder);
+    command.arg("--detach");
     let output = agent.host.enter(|| command.output())??;
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
