@@ -148,6 +148,7 @@ impl<S: Sink> Sessions<S> {
         loop {
             let request = HeartbeatRequest {
                 session_id: session_id.to_owned(),
+                load: None,
             };
             let mut client = self.client.clone();
             let answer = tokio::time::timeout(period * PATIENCE, client.heartbeat(request)).await;

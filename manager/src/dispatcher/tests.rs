@@ -154,6 +154,7 @@ impl Agent {
     async fn beat(&mut self) -> Result<u64, Status> {
         let request = HeartbeatRequest {
             session_id: self.session.clone(),
+            load: None,
         };
         Ok(self.client.heartbeat(request).await?.into_inner().period_ms)
     }

@@ -41,6 +41,7 @@ async fn register(mut client: DispatcherClient<Channel>, node: &NodeId, name: &s
         loop {
             let request = HeartbeatRequest {
                 session_id: id.clone(),
+                load: None,
             };
             beats.heartbeat(request).await.unwrap();
             tokio::time::sleep(PERIOD / 4).await;

@@ -174,7 +174,10 @@ async fn a_node_joins_works_leaves_and_is_removed() {
     );
     control.remove_node("worker", false).await.unwrap();
     let refused = client
-        .heartbeat(HeartbeatRequest { session_id })
+        .heartbeat(HeartbeatRequest {
+            session_id,
+            load: None,
+        })
         .await
         .unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
@@ -302,7 +305,10 @@ async fn another_nodes_session_is_none() {
     assert_eq!(node.spec.availability, Availability::Drain);
     let (mut thief, _remotes) = dispatcher(&other).unwrap();
     let stolen = thief
-        .heartbeat(HeartbeatRequest { session_id })
+        .heartbeat(HeartbeatRequest {
+            session_id,
+            load: None,
+        })
         .await
         .unwrap_err();
     assert_eq!(stolen.code(), Code::PermissionDenied);

@@ -6,6 +6,7 @@ mod endpoint;
 mod mount;
 mod network;
 mod node;
+pub mod placement_labels;
 mod service;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ pub use endpoint::{EndpointMode, EndpointSpec, PortConfig, PortProtocol, Publish
 pub use mount::{BindOptions, Mount, MountType, TmpfsOptions, VolumeDriver, VolumeOptions};
 pub use network::{IpamConfig, IpamOptions, NetworkDriver, NetworkSpec};
 pub use node::{Availability, NodeRole, NodeSpec};
+pub use placement_labels::{PlacementLabelError, PlacementLabels, Strategy};
 pub use service::{
     DiscreteResource, Empty, FailureAction, GenericResource, JobMode, Limits, LogDriver, NamedResource,
     NetworkAttachmentConfig, Placement, PlacementPreference, Platform, ReplicatedMode, Reservations,
