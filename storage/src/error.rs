@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::content::ContentError;
 use crate::digest::DigestError;
-use crate::image::{ArchiveError, ChangeError, ImageError};
+use crate::image::{ArchiveError, ChangeError, ImageError, TransferError};
 use crate::layer::LayerError;
 use crate::metadata::MetadataError;
 use crate::reference::ReferenceError;
@@ -35,6 +35,8 @@ pub enum Error {
     Image(#[from] ImageError),
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
     #[error(transparent)]
     Change(#[from] ChangeError),
     #[error(transparent)]
@@ -70,6 +72,7 @@ impl Error {
             _ if self.is_out_of_space() => Kind::NoSpace,
             Self::Digest(_) | Self::Reference(_) | Self::Change(_) => Kind::Invalid,
             Self::Archive(error) => error.kind(),
+            Self::Transfer(error) => error.kind(),
             Self::Layer(error) => error.kind(),
             Self::Image(error) => error.kind(),
             Self::Snapshot(error) => error.kind(),

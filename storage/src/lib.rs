@@ -42,7 +42,10 @@ mod walk;
 pub use digest::{DiffId, Digest, DigestError, ImageId};
 pub use error::{Error, Kind, Result};
 pub use gc::Collected;
-pub use image::{DockerConfig, Healthcheck, History, Image, ImageConfiguration, Images};
+pub use image::{
+    DockerConfig, Encoding, Healthcheck, History, Image, ImageConfiguration, Images, Offer, OfferedLayer,
+    Receiving, TransferError,
+};
 pub use layer::{Layer, LayerData, LayerEntry, LayerError, Layers, Unpacked};
 pub use lease::{Lease, Leases};
 pub use reference::{Reference, ReferenceError};

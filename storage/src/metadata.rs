@@ -80,6 +80,9 @@ pub(crate) struct ImageRow {
     /// The layers named by the configuration, kept here so that the collector reads no blob.
     pub(crate) layers: Vec<DiffId>,
     pub(crate) last_tagged: Option<String>,
+    /// It came from another node, and nobody here has loaded, built or named it since.
+    #[serde(default)]
+    pub(crate) fetched: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

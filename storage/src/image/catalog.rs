@@ -24,6 +24,10 @@ pub(super) type Moved = (Reference, ImageId);
 
 /// Registers images and their names in one transaction.
 pub(super) fn register(storage: &Storage, images: &[NewImage]) -> Result<Vec<(ImageId, Vec<Moved>)>> {
+    register_as(storage, images, false)
+}
+
+fn register_as(storage: &Storage, images: &[NewImage], fetched: bool) -> Result<Vec<(ImageId, Vec<Moved>)>> {
     let inner = storage.inner();
     // A collector between blob and row would take the blob.
     let _shelf = inner.shelf();
@@ -37,10 +41,10 @@ pub(super) fn register(storage: &Storage, images: &[NewImage]) -> Result<Vec<(Im
     }
     inner
         .metadata
-        .update(|tx| images.iter().map(|image| put(tx, image)).collect())
+        .update(|tx| images.iter().map(|image| put(tx, image, fetched)).collect())
 }
 
-fn put(tx: &Tx, image: &NewImage) -> Result<(ImageId, Vec<Moved>)> {
+fn put(tx: &Tx, image: &NewImage, fetched: bool) -> Result<(ImageId, Vec<Moved>)> {
     let id = ImageId(Digest::of(&image.config));
     Layers::rows_in(tx, &image.layers)?;
     let old: Option<ImageRow> = tx.get(Kind::Images, &id.hex())?;
@@ -52,6 +56,7 @@ fn put(tx: &Tx, image: &NewImage) -> Result<(ImageId, Vec<Moved>)> {
             .or(old.as_ref().and_then(|row| row.manifest)),
         layers: image.layers.clone(),
         last_tagged: old.and_then(|row| row.last_tagged),
+        fetched,
     };
     tx.put(Kind::Images, &id.hex(), &row)?;
     let mut moved = Vec::new();
@@ -70,6 +75,7 @@ fn point(tx: &Tx, reference: &Reference, id: &ImageId) -> Result<Option<ImageId>
     tx.put(Kind::References, &name, &id.hex())?;
     if let Some(mut row) = tx.get::<ImageRow>(Kind::Images, &id.hex())? {
         row.last_tagged = Some(store::rfc3339_now());
+        row.fetched = false;
         tx.put(Kind::Images, &id.hex(), &row)?;
     }
     Ok(old.map(ImageId).filter(|old| old != id))
@@ -116,6 +122,51 @@ pub(super) fn tag(storage: &Storage, name: &str, reference: &Reference) -> Resul
     })
 }
 
+/// See [`super::Images::name_fetched`].
+pub(super) fn name_fetched(
+    storage: &Storage,
+    id: &ImageId,
+    reference: &Reference,
+    named: Option<&str>,
+) -> Result<bool> {
+    let name = reference.tagged().to_string();
+    storage.inner().metadata.update(|tx| {
+        let row: Option<ImageRow> = tx.get(Kind::Images, &id.hex())?;
+        let mut row = row.ok_or_else(|| ImageError::NotFound(id.to_string()))?;
+        if let Some(holder) = tx.get::<String>(Kind::References, &name)? {
+            let other: Option<ImageRow> = tx.get(Kind::Images, &holder)?;
+            if holder == id.hex() || !gives_way(other.as_ref(), named) {
+                return Ok(holder == id.hex());
+            }
+        }
+        tx.put(Kind::References, &name, &id.hex())?;
+        row.last_tagged = row.last_tagged.max(named.map(str::to_owned));
+        tx.put(Kind::Images, &id.hex(), &row)?;
+        Ok(true)
+    })
+}
+
+/// Whether the image that has a name gives it to one that was given it elsewhere: it only came here itself, and has it from
+/// an earlier time.
+fn gives_way(holder: Option<&ImageRow>, named: Option<&str>) -> bool {
+    holder.is_none_or(|row| {
+        let (held, named) = (row.last_tagged.as_deref(), named);
+        row.fetched && held.map(unix_seconds) <= named.map(unix_seconds)
+    })
+}
+
+/// Registers an image that came from another node, without a name. One that is known already stays as it is.
+pub(super) fn register_fetched(storage: &Storage, image: &NewImage) -> Result<ImageId> {
+    let known = Digest::of(&image.config).hex();
+    let known = storage.inner().metadata.get::<ImageRow>(Kind::Images, &known)?;
+    let registered = register_as(
+        storage,
+        std::slice::from_ref(image),
+        known.is_none_or(|row| row.fetched),
+    )?;
+    Ok(registered[0].0)
+}
+
 pub(super) fn get(storage: &Storage, name: &str) -> Result<Image> {
     by_id(storage, &find(storage, name)?)
 }
@@ -139,12 +190,24 @@ pub(super) fn list(storage: &Storage) -> Result<Vec<Image>> {
     Ok(images)
 }
 
+/// The image that a reference with a digest means, whatever name it has here: its ID is what the managers pin.
+fn pinned(storage: &Storage, reference: &Reference) -> Result<Option<ImageId>> {
+    let Some(Ok(digest)) = reference.digest().map(str::parse::<Digest>) else {
+        return Ok(None);
+    };
+    let row: Option<ImageRow> = storage.inner().metadata.get(Kind::Images, &digest.hex())?;
+    Ok(row.map(|_| ImageId(digest)))
+}
+
 /// Docker's order: a name, then a full ID, then a prefix of one.
 fn find(storage: &Storage, name: &str) -> Result<ImageId> {
     if let Ok(reference) = name.parse::<Reference>() {
         let key = reference.tagged().to_string();
         if let Some(hex) = storage.inner().metadata.get::<String>(Kind::References, &key)? {
             return Ok(ImageId(Digest::from_hex(&hex)?));
+        }
+        if let Some(id) = pinned(storage, &reference)? {
+            return Ok(id);
         }
     }
     let prefix = name.strip_prefix("sha256:").unwrap_or(name);
@@ -205,6 +268,7 @@ fn read(storage: &Storage, id: ImageId, row: ImageRow, names: Vec<Reference>) ->
         digests,
         manifest: row.manifest,
         last_tagged: row.last_tagged,
+        fetched: row.fetched,
         size,
         layers: row.layers,
     })

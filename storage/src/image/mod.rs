@@ -10,6 +10,7 @@ mod config;
 mod history;
 mod import;
 mod remove;
+mod transfer;
 
 use std::io::{Read, Write};
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use self::archive::ArchiveError;
 pub use self::changes::{ChangeError, exposed, set_env};
 pub use self::config::{DockerConfig, Healthcheck, History, ImageConfiguration, RootFs, host_architecture};
+pub use self::transfer::{Encoding, Offer, OfferedLayer, Receiving, TransferError};
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::error::{Kind, Result};
 use crate::reference::Reference;
@@ -38,6 +40,8 @@ pub struct Image {
     pub created: String,
     /// When a name was last put on it, RFC 3339 (`Metadata.LastTagTime`).
     pub last_tagged: Option<String>,
+    /// It came from another node of the cluster, and nobody here has loaded, built or named it since.
+    pub fetched: bool,
     /// Sum of the sizes of the files in all layers, in bytes.
     pub size: u64,
     /// Bottom first.
@@ -240,6 +244,23 @@ impl Images {
     /// The configuration document, byte for byte.
     pub fn config_bytes(&self, id: &ImageId) -> Result<Vec<u8>> {
         Ok(self.0.inner().content.read(&id.0)?)
+    }
+
+    /// What another node has to know of an image to fetch it.
+    pub fn offer(&self, name: &str) -> Result<Offer> {
+        transfer::offer(&self.0, &self.get(name)?)
+    }
+
+    /// Begins to take in an image of another node. The documents are checked against their digests; nothing of the image
+    /// is visible before [`Receiving::finish`].
+    pub fn receive(&self, id: ImageId, config: Vec<u8>, manifest: Option<Vec<u8>>) -> Result<Receiving> {
+        transfer::begin(&self.0, id, config, manifest)
+    }
+
+    /// Gives an image that was fetched its name, unless somebody here has given that name to another image. `named` is
+    /// when its origin gave it that name. Whether the image has the name now.
+    pub fn name_fetched(&self, id: &ImageId, reference: &Reference, named: Option<&str>) -> Result<bool> {
+        catalog::name_fetched(&self.0, id, reference, named)
     }
 
     /// The manifest that the image came with, byte for byte.

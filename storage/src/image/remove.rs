@@ -205,6 +205,7 @@ mod tests {
             manifest: None,
             created: String::new(),
             last_tagged: None,
+            fetched: false,
             size: 0,
             layers: Vec::new(),
         }

@@ -194,8 +194,12 @@ impl Layers {
 
     /// Unpacks without making anything visible.
     pub(crate) fn stage(&self, tar: &mut dyn Read) -> Result<Staged> {
+        self.stage_plain(compression::decoder(tar).map_err(LayerError::from)?)
+    }
+
+    /// The same from a tar that is known to be plain.
+    pub(crate) fn stage_plain(&self, plain: impl Read) -> Result<Staged> {
         let dir = Staging::create(&self.0, "layer")?;
-        let plain = compression::decoder(tar).map_err(LayerError::from)?;
         let found = extract::extract(plain, dir.path(), Purpose::Layer)?;
         let row = LayerRow {
             form: LayerForm::Directory,

@@ -7,4 +7,5 @@ mod escapes;
 mod images;
 mod layers;
 mod snapshots;
+mod transfer;
 mod volumes;
