@@ -9,6 +9,7 @@
 //! - `tls`: mutual TLS under the cluster's root
 //! - [`ca`]: root certificate, node certificates, join tokens
 //! - [`remote`]: the nodes' side of joining a cluster and of speaking to its managers
+//! - [`vault`]: keys at rest: sealed files, the unlock key
 //! - [`Orchestration`]: the loops that turn services into tasks on nodes
 //!   - `orchestrator`: from services to tasks: slots, restarts, updates
 //!   - [`scheduler`]: from tasks to nodes
@@ -28,6 +29,7 @@ mod rpc;
 pub mod scheduler;
 pub mod state;
 mod tls;
+pub mod vault;
 
 pub use control::{Control, ControlError};
 pub use manager::{InitRequest, Manager, ManagerConfig, ManagerError};

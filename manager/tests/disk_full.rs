@@ -42,6 +42,7 @@ async fn run(dir: &Path) {
         dir: dir.join("raft"),
         member: 1,
         address: "192.0.2.1:2377".into(),
+        at_rest: manager::vault::AtRest::ephemeral(),
     };
     let replica = Replica::default();
     let consensus = Arc::new(Consensus::create(&config, replica.clone()).await.unwrap());

@@ -4,6 +4,7 @@
 //! so that one type is what the API speaks, what the store keeps and what the worker receives. Between nodes the
 //! objects travel inside the gRPC envelope of [`wire`], as that same JSON.
 //!
+//! - [`Hidden`]: text that `Debug` does not show
 //! - [`id`]: identifiers as newtypes
 //! - [`meta`]: versions and times
 //! - [`state`]: the task states, a clock that only grows
@@ -11,6 +12,7 @@
 //! - [`object`]: what the manager keeps: a spec and what was observed of it
 //! - [`wire`]: the gRPC services between managers and nodes
 
+mod hidden;
 pub mod id;
 mod json;
 pub mod meta;
@@ -18,6 +20,7 @@ pub mod object;
 pub mod spec;
 pub mod state;
 
+pub use hidden::Hidden;
 pub use id::{ClusterId, ConfigId, NetworkId, NodeId, SecretId, ServiceId, TaskId};
 pub use meta::{Meta, Timestamp, Version};
 pub use object::{Cluster, Config, Network, Node, Secret, Service, ServiceEndpoint, Task};

@@ -28,7 +28,7 @@ pub(crate) fn plan(stack: &Stack, name: &str) -> StackPlan {
     let secrets = contents(&stack.secrets, |key, content| SecretSpec {
         name: scope.full(key, content.name.as_deref(), content.external),
         labels: scope.labelled(&content.labels),
-        data: STANDARD.encode(&content.data),
+        data: STANDARD.encode(&content.data).into(),
         driver: None,
         templating: template(content),
     });

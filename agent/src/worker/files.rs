@@ -329,7 +329,7 @@ mod tests {
         files.put_secret(Secret {
             id: "s".into(),
             spec: SecretSpec {
-                data: STANDARD.encode("geheim"),
+                data: STANDARD.encode("geheim").into(),
                 ..SecretSpec::default()
             },
             ..Secret::default()

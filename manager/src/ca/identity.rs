@@ -10,7 +10,8 @@ use x509_parser::pem::parse_x509_pem;
 
 use super::root::role_name;
 use super::{CaError, RootCa, Signed};
-use crate::files;
+use crate::files::{self, FileError};
+use crate::vault::{AtRest, Purpose, UnlockKey, Vault, is_sealed};
 
 /// Who this node is, in which cluster.
 #[derive(Debug, Clone)]
@@ -25,25 +26,54 @@ pub struct Identity {
 
 impl Identity {
     /// The certificate and key in the directory, made anew if they are missing, of somebody else, or past half their
-    /// life.
+    /// life. The key is sealed while the manager locks.
     ///
     /// # Errors
     /// [`CaError`].
-    pub fn ensure(&self, dir: &Path, root: &RootCa, life: Duration) -> Result<Signed, CaError> {
-        if let Some(signed) = read(dir)?.filter(|signed| self.is_good(signed, OffsetDateTime::now_utc())) {
+    pub fn ensure(
+        &self,
+        dir: &Path,
+        root: &RootCa,
+        life: Duration,
+        vault: &Vault,
+    ) -> Result<Signed, CaError> {
+        let found = read(dir, &vault.at_rest())?;
+        if let Some(signed) = found.filter(|signed| self.is_good(signed, OffsetDateTime::now_utc())) {
             return Ok(signed);
         }
         let signed = root.issue(&self.cluster, &self.node, self.role, life)?;
         files::make_dir(dir)?;
         // The certificate last: without it, the next start makes both again.
-        for (path, text) in [
-            (dir.join("swarm-root-ca.crt"), root.cert()),
-            (key_path(dir), &signed.key),
-            (cert_path(dir), &signed.cert),
-        ] {
-            files::replace(&path, |writer| writer.write_all(text.as_bytes()))?;
-        }
+        let root_path = dir.join("swarm-root-ca.crt");
+        files::replace(&root_path, |writer| writer.write_all(root.cert().as_bytes()))?;
+        save_key(dir, &signed.key, vault.locks().then(|| vault.at_rest()).as_ref())?;
+        files::replace(&cert_path(dir), |writer| writer.write_all(signed.cert.as_bytes()))?;
         Ok(signed)
+    }
+
+    /// Wraps the keys at rest as the cluster says: by its unlock key, or by one that lies beside them. The node's key is
+    /// sealed before the unlock key goes and opened after it has come, so that a crash in between locks nobody out.
+    ///
+    /// # Errors
+    /// [`CaError::File`], [`CaError::Vault`].
+    pub fn follow(dir: &Path, vault: &Vault, unlock_key: Option<&UnlockKey>) -> Result<(), CaError> {
+        let at_rest = vault.at_rest();
+        let key = read_key(dir, &at_rest)?;
+        let is_sealed = key.as_ref().is_some_and(|(_, sealed)| *sealed);
+        let save = |cover: Option<&AtRest>| match &key {
+            Some((text, _)) if is_sealed != cover.is_some() => save_key(dir, text, cover),
+            _ => Ok(()),
+        };
+        if unlock_key.is_some() {
+            save(Some(&at_rest))?;
+        }
+        if vault.follow(unlock_key)? {
+            tracing::info!(locks = vault.locks(), "the manager's keys are wrapped anew");
+        }
+        if unlock_key.is_none() {
+            save(None)?;
+        }
+        Ok(())
     }
 
     fn is_good(&self, signed: &Signed, now: OffsetDateTime) -> bool {
@@ -77,16 +107,41 @@ fn key_path(dir: &Path) -> PathBuf {
     dir.join("swarm-node.key")
 }
 
-fn read(dir: &Path) -> Result<Option<Signed>, CaError> {
-    let [cert, key] = [cert_path(dir), key_path(dir)].map(|path| {
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text)),
-            // What is no text is no certificate either.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => Ok(None),
-            Err(error) => Err(files::error("read", &path)(error)),
-        }
-    });
-    Ok(cert?.zip(key?).map(|(cert, key)| Signed { cert, key }))
+fn read(dir: &Path, at_rest: &AtRest) -> Result<Option<Signed>, CaError> {
+    // What is no text is no certificate either.
+    let cert = bytes(&cert_path(dir))?.and_then(|bytes| String::from_utf8(bytes).ok());
+    let key = read_key(dir, at_rest)?;
+    Ok(cert.zip(key).map(|(cert, (key, _))| Signed { cert, key }))
+}
+
+/// The key, and whether it is sealed.
+fn read_key(dir: &Path, at_rest: &AtRest) -> Result<Option<(String, bool)>, CaError> {
+    let Some(bytes) = bytes(&key_path(dir))? else {
+        return Ok(None);
+    };
+    let sealed = is_sealed(&bytes);
+    let text = match sealed {
+        true => at_rest.open_once(Purpose::NodeKey, &bytes),
+        false => Some(bytes),
+    };
+    let text = text.and_then(|text| String::from_utf8(text).ok());
+    Ok(text.map(|text| (text, sealed)))
+}
+
+fn save_key(dir: &Path, key: &str, cover: Option<&AtRest>) -> Result<(), CaError> {
+    files::replace(&key_path(dir), |writer| match cover {
+        Some(at_rest) => writer.write_all(&at_rest.seal_once(Purpose::NodeKey, key.as_bytes())?),
+        None => writer.write_all(key.as_bytes()),
+    })?;
+    Ok(())
+}
+
+fn bytes(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(files::error("read", path)(error)),
+    }
 }
 
 #[cfg(test)]
@@ -106,21 +161,25 @@ mod tests {
     #[test]
     fn a_good_certificate_is_kept_and_another_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
+        let vault = Vault::create(dir.path(), false).unwrap();
         let (root, life) = (RootCa::generate().unwrap(), Duration::days(90));
-        let first = identity().ensure(dir.path(), &root, life).unwrap();
+        let first = identity().ensure(dir.path(), &root, life, &vault).unwrap();
         assert_eq!(
-            identity().ensure(dir.path(), &root, life).unwrap().cert,
+            identity().ensure(dir.path(), &root, life, &vault).unwrap().cert,
             first.cert
         );
         let worker = Identity {
             role: NodeRole::Worker,
             ..identity()
         };
-        assert_ne!(worker.ensure(dir.path(), &root, life).unwrap().cert, first.cert);
+        assert_ne!(
+            worker.ensure(dir.path(), &root, life, &vault).unwrap().cert,
+            first.cert
+        );
         std::fs::write(cert_path(dir.path()), "rubbish").unwrap();
         assert!(
             identity()
-                .ensure(dir.path(), &root, life)
+                .ensure(dir.path(), &root, life, &vault)
                 .unwrap()
                 .cert
                 .contains("CERTIFICATE")
@@ -132,8 +191,14 @@ mod tests {
     #[test]
     fn keys_are_for_root_alone() {
         let dir = tempfile::tempdir().unwrap();
+        let vault = Vault::create(dir.path(), false).unwrap();
         identity()
-            .ensure(dir.path(), &RootCa::generate().unwrap(), Duration::days(90))
+            .ensure(
+                dir.path(),
+                &RootCa::generate().unwrap(),
+                Duration::days(90),
+                &vault,
+            )
             .unwrap();
         let mode = std::fs::metadata(key_path(dir.path()))
             .unwrap()

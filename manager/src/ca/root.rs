@@ -41,6 +41,9 @@ pub enum CaError {
     /// A file could not be worked with.
     #[error(transparent)]
     File(#[from] crate::files::FileError),
+    /// The keys at rest could not be kept.
+    #[error(transparent)]
+    Vault(#[from] crate::vault::VaultError),
 }
 
 /// The root certificate with its key. Debug output does not show the key.
@@ -79,7 +82,7 @@ impl RootCa {
     pub fn from_object(object: &proto::object::RootCa) -> Self {
         Self {
             cert: object.cert.clone(),
-            key: object.key.clone(),
+            key: object.key.to_string(),
         }
     }
 
@@ -87,7 +90,7 @@ impl RootCa {
     pub fn to_object(&self) -> proto::object::RootCa {
         proto::object::RootCa {
             cert: self.cert.clone(),
-            key: self.key.clone(),
+            key: self.key.clone().into(),
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use proto::Cluster;
 use proto::spec::ClusterSpec;
+use proto::{Cluster, Hidden};
 
 use super::{Control, ControlError, Result, validate};
 use crate::ca::JoinToken;
 use crate::state::{Kind, Reader};
+use crate::vault::UnlockKey;
 
 /// Which secrets are exchanged for new ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,17 +32,22 @@ impl Control {
             .map(|cluster| without_keys(&cluster))
     }
 
+    /// What opens a locked manager; `None` while managers do not lock.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`] before the cluster is made.
+    pub fn unlock_key(&self) -> Result<Option<Hidden>> {
+        self.store
+            .view(|tx| current(&tx))
+            .map(|cluster| cluster.unlock_key.clone())
+    }
+
     /// Changes settings, and exchanges tokens for new ones.
     ///
     /// # Errors
     /// [`ControlError::OutOfSequence`], [`ControlError::InvalidArgument`].
     pub async fn update_cluster(&self, version: u64, spec: ClusterSpec, rotate: Rotate) -> Result<Cluster> {
         validate::cluster(&spec)?;
-        if rotate.unlock_key {
-            return Err(ControlError::invalid(
-                "locking managers (autolock) is not built yet",
-            ));
-        }
         self.store
             .update(|tx| {
                 let mut cluster = Cluster::clone(&*current(tx)?);
@@ -49,12 +55,13 @@ impl Control {
                     return Err(ControlError::OutOfSequence);
                 }
                 cluster.spec = spec;
+                cluster.unlock_key = unlock_key(&cluster, rotate.unlock_key);
                 for (wanted, token) in [
                     (rotate.worker_token, &mut cluster.join_tokens.worker),
                     (rotate.manager_token, &mut cluster.join_tokens.manager),
                 ] {
                     if wanted {
-                        *token = rotated(token)?;
+                        *token = rotated(token)?.into();
                     }
                 }
                 Ok(tx.update(cluster)?)
@@ -72,6 +79,19 @@ fn rotated(token: &str) -> Result<String> {
     Ok(token.with_fresh_secret().to_string())
 }
 
+/// Whether managers need a key from a person after a restart.
+pub(crate) fn locks_managers(spec: &ClusterSpec) -> bool {
+    spec.encryption_config
+        .as_ref()
+        .is_some_and(|encryption| encryption.auto_lock_managers)
+}
+
+/// The key that the cluster's settings ask for: none, the one that is there, or a fresh one.
+fn unlock_key(cluster: &Cluster, rotate: bool) -> Option<Hidden> {
+    let kept = cluster.unlock_key.clone().filter(|_| !rotate);
+    locks_managers(&cluster.spec).then(|| kept.unwrap_or_else(|| UnlockKey::generate().to_string().into()))
+}
+
 fn current(tx: &impl Reader) -> Result<Arc<Cluster>> {
     tx.all::<Cluster>()
         .into_iter()
@@ -81,7 +101,7 @@ fn current(tx: &impl Reader) -> Result<Arc<Cluster>> {
 
 fn without_keys(cluster: &Cluster) -> Cluster {
     let mut cluster = cluster.clone();
-    cluster.root_ca = None;
+    (cluster.root_ca, cluster.unlock_key) = (None, None);
     if let Some(ca_config) = &mut cluster.spec.ca_config {
         ca_config.signing_ca_key.clear();
     }

@@ -19,6 +19,7 @@ mod tests;
 mod validate;
 
 pub use cluster::Rotate;
+pub(crate) use cluster::locks_managers;
 pub use error::{ControlError, ErrorKind};
 
 use std::sync::Arc;

@@ -538,8 +538,8 @@ async fn rotating_a_token_keeps_the_other() {
         ..Cluster::default()
     };
     cluster.join_tokens = proto::object::JoinTokens {
-        worker: token(),
-        manager: token(),
+        worker: token().into(),
+        manager: token().into(),
     };
     control.store.update(|tx| tx.create(cluster)).await.unwrap();
     let before = control.cluster().unwrap();

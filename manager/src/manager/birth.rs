@@ -17,6 +17,7 @@ use crate::allocator::subnets::{self, DEFAULT_POOL, DEFAULT_SUBNET_SIZE};
 use crate::ca::{JoinToken, NODE_LIFE, RootCa};
 use crate::control;
 use crate::state::{Store, StoreError};
+use crate::vault::UnlockKey;
 
 /// The port of the cluster's services.
 pub(super) const PORT: u16 = 2377;
@@ -93,7 +94,8 @@ pub(super) async fn populate(store: &Store, plan: Plan) -> Result<(), StoreError
 
 fn cluster(request: InitRequest) -> Result<Cluster, ManagerError> {
     let root = RootCa::generate()?;
-    let token = || JoinToken::generate(root.cert().as_bytes()).to_string();
+    let token = || JoinToken::generate(root.cert().as_bytes()).to_string().into();
+    let locks = control::locks_managers(&request.spec);
     let (default_addr_pool, subnet_size) = pools(request.default_addr_pool, request.subnet_size)?;
     Ok(Cluster {
         id: ClusterId::random(),
@@ -107,6 +109,7 @@ fn cluster(request: InitRequest) -> Result<Cluster, ManagerError> {
             manager: token(),
         },
         root_ca: Some(root.to_object()),
+        unlock_key: locks.then(|| UnlockKey::generate().to_string().into()),
         ..Cluster::default()
     })
 }

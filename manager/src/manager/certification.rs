@@ -1,4 +1,4 @@
-//! This manager's certificate: there and good when it starts, and renewed while it runs.
+//! This manager's certificate and keys: there and good when it starts, renewed in time, and wrapped as the cluster says.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,9 +14,10 @@ use super::record::Record;
 use super::{ManagerConfig, ManagerError};
 use crate::ca::{Certificate, Identity, RootCa, node_life};
 use crate::files::chain;
-use crate::state::{Reader, Store};
+use crate::state::{Filter, Kind, Reader, Store};
 use crate::tls::server::Shown;
 use crate::tls::{TlsError, certified};
+use crate::vault::{UnlockKey, Vault};
 
 /// Until the next attempt after one that failed.
 const RETRY: Duration = Duration::from_secs(60);
@@ -28,6 +29,7 @@ const LOOK: Duration = Duration::from_secs(6 * 3600);
 pub(super) struct Certification {
     store: Store,
     identity: Identity,
+    vault: Vault,
     dir: PathBuf,
     current: Certificate,
     /// The cluster.
@@ -40,7 +42,12 @@ pub(super) struct Certification {
 
 impl Certification {
     /// Makes the certificate if it is missing, another's, or past half of its life.
-    pub(super) fn new(config: &ManagerConfig, record: &Record, store: &Store) -> Result<Self, ManagerError> {
+    pub(super) fn new(
+        config: &ManagerConfig,
+        record: &Record,
+        store: &Store,
+        vault: Vault,
+    ) -> Result<Self, ManagerError> {
         let damaged = || ManagerError::Damaged(config.state_dir.clone());
         let cluster = cluster(store).ok_or_else(damaged)?;
         let identity = Identity {
@@ -49,10 +56,12 @@ impl Certification {
             role: NodeRole::Manager,
         };
         let dir = config.state_dir.join("certificates");
-        let (current, key) = ensure(&identity, &dir, &cluster)?;
+        Identity::follow(&dir, &vault, unlock_key(&cluster)?.as_ref())?;
+        let (current, key) = ensure(&identity, &dir, &cluster, &vault)?;
         Ok(Self {
             store: store.clone(),
             identity,
+            vault,
             dir,
             current,
             cluster: cluster.id.clone(),
@@ -65,27 +74,43 @@ impl Certification {
         })
     }
 
-    /// Renews the certificate again and again. Never returns.
-    pub(super) async fn renew_in_time(mut self) {
+    /// Renews the certificate and follows the cluster's unlock key, until the store is gone.
+    pub(super) async fn keep_up(mut self) {
+        let mut events = self.store.watch(Filter::kinds(&[Kind::Cluster]));
         loop {
-            until(self.current.renewal()).await;
-            while let Err(error) = self.renew() {
+            while let Err(error) = self.bring_up_to_date() {
                 let error = chain(&error);
-                tracing::warn!(error, "this manager's certificate could not be renewed");
+                tracing::warn!(
+                    error,
+                    "this manager's certificate and keys could not be brought up to date"
+                );
                 tokio::time::sleep(RETRY).await;
             }
-            tracing::info!(until = %self.current.not_after, "this manager's certificate is renewed");
+            tokio::select! {
+                () = until(self.current.renewal()) => {}
+                event = events.next() => if event.is_none() { return },
+            }
         }
     }
 
-    fn renew(&mut self) -> Result<(), ManagerError> {
+    fn bring_up_to_date(&mut self) -> Result<(), ManagerError> {
         let damaged = || ManagerError::Damaged(self.dir.clone());
         let cluster = cluster(&self.store).ok_or_else(damaged)?;
-        let (current, key) = ensure(&self.identity, &self.dir, &cluster)?;
-        self.shown.replace(key);
-        self.current = current;
+        Identity::follow(&self.dir, &self.vault, unlock_key(&cluster)?.as_ref())?;
+        let (current, key) = ensure(&self.identity, &self.dir, &cluster, &self.vault)?;
+        if current != self.current {
+            tracing::info!(until = %current.not_after, "this manager's certificate is renewed");
+            self.shown.replace(key);
+            self.current = current;
+        }
         Ok(())
     }
+}
+
+/// The cluster's unlock key, while managers lock.
+fn unlock_key(cluster: &Cluster) -> Result<Option<UnlockKey>, ManagerError> {
+    let key = cluster.unlock_key.as_ref().map(|key| key.parse()).transpose();
+    key.map_err(|_| ManagerError::Invalid("the cluster's unlock key is damaged".to_owned()))
 }
 
 fn cluster(store: &Store) -> Option<Arc<Cluster>> {
@@ -96,12 +121,13 @@ fn ensure(
     identity: &Identity,
     dir: &std::path::Path,
     cluster: &Cluster,
+    vault: &Vault,
 ) -> Result<(Certificate, Arc<CertifiedKey>), ManagerError> {
     let root = cluster
         .root_ca
         .as_ref()
         .ok_or_else(|| ManagerError::Damaged(dir.to_owned()))?;
-    let signed = identity.ensure(dir, &RootCa::from_object(root), node_life(cluster))?;
+    let signed = identity.ensure(dir, &RootCa::from_object(root), node_life(cluster), vault)?;
     let key = certified(&signed.cert, &signed.key)?;
     let der = key.end_entity_cert().map_err(TlsError::from)?;
     Ok((Certificate::read(der)?, key))

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <state_dir>/manager.json    who this is; written last by init, removed first by leave
-//! <state_dir>/raft/           journal and snapshot
+//! <state_dir>/raft/           journal and snapshot, and the keys that seal them
 //! <state_dir>/certificates/   root certificate; this node's certificate and key
 //! ```
 
@@ -33,6 +33,7 @@ use crate::rpc::{RpcServer, Services};
 use crate::state::consensus::{Consensus, ConsensusConfig, ConsensusError};
 use crate::state::{Kind, Reader, Replica, Store, StoreError};
 use crate::tls::TlsError;
+use crate::vault::{UnlockKey, Vault, VaultError};
 use certification::Certification;
 pub(crate) use certification::{AbortOnDrop, until};
 use record::Record;
@@ -111,6 +112,9 @@ pub enum ManagerError {
     /// Certificates could not be used.
     #[error("prepare TLS")]
     Tls(#[from] TlsError),
+    /// The keys at rest could not be had.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// A file could not be worked with.
     #[error(transparent)]
     File(#[from] FileError),
@@ -149,27 +153,51 @@ impl Manager {
         let plan = birth::plan(&config.description, request, listen)?;
         // What a crash left of an earlier attempt has never been a cluster.
         record::erase(&config.state_dir)?;
-        let (consensus, store) = begin(&config, &plan.record).await?;
+        let vault = Vault::create(&raft_dir(&config.state_dir), false)?;
+        let (consensus, store) = begin(&config, &plan.record, &vault).await?;
         let record = plan.record.clone();
         birth::populate(&store, plan).await?;
-        let manager = Self::start(config, record, consensus, store, listener).await?;
+        let manager = Self::start(config, record, vault, consensus, store, listener).await?;
         manager.record.save(&manager.config.state_dir)?;
         Ok(Arc::new(manager))
+    }
+
+    /// Whether the directory holds a manager that opens with an unlock key only.
+    ///
+    /// # Errors
+    /// [`ManagerError::Vault`].
+    pub fn is_locked(state_dir: &Path) -> Result<bool, ManagerError> {
+        Ok(Self::exists(state_dir) && Vault::is_locked(&raft_dir(state_dir))?)
     }
 
     /// Starts the manager that the directory holds.
     ///
     /// # Errors
-    /// [`ManagerError::Missing`], [`ManagerError::Damaged`], and those of the files.
+    /// [`ManagerError::Missing`], [`ManagerError::Damaged`], [`ManagerError::Vault`], and those of the files.
     pub async fn open(config: ManagerConfig) -> Result<Arc<Self>, ManagerError> {
+        Self::open_with(config, None).await
+    }
+
+    /// Starts the manager that the directory holds, locked or not.
+    ///
+    /// # Errors
+    /// As for [`Manager::open`].
+    pub async fn unlock(config: ManagerConfig, key: &UnlockKey) -> Result<Arc<Self>, ManagerError> {
+        Self::open_with(config, Some(key)).await
+    }
+
+    async fn open_with(config: ManagerConfig, key: Option<&UnlockKey>) -> Result<Arc<Self>, ManagerError> {
         let record = Record::load(&config.state_dir)?.ok_or(ManagerError::Missing)?;
+        let vault = Vault::open(&raft_dir(&config.state_dir), key)?;
         let (listener, _) = bind(record.listen).await?;
         let replica = Replica::default();
-        let consensus = Consensus::open(&consensus_config(&config, &record), replica.clone()).await?;
+        let consensus = Consensus::open(&consensus_config(&config, &record, &vault), replica.clone()).await?;
+        // Whatever was not sealed yet is so now.
+        vault.sealed()?;
         let consensus = Arc::new(consensus);
         let store = Store::new(replica, consensus.clone());
         Ok(Arc::new(
-            Self::start(config, record, consensus, store, listener).await?,
+            Self::start(config, record, vault, consensus, store, listener).await?,
         ))
     }
 
@@ -236,11 +264,12 @@ impl Manager {
     async fn start(
         config: ManagerConfig,
         record: Record,
+        vault: Vault,
         consensus: Arc<Consensus>,
         store: Store,
         listener: TcpListener,
     ) -> Result<Self, ManagerError> {
-        let identity = Certification::new(&config, &record, &store)?;
+        let identity = Certification::new(&config, &record, &store, vault)?;
         lead(&store, &config, &record).await?;
         let dispatcher = Dispatcher::start(store.clone()).await?;
         let client = dispatcher.serve_in_process();
@@ -250,7 +279,7 @@ impl Manager {
             cluster: identity.cluster.clone(),
         };
         let rpc = RpcServer::start(listener, &identity.root, identity.shown.clone(), services)?;
-        let renewal = AbortOnDrop(tokio::spawn(identity.renew_in_time()));
+        let renewal = AbortOnDrop(tokio::spawn(identity.keep_up()));
         let loops = tokio::spawn(Orchestration::run(store.clone(), std::future::pending()));
         let loops = Mutex::new(Some(loops));
         Ok(Self {
@@ -275,19 +304,30 @@ impl Drop for Manager {
     }
 }
 
-async fn begin(config: &ManagerConfig, record: &Record) -> Result<(Arc<Consensus>, Store), ManagerError> {
+async fn begin(
+    config: &ManagerConfig,
+    record: &Record,
+    vault: &Vault,
+) -> Result<(Arc<Consensus>, Store), ManagerError> {
     let replica = Replica::default();
-    let consensus = Arc::new(Consensus::create(&consensus_config(config, record), replica.clone()).await?);
+    let consensus = Consensus::create(&consensus_config(config, record, vault), replica.clone()).await?;
+    let consensus = Arc::new(consensus);
     let store = Store::new(replica, consensus.clone());
     Ok((consensus, store))
 }
 
-fn consensus_config(config: &ManagerConfig, record: &Record) -> ConsensusConfig {
+fn consensus_config(config: &ManagerConfig, record: &Record, vault: &Vault) -> ConsensusConfig {
     ConsensusConfig {
-        dir: config.state_dir.join("raft"),
+        dir: raft_dir(&config.state_dir),
         member: record.member,
         address: record.address.clone(),
+        at_rest: vault.at_rest(),
     }
+}
+
+/// Journal, snapshot, and the keys that seal them.
+fn raft_dir(state_dir: &Path) -> PathBuf {
+    state_dir.join("raft")
 }
 
 /// Takes the port; with port 0 any that is free. Returns what it is.

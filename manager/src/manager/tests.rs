@@ -171,3 +171,86 @@ async fn what_a_crash_left_of_an_init_is_no_manager() {
         Err(ManagerError::Damaged(_))
     ));
 }
+
+#[tokio::test]
+async fn a_locked_manager_opens_with_its_key_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut locking = request();
+    locking
+        .spec
+        .encryption_config
+        .get_or_insert_default()
+        .auto_lock_managers = true;
+    let manager = Manager::init(config(dir.path()), locking).await.unwrap();
+    let state_dir = config(dir.path()).state_dir;
+    let key = || -> UnlockKey { manager.control().unlock_key().unwrap().unwrap().parse().unwrap() };
+    let first = key();
+    assert!(
+        manager.control().cluster().unwrap().unlock_key.is_none(),
+        "it has left the manager"
+    );
+    let node_key = std::fs::read(state_dir.join("certificates/swarm-node.key")).unwrap();
+    assert!(!node_key.starts_with(b"-----BEGIN"), "the node's key is readable");
+
+    // A manager that was away when the key was exchanged still opens with the one that it knew.
+    let rotate = crate::control::Rotate {
+        unlock_key: true,
+        ..Default::default()
+    };
+    let cluster = manager.control().cluster().unwrap();
+    let spec = cluster.spec.clone();
+    let keys = std::fs::read(state_dir.join("raft/keys.json")).unwrap();
+    manager
+        .control()
+        .update_cluster(cluster.meta.version.index, spec, rotate)
+        .await
+        .unwrap();
+    let second = key();
+    assert_ne!(first, second);
+    manager.shutdown().await;
+    drop(manager);
+    std::fs::write(state_dir.join("raft/keys.json"), keys).unwrap();
+
+    assert!(Manager::is_locked(&state_dir).unwrap());
+    let locked = Manager::open(config(dir.path())).await;
+    assert!(
+        matches!(locked, Err(ManagerError::Vault(VaultError::Locked))),
+        "{locked:?}"
+    );
+    let wrong = Manager::unlock(config(dir.path()), &second).await;
+    assert!(
+        matches!(wrong, Err(ManagerError::Vault(VaultError::WrongKey))),
+        "{wrong:?}"
+    );
+    let manager = Manager::unlock(config(dir.path()), &first).await.unwrap();
+    manager.shutdown().await;
+    drop(manager);
+    let wrong = Manager::unlock(config(dir.path()), &first).await;
+    assert!(
+        matches!(wrong, Err(ManagerError::Vault(VaultError::WrongKey))),
+        "{wrong:?}"
+    );
+
+    let manager = Manager::unlock(config(dir.path()), &second).await.unwrap();
+    let cluster = manager.control().cluster().unwrap();
+    let version = cluster.meta.version.index;
+    let open = ClusterSpec {
+        encryption_config: None,
+        ..cluster.spec
+    };
+    manager
+        .control()
+        .update_cluster(version, open, Default::default())
+        .await
+        .unwrap();
+    assert!(manager.control().unlock_key().unwrap().is_none());
+    manager.shutdown().await;
+    drop(manager);
+    // Whether or not it came to see it before it ended.
+    let manager = Manager::unlock(config(dir.path()), &second).await.unwrap();
+    manager.shutdown().await;
+    drop(manager);
+    Manager::open(config(dir.path())).await.unwrap();
+    let node_key = std::fs::read(state_dir.join("certificates/swarm-node.key")).unwrap();
+    assert!(node_key.starts_with(b"-----BEGIN"));
+}

@@ -54,7 +54,13 @@ impl Site {
     }
 
     fn token(&self) -> String {
-        self.manager.control().cluster().unwrap().join_tokens.worker
+        self.manager
+            .control()
+            .cluster()
+            .unwrap()
+            .join_tokens
+            .worker
+            .into_inner()
     }
 
     fn node_dir(&self) -> PathBuf {
@@ -410,7 +416,8 @@ async fn impostor(root: &RootCa, own: &RootCa, role: NodeRole) -> (String, Arc<A
         role,
     };
     let dir = tempfile::tempdir().unwrap();
-    let signed = identity.ensure(dir.path(), own, DAY).unwrap();
+    let vault = crate::vault::Vault::create(dir.path(), false).unwrap();
+    let signed = identity.ensure(dir.path(), own, DAY, &vault).unwrap();
     let shown = server::Shown::new(certified(&signed.cert, &signed.key).unwrap());
     let config = server::config(own.cert(), shown).unwrap();
     let asked = Arc::new(AtomicUsize::new(0));

@@ -3,7 +3,7 @@
 use super::TlsInfo;
 use crate::json::api_struct;
 use crate::spec::ClusterSpec;
-use crate::{ClusterId, Meta};
+use crate::{ClusterId, Hidden, Meta};
 
 /// The cluster itself; there is one in a store.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -39,15 +39,18 @@ pub struct Cluster {
     /// The authority with its key. Never leaves the managers: the API clears it.
     #[serde(rename = "RootCA", default, skip_serializing_if = "Option::is_none")]
     pub root_ca: Option<RootCa>,
+    /// What opens a locked manager, while managers lock. The API gives it out in `GET /swarm/unlockkey` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlock_key: Option<Hidden>,
 }
 
 api_struct! {
     /// `SWMTKN-1-<digest of the root certificate>-<secret>` for each role.
     pub struct JoinTokens {
         /// For workers.
-        pub worker: String,
+        pub worker: Hidden,
         /// For managers.
-        pub manager: String,
+        pub manager: Hidden,
     }
 }
 
@@ -57,6 +60,6 @@ api_struct! {
         /// The root certificate in PEM.
         pub cert: String,
         /// Its private key in PEM.
-        pub key: String,
+        pub key: Hidden,
     }
 }

@@ -68,7 +68,7 @@ api_struct! {
         pub signing_ca_cert: String,
         /// Its key. Never given out.
         #[serde(rename = "SigningCAKey")]
-        pub signing_ca_key: String,
+        pub signing_ca_key: crate::Hidden,
         /// Counted up to rotate the root.
         pub force_rotate: u64,
     }

@@ -53,7 +53,7 @@ api_struct! {
         /// Labels of the secret.
         pub labels: Labels,
         /// Content in base64, less than 500 KiB. Never given out again.
-        pub data: String,
+        pub data: crate::Hidden,
         /// Where the content comes from, if not from `data`.
         pub driver: Option<LogDriver>,
         /// How the content is expanded.

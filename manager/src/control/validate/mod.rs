@@ -160,15 +160,6 @@ pub(super) fn cluster(spec: &ClusterSpec) -> Result<()> {
         return Err(ControlError::invalid("swarm spec must be named \"default\""));
     }
     if spec
-        .encryption_config
-        .as_ref()
-        .is_some_and(|encryption| encryption.auto_lock_managers)
-    {
-        return Err(ControlError::invalid(
-            "locking managers (autolock) is not built yet",
-        ));
-    }
-    if spec
         .dispatcher
         .as_ref()
         .is_some_and(|dispatcher| dispatcher.heartbeat_period < 0)
@@ -254,7 +245,7 @@ mod tests {
     fn content_has_its_limits() {
         let spec = |data: String| SecretSpec {
             name: "s".into(),
-            data,
+            data: data.into(),
             ..SecretSpec::default()
         };
         assert!(secret(&spec(String::new())).is_err());

@@ -1,10 +1,16 @@
 //! The journal: one append-only file of frames, each synced before it counts.
 //!
 //! ```text
-//! frame = "SHJ1" | length u32 LE | first 8 bytes of SHA-256 of the payload | payload (JSON: list of records)
+//! frame   = "SHJ2" | length u32 LE | first 8 bytes of SHA-256 of the payload | payload
+//! payload = salt | number u64 LE | sealed JSON: list of records
 //! ```
 //! One frame is one write and one fdatasync, so an interrupted write can only be the last frame: it was never
 //! acknowledged and is cut off. A bad frame with a good one behind it is damage, and is refused.
+//!
+//! Every opening and every rewriting seals under a salt of its own and counts its attempts, so a frame that takes the place
+//! of one that was cut off shares no nonce with it. A frame is bound to its place in the file and to the salt of the file's
+//! first frame: it opens nowhere else. A file from before frames were sealed ("SHJ1", the payload is the JSON) is read once
+//! and sealed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -18,9 +24,13 @@ use sha2::{Digest, Sha256};
 
 use super::{ConsensusError, Types};
 use crate::files::{self, FileError};
+use crate::vault::{AtRest, Opener, Purpose, Salt, Sealer};
 
-const MAGIC: &[u8; 4] = b"SHJ1";
+const SEALED: &[u8; 4] = b"SHJ2";
+const PLAIN: &[u8; 4] = b"SHJ1";
 const HEADER: usize = 16;
+/// Bytes of a payload before what is sealed.
+const PREFIX: usize = Salt::LENGTH + 8;
 /// Bytes that are set aside at a time.
 const CHUNK: u64 = 1 << 20;
 
@@ -42,6 +52,10 @@ pub(super) enum Record {
 pub(super) struct Journal {
     path: PathBuf,
     file: File,
+    at_rest: AtRest,
+    sealer: Sealer,
+    /// The salt of the first frame, once there is one.
+    first: Option<Salt>,
     /// Bytes of good frames.
     size: u64,
     /// Bytes that the file system has set aside for the file.
@@ -55,7 +69,11 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 
 impl Journal {
     /// Opens or makes the journal; hands every record to `replay`, in order. Cuts an interrupted write off.
-    pub(super) fn open(dir: &Path, replay: impl FnMut(Record)) -> Result<Self, ConsensusError> {
+    pub(super) fn open(
+        dir: &Path,
+        at_rest: &AtRest,
+        replay: impl FnMut(Record),
+    ) -> Result<Self, ConsensusError> {
         let path = path(dir);
         let options = OpenOptions::new()
             .read(true)
@@ -66,22 +84,29 @@ impl Journal {
             .open(&path);
         let file = options.map_err(files::error("open", &path))?;
         let bytes = std::fs::read(&path).map_err(files::error("read", &path))?;
-        let size = scan(&path, &bytes, replay)?;
+        let found = scan(&path, &bytes, at_rest, replay)?;
         let mut journal = Self {
             path,
             file,
-            size,
-            reserved: size,
+            at_rest: at_rest.clone(),
+            sealer: at_rest.sealer(Purpose::Journal),
+            first: found.first,
+            size: found.size,
+            reserved: found.size,
         };
         journal
             .settle(bytes.len() as u64)
             .map_err(files::error("repair", &journal.path))?;
+        if let Some(plain) = found.plain {
+            journal.replace(plain)?;
+        }
         Ok(journal)
     }
 
     /// Appends the records and returns once they are on the disk.
     pub(super) fn append(&mut self, records: &[Record]) -> io::Result<()> {
-        let frame = frame(records)?;
+        let first = self.first.unwrap_or(self.sealer.salt());
+        let frame = frame(&mut self.sealer, first, self.size, &serde_json::to_vec(records)?)?;
         let written = self
             .file
             .write_all_at(&frame, self.size)
@@ -92,15 +117,33 @@ impl Journal {
             self.reserved = self.size;
             return Err(error);
         }
+        self.first = Some(first);
         self.size += frame.len() as u64;
         Ok(())
     }
 
     /// Replaces the content by the records alone.
     pub(super) fn rewrite(&mut self, records: &[Record]) -> Result<(), FileError> {
-        let frame = frame(records).map_err(files::error("write", &self.path))?;
-        let (file, size) = files::replace(&self.path, |writer| writer.write_all(&frame))?;
+        let text =
+            serde_json::to_vec(records).map_err(|error| files::error("write", &self.path)(error.into()))?;
+        self.replace(vec![text])
+    }
+
+    /// Replaces the content by these lists of records.
+    fn replace(&mut self, lists: Vec<Vec<u8>>) -> Result<(), FileError> {
+        let mut sealer = self.at_rest.sealer(Purpose::Journal);
+        let first = sealer.salt();
+        let (file, size) = files::replace(&self.path, |writer| {
+            let mut at = 0;
+            for list in &lists {
+                let frame = frame(&mut sealer, first, at, list)?;
+                writer.write_all(&frame)?;
+                at += frame.len() as u64;
+            }
+            Ok(())
+        })?;
         (self.file, self.size, self.reserved) = (file, size, size);
+        (self.sealer, self.first) = (sealer, (size > 0).then_some(first));
         Ok(())
     }
 
@@ -142,47 +185,120 @@ impl Journal {
     }
 }
 
-fn frame(records: &[Record]) -> io::Result<Vec<u8>> {
+fn frame(sealer: &mut Sealer, first: Salt, offset: u64, text: &[u8]) -> io::Result<Vec<u8>> {
     let mut frame = vec![0; HEADER];
-    serde_json::to_writer(&mut frame, records)?;
+    frame.extend_from_slice(&sealer.salt().0);
+    frame.extend_from_slice(&sealer.next().to_le_bytes());
+    frame.extend_from_slice(text);
+    sealer.seal(&place(first, offset), &mut frame, HEADER + PREFIX)?;
     let length = u32::try_from(frame.len() - HEADER).map_err(|_| io::ErrorKind::FileTooLarge)?;
     let digest = Sha256::digest(&frame[HEADER..]);
     let mut header = &mut frame[..HEADER];
-    header.write_all(MAGIC)?;
+    header.write_all(SEALED)?;
     header.write_all(&length.to_le_bytes())?;
     header.write_all(&digest[..8])?;
     Ok(frame)
 }
 
-/// Reads frames from the start; returns where the good ones end.
-fn scan(path: &Path, bytes: &[u8], mut replay: impl FnMut(Record)) -> Result<u64, ConsensusError> {
+/// What a frame is bound to.
+fn place(first: Salt, offset: u64) -> Vec<u8> {
+    [first.0.as_slice(), &offset.to_le_bytes()].concat()
+}
+
+/// What a file holds beside its records.
+#[derive(Default)]
+struct Found {
+    /// Where the good frames end.
+    size: u64,
+    first: Option<Salt>,
+    /// The lists of a file that is not sealed yet.
+    plain: Option<Vec<Vec<u8>>>,
+}
+
+/// Reads frames from the start.
+fn scan(
+    path: &Path,
+    bytes: &[u8],
+    at_rest: &AtRest,
+    mut replay: impl FnMut(Record),
+) -> Result<Found, ConsensusError> {
     let damaged = |offset: usize| ConsensusError::Damaged {
         path: path.to_owned(),
         offset: offset as u64,
     };
+    let is_plain = at_rest.accepts_plain() && bytes.starts_with(PLAIN);
+    let magic = if is_plain { PLAIN } else { SEALED };
+    let mut reader = Reader::new(at_rest);
+    let mut found = Found {
+        plain: is_plain.then(Vec::new),
+        ..Found::default()
+    };
     let mut offset = 0;
-    while let Some(payload) = payload(&bytes[offset..]) {
-        let records: Vec<Record> = serde_json::from_slice(payload).map_err(|_| damaged(offset))?;
-        records.into_iter().for_each(&mut replay);
+    while let Some(payload) = payload(magic, &bytes[offset..]) {
+        let text = match &mut found.plain {
+            Some(lists) => {
+                lists.push(payload.to_vec());
+                Some(payload.to_vec())
+            }
+            None => reader.open(offset as u64, payload),
+        };
+        let records: Option<Vec<Record>> = text.and_then(|text| serde_json::from_slice(&text).ok());
+        records
+            .ok_or_else(|| damaged(offset))?
+            .into_iter()
+            .for_each(&mut replay);
         offset += HEADER + payload.len();
     }
-    let behind = bytes.len().min(offset + 1);
-    let good_behind = (behind..bytes.len()).any(|at| bytes[at..].starts_with(MAGIC) && payload_at(bytes, at));
+    // Also a frame of the wrong kind is damage, and no interrupted write.
+    let good = |at: usize| {
+        [SEALED, PLAIN]
+            .iter()
+            .any(|magic| payload(magic, &bytes[at..]).is_some())
+    };
+    let good_behind = (offset..bytes.len()).any(good);
+    (found.size, found.first) = (offset as u64, reader.first);
     if good_behind {
         Err(damaged(offset))
     } else {
-        Ok(offset as u64)
+        Ok(found)
     }
 }
 
-fn payload_at(bytes: &[u8], at: usize) -> bool {
-    payload(&bytes[at..]).is_some()
+/// Opens frames in their order. Few openings of the journal mean few salts.
+struct Reader<'a> {
+    at_rest: &'a AtRest,
+    first: Option<Salt>,
+    current: Option<(Salt, Opener)>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(at_rest: &'a AtRest) -> Self {
+        Self {
+            at_rest,
+            first: None,
+            current: None,
+        }
+    }
+
+    fn open(&mut self, offset: u64, payload: &[u8]) -> Option<Vec<u8>> {
+        let (salt, rest) = Salt::split(payload)?;
+        let (number, sealed) = rest.split_first_chunk()?;
+        let first = *self.first.get_or_insert(salt);
+        let known = self.current.take().filter(|(known, _)| *known == salt);
+        let (_, opener) = self
+            .current
+            .insert(known.unwrap_or_else(|| (salt, self.at_rest.opener(Purpose::Journal, salt))));
+        opener.open(u64::from_le_bytes(*number), &place(first, offset), sealed)
+    }
 }
 
 /// The payload of the frame at the beginning of `bytes`, if it is whole and good.
-fn payload(bytes: &[u8]) -> Option<&[u8]> {
+fn payload<'a>(magic: &[u8; 4], bytes: &'a [u8]) -> Option<&'a [u8]> {
+    if !bytes.starts_with(magic) {
+        return None;
+    }
     let (header, rest) = bytes.split_at_checked(HEADER)?;
     let length = u32::from_le_bytes(header[4..8].try_into().ok()?);
     let payload = rest.get(..usize::try_from(length).ok()?)?;
-    (header.starts_with(MAGIC) && header[8..] == Sha256::digest(payload)[..8]).then_some(payload)
+    (header[8..] == Sha256::digest(payload)[..8]).then_some(payload)
 }

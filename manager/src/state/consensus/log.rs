@@ -18,6 +18,7 @@ use tokio::task::spawn_blocking;
 use super::journal::{Journal, Record};
 use super::{ConsensusError, Types};
 use crate::state::proposer::ProposeError;
+use crate::vault::AtRest;
 
 /// The journal asks for a snapshot when it has grown by as many bytes.
 const GROWTH: u64 = 1 << 20;
@@ -46,9 +47,9 @@ struct Disk {
 
 impl Log {
     /// Reads the journal of the directory, or begins one.
-    pub(super) fn open(dir: &Path) -> Result<Self, ConsensusError> {
+    pub(super) fn open(dir: &Path, at_rest: &AtRest) -> Result<Self, ConsensusError> {
         let mut memory = Memory::default();
-        let journal = Journal::open(dir, |record| memory.replay(record))?;
+        let journal = Journal::open(dir, at_rest, |record| memory.replay(record))?;
         let due = journal.size() + GROWTH;
         Ok(Self {
             memory: Arc::new(Mutex::new(memory)),

@@ -13,11 +13,13 @@ use tokio::task::spawn_blocking;
 
 use super::{ConsensusError, Types, snapshot};
 use crate::state::replica::Replica;
+use crate::vault::AtRest;
 
 /// The state machine. Cheap to clone: all clones are the same one.
 #[derive(Debug, Clone)]
 pub(super) struct Machine {
     dir: PathBuf,
+    at_rest: AtRest,
     replica: Replica,
     applied: Arc<Mutex<Applied>>,
 }
@@ -31,13 +33,14 @@ struct Applied {
 
 impl Machine {
     /// Restores the replica from the directory's snapshot, if there is one.
-    pub(super) fn open(dir: &Path, replica: Replica) -> Result<Self, ConsensusError> {
+    pub(super) fn open(dir: &Path, at_rest: &AtRest, replica: Replica) -> Result<Self, ConsensusError> {
         let machine = Self {
             dir: dir.to_owned(),
+            at_rest: at_rest.clone(),
             replica,
             applied: Arc::default(),
         };
-        if let Some(bytes) = snapshot::bytes(dir)? {
+        if let Some(bytes) = snapshot::bytes(dir, at_rest)? {
             machine.take_over(&bytes)?;
         }
         Ok(machine)
@@ -51,7 +54,7 @@ impl Machine {
                 let applied = this.applied();
                 (applied.meta(), this.replica.snapshot())
             };
-            Ok(snapshot::save(&this.dir, &meta, &tables)?)
+            Ok(snapshot::save(&this.dir, &this.at_rest, &meta, &tables)?)
         });
         written.await.map_err(super::stopped)?
     }
@@ -72,7 +75,7 @@ impl Machine {
     }
 
     fn current(&self) -> Result<Option<Snapshot<Types>>, ConsensusError> {
-        let Some(bytes) = snapshot::bytes(&self.dir)? else {
+        let Some(bytes) = snapshot::bytes(&self.dir, &self.at_rest)? else {
             return Ok(None);
         };
         let damaged = |offset| ConsensusError::Damaged {

@@ -34,6 +34,7 @@ use super::object::StoreAction;
 use super::proposer::{ProposeError, Proposer};
 use super::replica::Replica;
 use crate::files::{self, FileError};
+use crate::vault::AtRest;
 use log::Log;
 use machine::Machine;
 
@@ -97,6 +98,8 @@ pub struct ConsensusConfig {
     pub member: u64,
     /// `host:port` at which the other managers reach this one.
     pub address: String,
+    /// Seals what is written to the directory.
+    pub at_rest: AtRest,
 }
 
 /// One manager's part in consensus. It writes to the replica that it was opened with, and nobody else may.
@@ -154,11 +157,11 @@ impl Consensus {
     }
 
     async fn start(config: &ConsensusConfig, replica: Replica) -> Result<Self, ConsensusError> {
-        let dir = config.dir.clone();
+        let (dir, at_rest) = (config.dir.clone(), config.at_rest.clone());
         let opened = tokio::task::spawn_blocking(move || {
             files::make_dir(&dir)?;
-            let machine = Machine::open(&dir, replica)?;
-            Ok::<_, ConsensusError>((Log::open(&dir)?, machine))
+            let machine = Machine::open(&dir, &at_rest, replica)?;
+            Ok::<_, ConsensusError>((Log::open(&dir, &at_rest)?, machine))
         });
         let (log, machine) = opened.await.map_err(stopped)??;
         let raft = Raft::new(

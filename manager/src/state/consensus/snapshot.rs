@@ -5,6 +5,7 @@
 //! {"Service":{…}}                        one object per line, kind by kind
 //! {"Objects":n,"Sha256":"…"}             end: of all the lines before
 //! ```
+//! On the disk the lines are sealed; what goes to another manager is the lines. A file from before is read once and sealed.
 
 use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -13,9 +14,11 @@ use openraft::{BasicNode, SnapshotMeta};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::ConsensusError;
 use crate::files::{self, FileError};
 use crate::state::object::Object;
 use crate::state::tables::Tables;
+use crate::vault::{AtRest, Purpose, SealedWriter, is_stream, open_stream};
 
 /// What openraft knows of a snapshot.
 pub(super) type Meta = SnapshotMeta<u64, BasicNode>;
@@ -43,17 +46,39 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 }
 
 /// Puts a snapshot in the place of the one before.
-pub(super) fn save(dir: &Path, meta: &Meta, tables: &Tables) -> Result<(), FileError> {
-    files::replace(&path(dir), |writer| encode(writer, meta, tables)).map(|_| ())
+pub(super) fn save(dir: &Path, at_rest: &AtRest, meta: &Meta, tables: &Tables) -> Result<(), FileError> {
+    replace(dir, at_rest, |writer| encode(writer, meta, tables))
 }
 
-/// The snapshot's bytes; `None` if there is none yet.
-pub(super) fn bytes(dir: &Path) -> Result<Option<Vec<u8>>, FileError> {
-    match std::fs::read(path(dir)) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(files::error("read", &path(dir))(error)),
+/// The snapshot's lines; `None` if there is none yet.
+pub(super) fn bytes(dir: &Path, at_rest: &AtRest) -> Result<Option<Vec<u8>>, ConsensusError> {
+    let path = path(dir);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(files::error("read", &path)(error).into()),
+    };
+    if at_rest.accepts_plain() && !is_stream(&bytes) {
+        replace(dir, at_rest, |writer| writer.write_all(&bytes))?;
+        return Ok(Some(bytes));
     }
+    let opened = open_stream(&bytes, at_rest, Purpose::Snapshot);
+    opened
+        .map(Some)
+        .map_err(|offset| ConsensusError::Damaged { path, offset })
+}
+
+fn replace(
+    dir: &Path,
+    at_rest: &AtRest,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), FileError> {
+    let replaced = files::replace(&path(dir), |file| {
+        let mut sealed = SealedWriter::new(file, at_rest, Purpose::Snapshot)?;
+        write(&mut sealed)?;
+        sealed.finish()
+    });
+    replaced.map(drop)
 }
 
 /// Writes a snapshot.

@@ -6,15 +6,18 @@ use std::os::unix::fs::FileExt;
 
 use proptest::prelude::*;
 use proto::{Config, ConfigId, Service, ServiceId};
+use sha2::{Digest, Sha256};
 
 use super::super::{ProposeError, Reader, Store, StoreError};
 use super::*;
+use crate::vault::{AtRest, Vault};
 
 fn config(dir: &Path) -> ConsensusConfig {
     ConsensusConfig {
         dir: dir.join("raft"),
         member: 7,
         address: "192.0.2.1:2377".into(),
+        at_rest: Vault::open(dir, None).unwrap().at_rest(),
     }
 }
 
@@ -244,8 +247,8 @@ async fn a_transaction_is_bounded() {
 #[tokio::test]
 async fn records_of_a_journal_come_back_as_they_were() {
     let dir = tempfile::tempdir().unwrap();
-    let vote = openraft::Vote::new(3, 7);
-    let mut journal = journal::Journal::open(dir.path(), |_| panic!("it is new")).unwrap();
+    let (vote, at_rest) = (openraft::Vote::new(3, 7), AtRest::ephemeral());
+    let mut journal = journal::Journal::open(dir.path(), &at_rest, |_| panic!("it is new")).unwrap();
     journal
         .append(&[journal::Record::Vote(vote), journal::Record::Truncate(9)])
         .unwrap();
@@ -253,7 +256,7 @@ async fn records_of_a_journal_come_back_as_they_were() {
     journal.append(&[journal::Record::Truncate(4)]).unwrap();
     drop(journal);
     let mut seen = Vec::new();
-    journal::Journal::open(dir.path(), |record| seen.push(record)).unwrap();
+    journal::Journal::open(dir.path(), &at_rest, |record| seen.push(record)).unwrap();
     assert!(
         matches!(seen[..], [journal::Record::Vote(v), journal::Record::Truncate(4)] if v == vote),
         "{seen:?}"
@@ -261,8 +264,8 @@ async fn records_of_a_journal_come_back_as_they_were() {
 }
 
 /// A journal with a vote per frame, of growing terms; the ends of the frames.
-fn votes(dir: &Path, frames: u64) -> Vec<u64> {
-    let mut journal = journal::Journal::open(dir, |_| {}).unwrap();
+fn votes(dir: &Path, at_rest: &AtRest, frames: u64) -> Vec<u64> {
+    let mut journal = journal::Journal::open(dir, at_rest, |_| {}).unwrap();
     let append = |term| {
         journal
             .append(&[journal::Record::Vote(openraft::Vote::new(term, 7))])
@@ -272,9 +275,9 @@ fn votes(dir: &Path, frames: u64) -> Vec<u64> {
     (1..=frames).map(append).collect()
 }
 
-fn replayed(dir: &Path) -> Result<usize, ConsensusError> {
+fn replayed(dir: &Path, at_rest: &AtRest) -> Result<usize, ConsensusError> {
     let mut seen = 0;
-    journal::Journal::open(dir, |_| seen += 1).map(|_| seen)
+    journal::Journal::open(dir, at_rest, |_| seen += 1).map(|_| seen)
 }
 
 proptest! {
@@ -283,29 +286,166 @@ proptest! {
     /// Wherever a crash cuts the file, and whatever rubbish it leaves there, every frame before is read.
     #[test]
     fn a_journal_is_read_up_to_the_cut(frames in 1u64..8, cut in 0.0..1.0, rubbish in proptest::collection::vec(any::<u8>(), 0..40)) {
-        let dir = tempfile::tempdir().unwrap();
-        let ends = votes(dir.path(), frames);
+        let (dir, at_rest) = (tempfile::tempdir().unwrap(), AtRest::ephemeral());
+        let ends = votes(dir.path(), &at_rest, frames);
         let bytes = std::fs::read(journal::path(dir.path())).unwrap();
         let cut = (bytes.len() as f64 * cut) as usize;
         let mut file = std::fs::File::create(journal::path(dir.path())).unwrap();
         file.write_all(&bytes[..cut]).unwrap();
         file.write_all(&rubbish).unwrap();
         let whole = ends.iter().filter(|&&end| end <= cut as u64).count();
-        prop_assert_eq!(replayed(dir.path()).unwrap(), whole);
+        prop_assert_eq!(replayed(dir.path(), &at_rest).unwrap(), whole);
         // What was cut off stays away.
-        prop_assert_eq!(replayed(dir.path()).unwrap(), whole);
+        prop_assert_eq!(replayed(dir.path(), &at_rest).unwrap(), whole);
     }
 
     /// A flipped bit before the last frame is never taken for an interrupted write.
     #[test]
     fn a_flipped_bit_is_noticed(frames in 2u64..8, at in 0.0..1.0, bit in 0u8..8) {
-        let dir = tempfile::tempdir().unwrap();
-        let ends = votes(dir.path(), frames);
+        let (dir, at_rest) = (tempfile::tempdir().unwrap(), AtRest::ephemeral());
+        let ends = votes(dir.path(), &at_rest, frames);
         let mut bytes = std::fs::read(journal::path(dir.path())).unwrap();
         let last = ends[ends.len() - 2] as f64;
         bytes[(last * at) as usize] ^= 1 << bit;
         std::fs::write(journal::path(dir.path()), bytes).unwrap();
-        let damaged = matches!(replayed(dir.path()), Err(ConsensusError::Damaged { .. }));
+        let damaged = matches!(replayed(dir.path(), &at_rest), Err(ConsensusError::Damaged { .. }));
         prop_assert!(damaged);
     }
+}
+
+/// Frames as they were written before they were sealed.
+fn plain(lists: &[&[journal::Record]]) -> Vec<u8> {
+    let frame = |list: &&[journal::Record]| {
+        let text = serde_json::to_vec(list).unwrap();
+        let length = u32::try_from(text.len()).unwrap().to_le_bytes();
+        [b"SHJ1", &length[..], &Sha256::digest(&text)[..8], &text].concat()
+    };
+    lists.iter().flat_map(frame).collect()
+}
+
+#[test]
+fn a_plain_journal_is_read_once_and_sealed() {
+    let (dir, at_rest) = (tempfile::tempdir().unwrap(), AtRest::ephemeral());
+    let vote = |term| journal::Record::Vote(openraft::Vote::new(term, 7));
+    let old = plain(&[&[vote(11), vote(12)], &[vote(13)]]);
+    let path = journal::path(dir.path());
+    std::fs::write(&path, [&old[..], b"SHJ1torn"].concat()).unwrap();
+    assert_eq!(replayed(dir.path(), &at_rest).unwrap(), 3);
+    let sealed = std::fs::read(&path).unwrap();
+    assert!(!contains(&sealed, b"Vote"), "it is still readable");
+    assert_eq!(replayed(dir.path(), &at_rest).unwrap(), 3);
+    let other = replayed(dir.path(), &AtRest::ephemeral());
+    assert!(matches!(other, Err(ConsensusError::Damaged { offset: 0, .. })));
+}
+
+#[test]
+fn a_plain_file_is_not_believed_once_all_are_sealed() {
+    let home = tempfile::tempdir().unwrap();
+    let vault = Vault::create(home.path(), false).unwrap();
+    let vote = journal::Record::Vote(openraft::Vote::new(1, 7));
+    let frame = plain(&[&[vote]]);
+    let path = journal::path(home.path());
+    std::fs::write(&path, &frame).unwrap();
+    let opened = replayed(home.path(), &vault.at_rest());
+    assert!(
+        matches!(opened, Err(ConsensusError::Damaged { .. })),
+        "{opened:?}"
+    );
+    // Nor behind frames that are sealed.
+    std::fs::remove_file(&path).unwrap();
+    votes(home.path(), &vault.at_rest(), 2);
+    std::fs::write(&path, [std::fs::read(&path).unwrap(), frame].concat()).unwrap();
+    let opened = replayed(home.path(), &vault.at_rest());
+    assert!(
+        matches!(opened, Err(ConsensusError::Damaged { .. })),
+        "{opened:?}"
+    );
+}
+
+#[test]
+fn frames_open_in_their_place_alone() {
+    let (dir, at_rest) = (tempfile::tempdir().unwrap(), AtRest::ephemeral());
+    let path = journal::path(dir.path());
+    // All frames are of one length, so that they could stand in each other's place.
+    let ends: Vec<_> = votes(dir.path(), &at_rest, 3)
+        .into_iter()
+        .map(|end| end as usize)
+        .collect();
+    let first = std::fs::read(&path).unwrap();
+    let frame = |bytes: &[u8], n: usize| bytes[ends[n] - ends[0]..ends[n]].to_vec();
+    let refused = |bytes: Vec<u8>| {
+        std::fs::write(&path, bytes).unwrap();
+        matches!(
+            replayed(dir.path(), &at_rest),
+            Err(ConsensusError::Damaged { .. })
+        )
+    };
+    assert!(
+        refused([frame(&first, 0), frame(&first, 2), frame(&first, 1)].concat()),
+        "exchanged"
+    );
+    assert!(
+        refused([frame(&first, 0), frame(&first, 0), frame(&first, 2)].concat()),
+        "replayed"
+    );
+    std::fs::remove_file(&path).unwrap();
+    votes(dir.path(), &at_rest, 3);
+    let second = std::fs::read(&path).unwrap();
+    assert!(
+        refused([frame(&second, 0), frame(&first, 1), frame(&second, 2)].concat()),
+        "from another file"
+    );
+    assert!(!refused(second), "it is good as it was");
+}
+
+/// What is written in the place of an interrupted write shares no key stream with it.
+#[test]
+fn a_nonce_does_not_come_back_after_a_cut() {
+    let (dir, at_rest) = (tempfile::tempdir().unwrap(), AtRest::ephemeral());
+    let ends = votes(dir.path(), &at_rest, 2);
+    let path = journal::path(dir.path());
+    let before = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &before[..before.len() - 1]).unwrap();
+    let mut journal = journal::Journal::open(dir.path(), &at_rest, |_| {}).unwrap();
+    journal
+        .append(&[journal::Record::Vote(openraft::Vote::new(2, 7))])
+        .unwrap();
+    let after = std::fs::read(&path).unwrap();
+    let nonce = |bytes: &[u8]| bytes[ends[0] as usize + 16..][..24].to_vec();
+    assert_eq!(before.len(), after.len());
+    assert_ne!(nonce(&before), nonce(&after));
+}
+
+#[tokio::test]
+async fn nothing_that_is_kept_can_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = create(dir.path()).await;
+    first.add("a-name-that-is-nowhere").await;
+    let readable = || {
+        let files = std::fs::read_dir(config(dir.path()).dir).unwrap();
+        let files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+        assert!(!files.is_empty(), "{files:?}");
+        files
+            .iter()
+            .any(|file| contains(&std::fs::read(file).unwrap(), b"a-name-that-is-nowhere"))
+    };
+    assert!(!readable());
+    first.consensus.log.grown().notify_one();
+    let mut metrics = first.consensus.raft.metrics();
+    metrics.wait_for(|now| now.snapshot.is_some()).await.unwrap();
+    assert!(snapshot::path(&config(dir.path()).dir).exists() && !readable());
+    first.consensus.shutdown().await;
+    // A snapshot from before is read, and sealed.
+    let path = snapshot::path(&config(dir.path()).dir);
+    let lines = snapshot::bytes(&config(dir.path()).dir, &config(dir.path()).at_rest)
+        .unwrap()
+        .unwrap();
+    std::fs::write(&path, &lines).unwrap();
+    assert!(readable());
+    let again = reopen(dir.path()).await;
+    assert!(!again.services().is_empty() && !readable());
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }

@@ -1,0 +1,67 @@
+//! What one commit costs: `cargo run -p manager --example commit [COMMITS [BYTES]]`.
+//!
+//! Each commit changes one config of so many bytes and waits until it is agreed upon, on the disk and applied. Prints the
+//! median and the 99th percentile.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use manager::state::consensus::{Consensus, ConsensusConfig};
+use manager::state::{Reader, Replica, Store, StoreError};
+use proto::Config;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let numbers: Vec<usize> = std::env::args()
+        .skip(1)
+        .map(|text| text.parse())
+        .collect::<Result<_, _>>()?;
+    let number = |place: usize, default| numbers.get(place).copied().unwrap_or(default);
+    let (commits, bytes) = (number(0, 2000), number(1, 1000));
+    let dir = tempfile::tempdir()?;
+    let config = ConsensusConfig {
+        dir: dir.path().join("raft"),
+        member: 1,
+        address: "192.0.2.1:2377".into(),
+        at_rest: manager::vault::AtRest::ephemeral(),
+    };
+    let replica = Replica::default();
+    let consensus = Arc::new(Consensus::create(&config, replica.clone()).await?);
+    let store = Store::new(replica, consensus.clone());
+    let mut took = Vec::with_capacity(commits);
+    for _ in 0..commits {
+        let begun = Instant::now();
+        commit(&store, bytes).await?;
+        took.push(begun.elapsed());
+    }
+    took.sort();
+    let at = |share: usize| took[(took.len() - 1) * share / 100];
+    println!(
+        "{commits} commits of {bytes} B: median {:?}, p99 {:?}",
+        at(50),
+        at(99)
+    );
+    consensus.shutdown().await;
+    Ok(())
+}
+
+async fn commit(store: &Store, bytes: usize) -> Result<(), StoreError> {
+    let change = |tx: &mut manager::state::WriteTx<'_>| {
+        let mut config = match tx.get::<Config>("c") {
+            Some(old) => Config::clone(&old),
+            None => {
+                return tx.create(Config {
+                    id: "c".into(),
+                    ..Config::default()
+                });
+            }
+        };
+        config.spec.data = "A".repeat(bytes);
+        config
+            .spec
+            .labels
+            .insert("n".into(), config.meta.version.index.to_string());
+        tx.update(config)
+    };
+    store.update(change).await
+}
