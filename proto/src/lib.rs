@@ -10,6 +10,7 @@
 //! - [`state`]: the task states, a clock that only grows
 //! - [`spec`]: what a user writes
 //! - [`object`]: what the manager keeps: a spec and what was observed of it
+//! - [`upkeep`]: settings of services that live in labels
 //! - [`wire`]: the gRPC services between managers and nodes
 
 mod hidden;
@@ -19,6 +20,7 @@ pub mod meta;
 pub mod object;
 pub mod spec;
 pub mod state;
+pub mod upkeep;
 
 pub use hidden::Hidden;
 pub use id::{ClusterId, ConfigId, NetworkId, NodeId, SecretId, ServiceId, TaskId};

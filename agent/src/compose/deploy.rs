@@ -5,9 +5,11 @@ use proto::spec::{
     Reservations, ResourceRequirements, RestartPolicy, ServiceMode, SpreadOver, UpdateConfig,
 };
 use proto::spec::{Empty, JobMode};
+use proto::upkeep::{PROGRESS_DEADLINE, RESTART_MAX_DELAY};
 
 use super::error::ComposeError;
 use super::reader::At;
+use super::upkeep;
 
 /// What `deploy` says.
 #[derive(Debug, Clone, Default)]
@@ -39,15 +41,17 @@ pub(crate) fn deploy(at: Option<&At<'_>>, scale: Option<u64>) -> Result<Deploy, 
         return Err(at.wrong("replicas and the service's scale say different numbers: leave scale out"));
     }
     let replicas = replicas.or(scale);
+    let mut labels = object.or_default("labels", At::labels)?;
+    upkeep::deploy(&mut object, &mut labels)?;
     let read = Deploy {
         mode: service_mode(at, &mode, replicas)?,
         endpoint_mode: object.or_default("endpoint_mode", At::word)?,
-        labels: object.or_default("labels", At::labels)?,
         placement: object.read("placement", placement)?,
         resources: object.or_default("resources", resources)?,
-        restart_policy: object.read("restart_policy", restart_policy)?,
-        update: object.read("update_config", update_config)?,
-        rollback: object.read("rollback_config", update_config)?,
+        restart_policy: object.read("restart_policy", |at| restart_policy(at, &mut labels))?,
+        update: object.read("update_config", |at| update_config(at, Some(&mut labels)))?,
+        rollback: object.read("rollback_config", |at| update_config(at, None))?,
+        labels,
     };
     object.finish()?;
     Ok(read)
@@ -156,8 +160,9 @@ fn generic_resource(at: &At<'_>) -> Result<GenericResource, ComposeError> {
     })
 }
 
-fn restart_policy(at: &At<'_>) -> Result<RestartPolicy, ComposeError> {
+fn restart_policy(at: &At<'_>, labels: &mut Labels) -> Result<RestartPolicy, ComposeError> {
     let mut object = at.object()?;
+    upkeep::take(&mut object, "max_delay", RESTART_MAX_DELAY, labels)?;
     let policy = RestartPolicy {
         condition: object.or_default("condition", At::word)?,
         delay: object.read("delay", At::duration)?,
@@ -168,9 +173,13 @@ fn restart_policy(at: &At<'_>) -> Result<RestartPolicy, ComposeError> {
     Ok(policy)
 }
 
-fn update_config(at: &At<'_>) -> Result<UpdateConfig, ComposeError> {
+/// `labels` of updates: the progress deadline of an update is that of its rollback too.
+fn update_config(at: &At<'_>, labels: Option<&mut Labels>) -> Result<UpdateConfig, ComposeError> {
     let standard = UpdateConfig::default();
     let mut object = at.object()?;
+    if let Some(labels) = labels {
+        upkeep::take(&mut object, "progress_deadline", PROGRESS_DEADLINE, labels)?;
+    }
     let config = UpdateConfig {
         parallelism: object
             .read("parallelism", At::unsigned)?

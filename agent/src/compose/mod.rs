@@ -25,6 +25,7 @@ mod service;
 mod short;
 mod transplant;
 mod units;
+mod upkeep;
 mod write;
 mod yaml;
 

@@ -239,3 +239,29 @@ fn profiles_switch_services() {
         2
     );
 }
+
+#[test]
+fn keys_beyond_docker_s_become_labels() {
+    let with = |deploy: &str| format!("services:\n  web:\n    image: web\n    deploy: {{{deploy}}}\n");
+    let text = with(
+        "labels: {team: x}, rebalance: off, fence: 20s, drain: {order: start-first, deadline: 2m}, \
+         restart_policy: {delay: 1s, max_delay: 1m}, update_config: {progress_deadline: 30s}",
+    );
+    let loaded = load(&text).unwrap();
+    let spec = &plan(&loaded.stack, "shop").services[0];
+    let label = |name: &str| spec.labels.get(name).map(String::as_str);
+    assert_eq!(label("team"), Some("x"));
+    assert_eq!(label("shoal.rebalance"), Some("off"));
+    assert_eq!(label("shoal.fence"), Some("20s"));
+    assert_eq!(label("shoal.drain.order"), Some("start-first"));
+    assert_eq!(label("shoal.drain.deadline"), Some("2m"));
+    assert_eq!(label("shoal.restart.max-delay"), Some("1m"));
+    assert_eq!(label("shoal.update.progress-deadline"), Some("30s"));
+
+    let wrong = error(&with("restart_policy: {max_delay: soon}"));
+    assert!(
+        wrong.contains("restart_policy.max_delay") && wrong.contains("a duration"),
+        "{wrong}"
+    );
+    assert!(error(&with("rollback_config: {progress_deadline: 30s}")).contains("progress_deadline"));
+}

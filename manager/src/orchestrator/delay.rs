@@ -11,8 +11,8 @@ use std::time::Duration;
 use proto::{Task, TaskId, TaskState, Timestamp};
 use tokio::time::Instant;
 
+use super::backoff::restart_delay;
 use super::draft::Draft;
-use super::restart::policy_delay;
 use super::slot::SlotKey;
 use super::task::{Unfit, fitness, has_stopped, is_wanted};
 
@@ -95,7 +95,7 @@ fn started(task: &Task) -> TaskState {
 /// any task before it that has yet to stop.
 fn recovered(draft: &Draft<'_>, key: &SlotKey, task: &Task, now: Instant) -> Delay {
     let age = Timestamp::now().0 - task.meta.created_at.0;
-    let rest = policy_delay(task).saturating_sub(age.try_into().unwrap_or_default());
+    let rest = restart_delay(task, &draft.upkeep).saturating_sub(age.try_into().unwrap_or_default());
     let before = draft
         .slot(key)
         .iter()

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use proto::object::UpdateState;
 use proto::spec::LogDriver;
+use proto::upkeep::Upkeep;
 use proto::{Node, NodeId, Service, Task, TaskId, TaskState};
 
 use super::slot::{Slot, SlotKey, by_slot};
@@ -58,6 +59,8 @@ pub(crate) type Step = Vec<Action>;
 pub(crate) struct Draft<'a> {
     pub(crate) picture: &'a Picture,
     pub(crate) slots: BTreeMap<SlotKey, Slot>,
+    /// What the labels of the service say.
+    pub(crate) upkeep: Upkeep,
     steps: Vec<Step>,
 }
 
@@ -67,6 +70,7 @@ impl<'a> Draft<'a> {
         Self {
             picture,
             slots,
+            upkeep: Upkeep::of(&picture.service.spec.labels),
             steps: Vec::new(),
         }
     }
@@ -137,15 +141,23 @@ impl<'a> Draft<'a> {
 
     /// Adds a task to the slot; `desired` is what is wanted of it.
     pub(crate) fn create(&mut self, key: &SlotKey, desired: TaskState) -> TaskId {
+        self.create_with(key, desired, |_| {}).id.clone()
+    }
+
+    /// As [`Self::create`], for a task of which there is more to say.
+    pub(crate) fn create_with(
+        &mut self,
+        key: &SlotKey,
+        desired: TaskState,
+        say: impl FnOnce(&mut Task),
+    ) -> Arc<Task> {
         let mut task = new_task(self.service(), self.picture.default_log.as_ref(), key);
         task.desired_state = desired;
-        let id = task.id.clone();
-        self.slots
-            .entry(key.clone())
-            .or_default()
-            .push(Arc::new(task.clone()));
+        say(&mut task);
+        let shared = Arc::new(task.clone());
+        self.slots.entry(key.clone()).or_default().push(shared.clone());
         self.act(Action::Create(Box::new(task)));
-        id
+        shared
     }
 
     /// Tells how the service's update goes.

@@ -12,6 +12,7 @@
 //!                       → steps → one batch to the store
 //! ```
 
+mod backoff;
 mod delay;
 mod draft;
 mod global;

@@ -11,13 +11,11 @@ use proto::{Task, TaskState};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::backoff::{failures_with, restart_delay};
 use super::delay::{Delay, Delays};
 use super::draft::Draft;
 use super::slot::SlotKey;
 use super::task::{Unfit, fitness, has_stopped, is_wanted, satisfies_placement};
-
-/// Delay of a restart where the policy does not name one.
-const DEFAULT_DELAY: Duration = Duration::from_secs(5);
 
 /// What the planner of a mode says about replacing.
 pub(crate) struct Rules<'r> {
@@ -86,23 +84,18 @@ fn replace(
     if replaced || !(rules.replaceable)(key) || !should_restart(task, draft.slot(key)) {
         return;
     }
-    // Only a task's own end is answered with patience.
-    let delay = if cause == Cause::Ended {
-        policy_delay(task)
-    } else {
-        Duration::ZERO
-    };
     let stops = matches!(cause, Cause::Misplaced | Cause::Unfit(Unfit::Drained));
-    let id = draft.create(key, TaskState::Ready);
-    delays.insert(id, Delay::new(now, delay, stops.then_some(task)));
-}
-
-/// The delay that the task's policy asks for.
-pub(crate) fn policy_delay(task: &Task) -> Duration {
-    let delay = task.spec.restart_policy.as_ref().and_then(|policy| policy.delay);
-    delay.map_or(DEFAULT_DELAY, |nanos| {
-        Duration::from_nanos(nanos.try_into().unwrap_or_default())
-    })
+    // Only a task's own end is answered with patience.
+    let failures = match cause {
+        Cause::Ended => failures_with(task, &draft.upkeep),
+        Cause::Unfit(_) | Cause::Misplaced => 0,
+    };
+    let made = draft.create_with(key, TaskState::Ready, |task| task.failures = failures);
+    let delay = match cause {
+        Cause::Ended => restart_delay(&made, &draft.upkeep),
+        Cause::Unfit(_) | Cause::Misplaced => Duration::ZERO,
+    };
+    delays.insert(made.id.clone(), Delay::new(now, delay, stops.then_some(task)));
 }
 
 /// Whether an ended task of the slot is to be replaced: by the condition of its policy, and if the restarts of its

@@ -130,3 +130,49 @@ async fn a_new_leader_goes_on_where_the_last_one_stopped() {
         .await;
     assert!(waited < Duration::from_secs(4), "{waited:?}");
 }
+
+/// How long each task after the first waited from its making to its start, in seconds.
+async fn waits(cluster: &Cluster, count: usize) -> Vec<u64> {
+    let mut waits = Vec::new();
+    while waits.len() < count {
+        let known = cluster.tasks("web").last().unwrap().id.clone();
+        cluster
+            .until("the next task", |cluster| {
+                cluster.tasks("web").last().unwrap().id != known
+            })
+            .await;
+        let waited = cluster
+            .until("it may start", |cluster| {
+                cluster.tasks("web").last().unwrap().desired_state == TaskState::Running
+            })
+            .await;
+        waits.push(waited.as_secs());
+    }
+    waits
+}
+
+#[tokio::test(start_paused = true)]
+async fn restarts_back_off_where_a_longest_delay_is_set_and_a_new_leader_goes_on_so() {
+    let cluster = Cluster::of(1).await;
+    let mut spec = restart(service("web", "bad", 1), policy(RestartCondition::Any, 0));
+    spec.labels.insert("shoal.restart.max-delay".into(), "20s".into());
+    cluster.create(spec).await;
+    // The first restart waits already when the service is made.
+    assert_eq!(waits(&cluster, 2).await, [6, 12]);
+    cluster
+        .until("the next one waits", |cluster| {
+            let last = cluster.tasks("web").pop().unwrap();
+            last.desired_state == TaskState::Ready && last.status.state == TaskState::Ready
+        })
+        .await;
+    let store = cluster.store.clone();
+    drop(cluster);
+    let cluster = Cluster::over(store);
+    assert_eq!(waits(&cluster, 2).await, [20, 20]);
+    cluster.update("web", |spec| spec.labels.clear()).await;
+    assert_eq!(
+        waits(&cluster, 2).await.last(),
+        Some(&3),
+        "without the label as Docker"
+    );
+}

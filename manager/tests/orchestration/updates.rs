@@ -394,3 +394,78 @@ async fn a_global_service_is_updated_node_by_node() {
         "{started:?}"
     );
 }
+
+/// Updates a service of two slots to an image that never becomes healthy, with a progress deadline of 30 s.
+async fn update_to_sick(config: UpdateConfig) -> Cluster {
+    let cluster = Cluster::of(2).await;
+    let mut spec = updating(service("web", "app:1", 2), config);
+    spec.labels
+        .insert("shoal.update.progress-deadline".into(), "30s".into());
+    cluster.create(spec).await;
+    cluster.update("web", |spec| set_image(spec, "sick")).await;
+    cluster
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_does_not_run_by_the_deadline_pauses_the_update() {
+    let cluster = update_to_sick(config()).await;
+    sleep(Duration::from_secs(29)).await;
+    assert_eq!(cluster.update_state("web"), Some(UpdateState::Updating));
+    cluster
+        .until("paused", |cluster| {
+            cluster.update_state("web") == Some(UpdateState::Paused)
+        })
+        .await;
+    let (_, message) = cluster.update_status("web").unwrap();
+    assert!(
+        message.starts_with("update paused due to task ") && message.ends_with(" not running after 30s"),
+        "{message}"
+    );
+    assert_eq!(cluster.images("web"), ["app:1"], "the other slot is left alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_does_not_run_by_the_deadline_rolls_the_update_back() {
+    for order in [UpdateOrder::StopFirst, UpdateOrder::StartFirst] {
+        let cluster = update_to_sick(UpdateConfig {
+            failure_action: FailureAction::Rollback,
+            order,
+            ..config()
+        })
+        .await;
+        cluster
+            .until("rolled back", |cluster| {
+                cluster.update_state("web") == Some(UpdateState::RollbackCompleted)
+            })
+            .await;
+        assert_eq!(cluster.images("web"), ["app:1", "app:1"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_that_goes_on_whatever_happens_goes_on_past_the_deadline() {
+    let cluster = update_to_sick(UpdateConfig {
+        failure_action: FailureAction::Continue,
+        ..config()
+    })
+    .await;
+    cluster
+        .until("both slots are done", |cluster| {
+            cluster.update_state("web") == Some(UpdateState::Completed)
+        })
+        .await;
+    assert_eq!(cluster.running("web").len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_task_is_in_time_when_the_deadline_allows_it() {
+    let cluster = update_to_sick(config()).await;
+    settle().await;
+    cluster.update("web", |spec| set_image(spec, "slow")).await;
+    cluster
+        .until("completed", |cluster| {
+            cluster.update_state("web") == Some(UpdateState::Completed)
+        })
+        .await;
+    assert_eq!(cluster.images("web"), ["slow", "slow"]);
+}

@@ -54,6 +54,9 @@ pub struct Task {
     /// Which run of a job it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_iteration: Option<Version>,
+    /// How many tasks ended soon, one after the other, in its slot before it; counted where restarts back off.
+    #[serde(default, skip_serializing_if = "crate::json::is_default")]
+    pub failures: u32,
 }
 
 impl Task {

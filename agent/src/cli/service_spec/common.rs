@@ -5,6 +5,7 @@ use clap::Args;
 use proto::ServiceSpec;
 use proto::spec::{ContainerSpec, EndpointMode, LogDriver, RestartPolicy, UpdateConfig};
 
+use super::upkeep::UpkeepFlags;
 use super::words::{nanoseconds, set};
 use crate::cli::health::HealthFlags;
 use crate::cli::run;
@@ -83,6 +84,8 @@ pub(super) struct Common {
     update: UpdateFlags,
     #[command(flatten)]
     rollback: RollbackFlags,
+    #[command(flatten)]
+    upkeep: UpkeepFlags,
     #[command(flatten)]
     health: HealthFlags,
     /// Logging driver for service
@@ -177,6 +180,7 @@ impl Common {
         }
         self.update.apply(&mut spec.update_config)?;
         self.rollback.apply(&mut spec.rollback_config)?;
+        self.upkeep.apply(&mut spec.labels)?;
         let task = &mut spec.task_template;
         if let Some(most) = self.replicas_max_per_node {
             task.placement.get_or_insert_default().max_replicas = most;

@@ -1,11 +1,13 @@
 //! `service create` and `service update`: flags over a spec.
 //!
 //! - this page: `create`; [`update`]; [`common`]: flags of both; [`lists`]: flags for what there are many of
+//! - [`upkeep`]: flags that become labels
 //! - [`words`]: what stands behind the flags, read
 
 mod common;
 mod lists;
 mod update;
+mod upkeep;
 pub(super) mod words;
 
 use anyhow::Result;

@@ -6,6 +6,7 @@ use proto::spec::{
     ContainerSpec, EndpointMode, EndpointSpec, FailureAction, MountType, NetworkAttachmentConfig, Placement,
     PortProtocol, PublishMode, ResourceRequirements, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
 };
+use proto::upkeep::Upkeep;
 
 use super::{ControlError, Result};
 use crate::scheduler::constraint::{self, Fact};
@@ -46,6 +47,7 @@ pub(in crate::control) fn service(spec: &ServiceSpec) -> Result<()> {
             gate::DEPENDS_ON
         )));
     }
+    Upkeep::read(&spec.labels).map_err(|error| ControlError::invalid(error.to_string()))?;
     spec.endpoint_spec.as_ref().map_or(Ok(()), endpoint)
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use proto::spec::{FailureAction, ServiceSpec, UpdateConfig, UpdateOrder};
+use proto::upkeep::Upkeep;
 
 /// Added to the delay where that is as long as the time of monitoring.
 const BEYOND_DELAY: Duration = Duration::from_secs(1);
@@ -18,6 +19,8 @@ pub(super) struct Config {
     pub(super) failure_action: FailureAction,
     pub(super) max_failure_ratio: f32,
     pub(super) order: UpdateOrder,
+    /// How long a new task may take until it runs, counted from when it may start.
+    pub(super) progress_deadline: Option<Duration>,
 }
 
 impl Config {
@@ -50,6 +53,7 @@ impl Config {
             failure_action: config.failure_action,
             max_failure_ratio: config.max_failure_ratio,
             order: config.order,
+            progress_deadline: Upkeep::of(&spec.labels).progress_deadline,
         }
     }
 }

@@ -8,6 +8,8 @@
 //!             queue and workers empty → monitor → completed
 //! too many failures on the way        → paused, or rolled back (a rollback that fails is paused)
 //! ```
+//!
+//! A failure is a task that ends by itself soon, or one that does not run by the progress deadline.
 
 mod config;
 mod worker;
@@ -139,7 +141,8 @@ impl Update {
             return None;
         }
         self.note_running(draft, now);
-        if let Some(change) = self.verdict(draft, now) {
+        let late = self.give_up_late(draft, now);
+        if let Some(change) = self.verdict(draft, &late, now) {
             self.end(draft, change);
             return None;
         }
@@ -147,7 +150,12 @@ impl Update {
         if self.queue.is_empty() && self.workers.is_empty() {
             return self.monitor(draft, now);
         }
-        self.workers.iter().filter_map(Worker::wake).min()
+        let deadline = self.config.progress_deadline;
+        self.workers.iter_mut().for_each(|worker| worker.note(draft, now));
+        self.workers
+            .iter()
+            .filter_map(|worker| worker.wake(deadline))
+            .min()
     }
 
     /// Lets workers proceed, and gives slots to those that are free.
@@ -205,37 +213,60 @@ impl Update {
         }
     }
 
+    /// Waits no longer for tasks that should run by now. Returns which.
+    fn give_up_late(&mut self, draft: &Draft<'_>, now: Instant) -> Vec<TaskId> {
+        let (deadline, rest) = (self.config.progress_deadline, self.config.delay);
+        let Some(deadline) = deadline else {
+            return Vec::new();
+        };
+        self.workers
+            .iter_mut()
+            .filter_map(|worker| worker.give_up(draft, deadline, rest, now))
+            .collect()
+    }
+
     /// Counts failures; what to do if they are too many.
-    fn verdict(&mut self, draft: &Draft<'_>, now: Instant) -> Option<UpdateChange> {
+    fn verdict(&mut self, draft: &Draft<'_>, late: &[TaskId], now: Instant) -> Option<UpdateChange> {
         if self.config.failure_action == FailureAction::Continue {
             return None;
         }
-        let failed: Vec<&Task> = draft
+        let ended = self.ended_early(draft, now);
+        let failed = ended.iter().chain(late).collect::<Vec<_>>();
+        let last = (*failed.last()?).clone();
+        self.failed.extend(failed.into_iter().cloned());
+        // Both are far below the numbers that a float cannot hold.
+        #[allow(clippy::cast_precision_loss)]
+        let ratio = self.failed.len() as f32 / self.slots as f32;
+        let because = match self.config.progress_deadline {
+            Some(deadline) if late.contains(&last) => {
+                format!("due to task {last} not running after {deadline:?}")
+            }
+            _ => format!("due to failure or early termination of task {last}"),
+        };
+        (ratio > self.config.max_failure_ratio).then(|| self.consequence(draft, &because))
+    }
+
+    /// Tasks that it made and that ended by themselves, before they ran or soon after; those that are new to it.
+    fn ended_early(&self, draft: &Draft<'_>, now: Instant) -> Vec<TaskId> {
+        draft
             .slots
             .values()
             .flatten()
-            .map(AsRef::as_ref)
             .filter(|task| is_failure(task) && !self.failed.contains(&task.id))
             .filter(|task| {
                 self.made
                     .get(&task.id)
                     .is_some_and(|since| self.counts(*since, now))
             })
-            .collect();
-        let last = failed.last()?.id.clone();
-        self.failed.extend(failed.into_iter().map(|task| task.id.clone()));
-        // Both are far below the numbers that a float cannot hold.
-        #[allow(clippy::cast_precision_loss)]
-        let ratio = self.failed.len() as f32 / self.slots as f32;
-        (ratio > self.config.max_failure_ratio).then(|| self.consequence(draft, &last))
+            .map(|task| task.id.clone())
+            .collect()
     }
 
     fn counts(&self, running_since: Option<Instant>, now: Instant) -> bool {
         running_since.is_none_or(|since| now.duration_since(since) <= self.config.monitor)
     }
 
-    fn consequence(&self, draft: &Draft<'_>, task: &TaskId) -> UpdateChange {
-        let because = format!("due to failure or early termination of task {task}");
+    fn consequence(&self, draft: &Draft<'_>, because: &str) -> UpdateChange {
         match self.config.failure_action {
             // A rollback is never rolled back.
             _ if self.rollback => UpdateChange::Pause(format!("rollback paused {because}")),

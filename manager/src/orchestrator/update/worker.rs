@@ -17,7 +17,12 @@ use super::is_slot_dirty;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Worker {
     /// For the slot's new task to run, or to end.
-    Starting { slot: SlotKey, task: TaskId },
+    Starting {
+        slot: SlotKey,
+        task: TaskId,
+        /// Since when nothing but its node holds the task back; `None` while it waits for another one to stop.
+        since: Option<Instant>,
+    },
     /// For the delay between slots to be over.
     Resting { until: Instant },
 }
@@ -32,11 +37,45 @@ pub(super) struct Started {
 
 impl Worker {
     /// When it wants to be woken, if it is the time that it waits for.
-    pub(super) fn wake(&self) -> Option<Instant> {
+    pub(super) fn wake(&self, deadline: Option<Duration>) -> Option<Instant> {
         match self {
-            Self::Starting { .. } => None,
+            Self::Starting { since, .. } => Some((*since)? + deadline?),
             Self::Resting { until } => Some(*until),
         }
+    }
+
+    /// Remembers since when its task may start.
+    pub(super) fn note(&mut self, draft: &Draft<'_>, now: Instant) {
+        if let Self::Starting { slot, task, since } = self
+            && since.is_none()
+            && draft
+                .task(slot, task)
+                .is_some_and(|task| task.desired_state >= TaskState::Running)
+        {
+            *since = Some(now);
+        }
+    }
+
+    /// Gives up a task that does not run by its deadline. Returns which.
+    pub(super) fn give_up(
+        &mut self,
+        draft: &Draft<'_>,
+        deadline: Duration,
+        rest: Duration,
+        now: Instant,
+    ) -> Option<TaskId> {
+        let Self::Starting { slot, task, since } = self else {
+            return None;
+        };
+        let waits = draft
+            .task(slot, task)
+            .is_some_and(|task| is_wanted(task) && task.status.state < TaskState::Running);
+        if !waits || now < (*since)? + deadline {
+            return None;
+        }
+        let late = task.clone();
+        *self = Self::Resting { until: now + rest };
+        Some(late)
     }
 }
 
@@ -79,6 +118,7 @@ pub(super) fn begin(
     let worker = Worker::Starting {
         slot: key.clone(),
         task: id.clone(),
+        since: None,
     };
     Some(Started {
         worker,
@@ -94,7 +134,7 @@ pub(super) fn proceed(
     rest: Duration,
     now: Instant,
 ) -> bool {
-    if let Worker::Starting { slot, task } = worker {
+    if let Worker::Starting { slot, task, .. } = worker {
         let state = draft
             .task(slot, task)
             .map(|task| (task.status.state, is_wanted(task)));
