@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::http::{self, Answer};
+use crate::words::Words;
 use crate::{Host, binaries, eventually, image};
 
 /// A small file system in memory.
@@ -192,11 +193,11 @@ impl Agent {
         http::request(&self.socket(), method, path, body)
     }
 
-    /// Runs our command line against this agent.
-    pub fn cli(&self, words: &[&str]) -> Result<Output> {
+    /// Runs our command line against this agent: a line, or words.
+    pub fn cli(&self, words: &(impl Words + ?Sized)) -> Result<Output> {
         let mut command = Command::new(binaries().join("agent"));
         command
-            .args(words)
+            .args(words.words()?)
             .env("AGENT_HOST", format!("unix://{}", self.socket().display()))
             .stdin(Stdio::null());
         self.host
@@ -205,8 +206,9 @@ impl Agent {
     }
 
     /// Runs our command line; what it prints, if it ends well.
-    pub fn cli_ok(&self, words: &[&str]) -> Result<String> {
-        let output = self.cli(words)?;
+    pub fn cli_ok(&self, words: &(impl Words + ?Sized)) -> Result<String> {
+        let words = words.words()?;
+        let output = self.cli(words.as_slice())?;
         ensure!(
             output.status.success(),
             "agent {}: {}\n{}{}",
@@ -216,6 +218,14 @@ impl Agent {
             String::from_utf8_lossy(&output.stderr)
         );
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Runs our command line; what it says, if it ends badly.
+    pub fn cli_refused(&self, words: &(impl Words + ?Sized)) -> Result<String> {
+        let words = words.words()?;
+        let output = self.cli(words.as_slice())?;
+        ensure!(!output.status.success(), "agent {} succeeded", words.join(" "));
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// Builds an image from a context.

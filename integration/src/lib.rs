@@ -12,10 +12,12 @@ pub mod host;
 pub mod http;
 pub mod image;
 pub mod vm;
+pub mod words;
 
 pub use agent::Agent;
 pub use cluster::Cluster;
 pub use host::Host;
+pub use words::Words;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
