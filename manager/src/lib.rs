@@ -31,7 +31,7 @@ pub mod state;
 mod tls;
 pub mod vault;
 
-pub use control::{Control, ControlError};
+pub use control::{Control, ControlError, HeldBy};
 pub use manager::{InitRequest, Manager, ManagerConfig, ManagerError};
 pub use orchestration::Orchestration;
 pub use tls::TlsError;

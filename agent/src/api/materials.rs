@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use manager::HeldBy;
 use proto::{Config, ConfigSpec, Secret, SecretSpec};
 use serde_json::{Value, json};
 
@@ -66,8 +67,12 @@ async fn update_secret(
     Ok(app.control()?.update_secret(&id, version(&params)?, spec).await?)
 }
 
-async fn remove_secret(State(app): State<App>, Path(id): Path<String>) -> ApiResult<StatusCode> {
-    app.control()?.remove_secret(&id).await?;
+async fn remove_secret(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    params: Params,
+) -> ApiResult<StatusCode> {
+    app.control()?.remove_secret(&id, held_by(&params)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -106,9 +111,22 @@ async fn update_config(
     Ok(app.control()?.update_config(&id, version(&params)?, spec).await?)
 }
 
-async fn remove_config(State(app): State<App>, Path(id): Path<String>) -> ApiResult<StatusCode> {
-    app.control()?.remove_config(&id).await?;
+async fn remove_config(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    params: Params,
+) -> ApiResult<StatusCode> {
+    app.control()?.remove_config(&id, held_by(&params)).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// `unused=1`, which Docker does not have, spares what somebody may still need.
+fn held_by(params: &Params) -> HeldBy {
+    if params.flag("unused") {
+        HeldBy::Anyone
+    } else {
+        HeldBy::Specs
+    }
 }
 
 /// `name` matches beginnings, as SwarmKit does; `names` matches whole names (the CLI asks it to resolve references).

@@ -92,7 +92,7 @@ impl Up {
         }
         let mut plan = compose::plan(&stack, &name);
         mark(&mut plan, &name, &built);
-        let services = stack::deploy(&client, plan, &name, true).await?;
+        let services = stack::deploy(&client, &plan, &name, true).await?;
         converge::wait(&client, &services).await?;
         print_addresses(&client, &name).await?;
         if self.detach {

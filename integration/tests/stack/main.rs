@@ -7,6 +7,7 @@ mod example;
 mod images;
 mod recovery;
 mod services;
+mod stack_versions;
 mod stacks;
 mod two_agents;
 mod two_nodes;

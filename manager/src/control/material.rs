@@ -2,10 +2,22 @@
 
 use std::sync::Arc;
 
-use proto::{Config, ConfigId, ConfigSpec, Secret, SecretId, SecretSpec, Service};
+use proto::{
+    Config, ConfigId, ConfigSpec, Secret, SecretId, SecretSpec, Service, ServiceSpec, Task, TaskState,
+};
 
 use super::{Control, ControlError, Result, lookup, validate};
 use crate::state::{Key, Kind, Reader, StoreObject};
+
+/// What keeps a secret or config from being removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldBy {
+    /// The specs of services. One that a service could be rolled back to needs it too, but does not hold it: as in Docker.
+    Specs,
+    /// Those, the specs that services can go back to, and tasks that may still start with it. For versions that nobody
+    /// asked to remove.
+    Anyone,
+}
 
 impl Control {
     /// Keeps a secret.
@@ -45,7 +57,8 @@ impl Control {
             .collect()
     }
 
-    /// Gives a secret new labels. Content in `spec` must be absent or the same.
+    /// Gives a secret new labels. Content in `spec` must be absent or the same; where the labels are the same too, nothing is
+    /// written, so that this also says whether content is the same.
     ///
     /// # Errors
     /// [`ControlError::OutOfSequence`], [`ControlError::InvalidArgument`] and those of [`Self::secret`].
@@ -55,26 +68,25 @@ impl Control {
                 let mut secret = lookup::owned::<Secret>(tx, reference)?;
                 let same_content = spec.data.is_empty() || spec.data == secret.spec.data;
                 refuse_more_than_labels(&secret, version, &spec.name, &secret.spec.name, same_content)?;
-                secret.spec.labels = spec.labels;
-                Ok::<_, ControlError>(tx.update(secret)?)
+                if secret.spec.labels != spec.labels {
+                    secret.spec.labels = spec.labels;
+                    tx.update(secret)?;
+                }
+                Ok::<_, ControlError>(())
             })
             .await
     }
 
-    /// Removes a secret that no service uses.
+    /// Removes a secret that nobody holds.
     ///
     /// # Errors
     /// [`ControlError::InUse`] and those of [`Self::secret`].
-    pub async fn remove_secret(&self, reference: &str) -> Result<()> {
+    pub async fn remove_secret(&self, reference: &str, held_by: HeldBy) -> Result<()> {
         self.store
             .update(|tx| {
                 let secret = lookup::object::<Secret>(tx, reference)?;
-                refuse_while_in_use(
-                    tx,
-                    Kind::Secret,
-                    &secret.spec.name,
-                    &Key::Secret(secret.id.as_str().to_owned()),
-                )?;
+                let key = Key::Secret(secret.id.as_str().to_owned());
+                refuse_while_in_use(tx, Kind::Secret, &secret.spec.name, &key, held_by)?;
                 Ok::<_, ControlError>(tx.remove::<Secret>(secret.id.as_str())?)
             })
             .await
@@ -111,7 +123,8 @@ impl Control {
         self.store.view(|tx| tx.all())
     }
 
-    /// Gives a config new labels. Content in `spec` must be absent or the same.
+    /// Gives a config new labels. Content in `spec` must be absent or the same; where the labels are the same too, nothing is
+    /// written, so that this also says whether content is the same.
     ///
     /// # Errors
     /// [`ControlError::OutOfSequence`], [`ControlError::InvalidArgument`] and those of [`Self::config`].
@@ -121,26 +134,25 @@ impl Control {
                 let mut config = lookup::owned::<Config>(tx, reference)?;
                 let same_content = spec.data.is_empty() || spec.data == config.spec.data;
                 refuse_more_than_labels(&config, version, &spec.name, &config.spec.name, same_content)?;
-                config.spec.labels = spec.labels;
-                Ok::<_, ControlError>(tx.update(config)?)
+                if config.spec.labels != spec.labels {
+                    config.spec.labels = spec.labels;
+                    tx.update(config)?;
+                }
+                Ok::<_, ControlError>(())
             })
             .await
     }
 
-    /// Removes a config that no service uses.
+    /// Removes a config that nobody holds.
     ///
     /// # Errors
     /// [`ControlError::InUse`] and those of [`Self::config`].
-    pub async fn remove_config(&self, reference: &str) -> Result<()> {
+    pub async fn remove_config(&self, reference: &str, held_by: HeldBy) -> Result<()> {
         self.store
             .update(|tx| {
                 let config = lookup::object::<Config>(tx, reference)?;
-                refuse_while_in_use(
-                    tx,
-                    Kind::Config,
-                    &config.spec.name,
-                    &Key::Config(config.id.as_str().to_owned()),
-                )?;
+                let key = Key::Config(config.id.as_str().to_owned());
+                refuse_while_in_use(tx, Kind::Config, &config.spec.name, &key, held_by)?;
                 Ok::<_, ControlError>(tx.remove::<Config>(config.id.as_str())?)
             })
             .await
@@ -169,20 +181,46 @@ fn refuse_more_than_labels<T: StoreObject>(
     Ok(())
 }
 
-/// A service that could be rolled back to a spec with the secret or config needs it too, but does not hold it: as in Docker.
-fn refuse_while_in_use(tx: &impl Reader, kind: Kind, name: &str, key: &Key) -> Result<()> {
-    let users: Vec<_> = tx
-        .by_key::<Service>(key.clone())
-        .iter()
-        .map(|service| service.spec.name.clone())
-        .collect();
+fn refuse_while_in_use(tx: &impl Reader, kind: Kind, name: &str, key: &Key, held_by: HeldBy) -> Result<()> {
+    let by_spec = tx.by_key::<Service>(key.clone());
+    let mut user_kind = Kind::Service;
+    let mut users: Vec<_> = by_spec.iter().map(|service| service.spec.name.clone()).collect();
+    if users.is_empty() && held_by == HeldBy::Anyone {
+        let could = |service: &&Arc<Service>| service.specs().any(|spec| names(spec, key));
+        let services = tx.all::<Service>();
+        users = services
+            .iter()
+            .filter(could)
+            .map(|service| service.spec.name.clone())
+            .collect();
+    }
+    if users.is_empty() && held_by == HeldBy::Anyone {
+        user_kind = Kind::Task;
+        let tasks = tx.by_key::<Task>(key.clone());
+        let lives =
+            |task: &&Arc<Task>| task.desired_state <= TaskState::Complete && !task.status.state.is_terminal();
+        users = tasks.iter().filter(lives).map(|task| task.name()).collect();
+    }
     if users.is_empty() {
         return Ok(());
     }
     Err(ControlError::InUse {
         kind,
         name: name.to_owned(),
-        user_kind: Kind::Service,
+        user_kind,
         users,
     })
+}
+
+fn names(spec: &ServiceSpec, key: &Key) -> bool {
+    let container = spec.task_template.container_spec.iter();
+    match key {
+        Key::Secret(id) => container
+            .flat_map(|container| &container.secrets)
+            .any(|used| used.secret_id.as_str() == id),
+        Key::Config(id) => container
+            .flat_map(|container| &container.configs)
+            .any(|used| used.config_id.as_str() == id),
+        _ => false,
+    }
 }

@@ -11,6 +11,8 @@ mod cluster;
 mod error;
 mod lookup;
 mod material;
+#[cfg(test)]
+mod material_tests;
 mod network;
 mod node;
 mod service;
@@ -21,6 +23,7 @@ mod validate;
 pub use cluster::Rotate;
 pub(crate) use cluster::locks_managers;
 pub use error::{ControlError, ErrorKind};
+pub use material::HeldBy;
 
 use std::sync::Arc;
 

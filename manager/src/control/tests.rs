@@ -428,7 +428,7 @@ async fn secrets_and_configs_in_use_stay_and_name_their_users() {
         }];
         control.create_service(user).await.unwrap();
     }
-    let held = text(control.remove_secret("key").await);
+    let held = text(control.remove_secret("key", HeldBy::Specs).await);
     assert!(
         held.starts_with("secret 'key' is in use by the following services: "),
         "{held}"
@@ -436,12 +436,12 @@ async fn secrets_and_configs_in_use_stay_and_name_their_users() {
     assert!(held.contains("web") && held.contains("db"), "{held}");
     control.remove_service("db").await.unwrap();
     assert_eq!(
-        text(control.remove_config("conf").await),
+        text(control.remove_config("conf", HeldBy::Specs).await),
         "config 'conf' is in use by the following service: web"
     );
     control.remove_service("web").await.unwrap();
-    control.remove_secret("key").await.unwrap();
-    control.remove_config("conf").await.unwrap();
+    control.remove_secret("key", HeldBy::Specs).await.unwrap();
+    control.remove_config("conf", HeldBy::Specs).await.unwrap();
 
     let mut orphan = spec("orphan");
     container(&mut orphan).secrets = vec![SecretReference {

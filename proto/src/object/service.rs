@@ -43,6 +43,13 @@ pub struct Service {
     pub pending_delete: bool,
 }
 
+impl Service {
+    /// The spec that it has, and those that it can go back to.
+    pub fn specs(&self) -> impl Iterator<Item = &ServiceSpec> {
+        std::iter::once(&self.spec).chain(self.previous_spec.as_deref())
+    }
+}
+
 api_struct! {
     /// How a service is reached.
     pub struct Endpoint {
