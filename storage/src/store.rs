@@ -18,7 +18,7 @@ use crate::metadata::Metadata;
 use crate::repair::repair;
 use crate::snapshot::Snapshots;
 use crate::steps::Steps;
-use crate::volume::Volumes;
+use crate::volume::{Volumes, Watchers};
 
 /// A handle on the store; clones share it.
 #[derive(Debug, Clone)]
@@ -34,6 +34,8 @@ pub(crate) struct Inner {
     shelf: Mutex<()>,
     /// One lock per volume that is being filled.
     volume_locks: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    /// Called after a volume has come or gone.
+    pub(crate) volume_watchers: Watchers,
 }
 
 /// Why a store could not be opened.
@@ -70,6 +72,7 @@ impl Storage {
             content,
             shelf: Mutex::new(()),
             volume_locks: Mutex::default(),
+            volume_watchers: Watchers::default(),
         };
         let storage = Self(Arc::new(inner));
         for note in repair(&storage)? {

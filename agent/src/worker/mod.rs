@@ -7,6 +7,7 @@
 //! ```
 //! - [`session`]: the conversation with the dispatcher, [`assignments`] what comes, [`reporter`] what goes
 //! - [`controller`]: a task's life, decided by [`step`](step::step); [`plan`] and [`template`] turn its spec into a container
+//! - [`inventory`]: the volumes that tasks may come back to
 //! - [`preview`]: whether the tasks of a service could become containers at all, asked before it is taken in
 //! - [`directory`]: which tasks receive traffic; [`networks`], [`files`]: what containers need
 //!
@@ -16,6 +17,7 @@ pub mod assignments;
 pub mod controller;
 pub mod directory;
 pub mod files;
+pub mod inventory;
 pub mod networks;
 pub mod plan;
 pub mod preview;
@@ -72,6 +74,7 @@ impl Worker {
     /// Begins to hold sessions and to act on assignments.
     pub fn start(config: WorkerConfig) -> Self {
         let reporter = Arc::new(reporter::Reporter::default());
+        let volumes = inventory::volumes(&config.engine.config().storage);
         let shared = Arc::new(Shared {
             engine: config.engine,
             directory: directory::Directory::new(config.netd.clone(), config.node_id.clone()),
@@ -85,6 +88,7 @@ impl Worker {
         let sessions = session::Sessions {
             node_id: config.node_id,
             description: config.description,
+            volumes,
             client: config.dispatcher,
             reporter,
             sink: tasks.clone(),

@@ -14,7 +14,7 @@ use std::time::Duration;
 use proto::object::NodeDescription;
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::{
-    AssignmentsRequest, HeartbeatRequest, SessionMessage, SessionRequest, TaskStatusUpdate,
+    AssignmentsRequest, HeartbeatRequest, NodeVolumes, SessionMessage, SessionRequest, TaskStatusUpdate,
     UpdateTaskStatusRequest,
 };
 use proto::{NodeId, TaskId, object::TaskStatus};
@@ -78,6 +78,8 @@ pub struct Sessions<S> {
     pub node_id: NodeId,
     /// What it is.
     pub description: NodeDescription,
+    /// Its volumes, as they are now.
+    pub volumes: watch::Receiver<Vec<String>>,
     /// The dispatcher.
     pub client: DispatcherClient<Channel>,
     /// Statuses to report.
@@ -113,7 +115,12 @@ impl<S: Sink> Sessions<S> {
     }
 
     async fn once(&self, session_id: &mut String, registered: &mut bool) -> Result<Never, SessionError> {
-        let mut stream = self.register(session_id).await?;
+        let mut volumes = self.volumes.clone();
+        let described = NodeDescription {
+            volumes: volumes.borrow_and_update().clone(),
+            ..self.description.clone()
+        };
+        let mut stream = self.register(session_id, &described).await?;
         let first = next(&mut stream).await?;
         *session_id = first.session_id;
         *registered = true;
@@ -121,16 +128,20 @@ impl<S: Sink> Sessions<S> {
         tracing::debug!(session.id = %session_id, "registered");
         tokio::select! {
             ended = drain(stream) => ended,
-            ended = self.heartbeats(session_id) => ended,
+            ended = self.heartbeats(session_id, volumes) => ended,
             ended = self.assignments(session_id) => ended,
             ended = self.report(session_id) => ended,
         }
     }
 
-    async fn register(&self, previous: &str) -> Result<Streaming<SessionMessage>, SessionError> {
+    async fn register(
+        &self,
+        previous: &str,
+        description: &NodeDescription,
+    ) -> Result<Streaming<SessionMessage>, SessionError> {
         let request = SessionRequest {
             // A description of plain strings and numbers always serialises.
-            description: serde_json::to_vec(&self.description).unwrap_or_default(),
+            description: serde_json::to_vec(description).unwrap_or_default(),
             session_id: previous.to_owned(),
             node_id: self.node_id.to_string(),
         };
@@ -143,12 +154,19 @@ impl<S: Sink> Sessions<S> {
             .into_inner())
     }
 
-    async fn heartbeats(&self, session_id: &str) -> Result<Never, SessionError> {
+    /// Says that the node is there and, when its volumes have changed, at once which it has now.
+    async fn heartbeats(
+        &self,
+        session_id: &str,
+        mut volumes: watch::Receiver<Vec<String>>,
+    ) -> Result<Never, SessionError> {
+        let mut news = None;
         let mut period = HEARTBEAT_DEFAULT;
         loop {
             let request = HeartbeatRequest {
                 session_id: session_id.to_owned(),
                 load: None,
+                volumes: news.take(),
             };
             let mut client = self.client.clone();
             let answer = tokio::time::timeout(period * PATIENCE, client.heartbeat(request)).await;
@@ -164,7 +182,13 @@ impl<S: Sink> Sessions<S> {
                 0 => HEARTBEAT_DEFAULT,
                 period => Duration::from_millis(period),
             };
-            tokio::time::sleep(period).await;
+            tokio::select! {
+                () = tokio::time::sleep(period) => {}
+                Ok(()) = volumes.changed() => {
+                    let names = volumes.borrow_and_update().clone();
+                    news = Some(NodeVolumes { names });
+                }
+            }
         }
     }
 

@@ -30,6 +30,7 @@ type Reply<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 struct Heard {
     sessions: Vec<SessionRequest>,
     refused: bool,
+    volumes: Vec<Vec<String>>,
 }
 
 #[derive(Clone)]
@@ -58,8 +59,11 @@ impl Dispatcher for Script {
 
     async fn heartbeat(
         &self,
-        _: tonic::Request<HeartbeatRequest>,
+        request: tonic::Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
+        if let Some(volumes) = request.into_inner().volumes {
+            self.heard.lock().unwrap().volumes.push(volumes.names);
+        }
         Ok(Response::new(HeartbeatResponse { period_ms: 60_000 }))
     }
 
@@ -161,12 +165,14 @@ async fn an_unacknowledged_status_survives_the_loss_of_its_session() {
     })
     .await;
     let reporter = Arc::new(Reporter::default());
+    let known = watch::Sender::new(vec!["data".to_owned()]);
     let sessions = Sessions {
         node_id: "n".into(),
         description: NodeDescription {
             hostname: "box".into(),
             ..NodeDescription::default()
         },
+        volumes: known.subscribe(),
         client,
         reporter: reporter.clone(),
         sink: Arc::new(Told(tasks)),
@@ -186,6 +192,11 @@ async fn an_unacknowledged_status_survives_the_loss_of_its_session() {
     assert_eq!((update.task_id.as_str(), status.state), ("t", TaskState::Running));
     // The refusal ended the first session; the second named it and was given the whole set again.
     assert_eq!(assigned.recv().await.unwrap(), "t");
+    // A period of a minute is not waited for.
+    known.send_replace(vec!["data".to_owned(), "more".to_owned()]);
+    while heard.lock().unwrap().volumes.is_empty() {
+        tokio::task::yield_now().await;
+    }
     let heard = heard.lock().unwrap();
     let previous: Vec<_> = heard
         .sessions
@@ -193,5 +204,10 @@ async fn an_unacknowledged_status_survives_the_loss_of_its_session() {
         .map(|session| session.session_id.as_str())
         .collect();
     assert_eq!(previous, ["", "session-1"]);
+    for session in &heard.sessions {
+        let described: NodeDescription = serde_json::from_slice(&session.description).unwrap();
+        assert_eq!(described.volumes, ["data"]);
+    }
+    assert_eq!(heard.volumes, [["data", "more"]]);
     running.abort();
 }

@@ -67,7 +67,12 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
         let caller = Caller::of(&request)?;
-        let session = self.open_session(&caller, &request.into_inner().session_id)?;
+        let request = request.into_inner();
+        let session = self.open_session(&caller, &request.session_id)?;
+        if let Some(volumes) = request.volumes {
+            let noted = self.shared.sessions.note_volumes(&session, volumes.names).await;
+            noted.map_err(refused)?;
+        }
         let period = self.shared.sessions.beat(&session.id).ok_or_else(no_session)?;
         let period_ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
         Ok(Response::new(HeartbeatResponse { period_ms }))

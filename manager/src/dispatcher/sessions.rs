@@ -132,6 +132,20 @@ impl Sessions {
         registered.map(|()| session)
     }
 
+    /// The node has said which volumes it has. What is known already is not written again.
+    pub(super) async fn note_volumes(
+        &self,
+        session: &Session,
+        volumes: Vec<String>,
+    ) -> Result<(), StoreError> {
+        let known = self.store.view(|tx| tx.get::<Node>(&session.node));
+        if known.is_some_and(|node| node.description.volumes == volumes) {
+            return Ok(());
+        }
+        let change = |node: &mut Node| node.description.volumes = volumes;
+        self.store.update(|tx| tx.modify(&session.node, change)).await
+    }
+
     /// Gives a node some time to register; then it is down.
     pub(super) fn expect(&self, node: NodeId, within: Duration) {
         self.open(node, within);

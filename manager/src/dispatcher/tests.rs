@@ -5,7 +5,7 @@ use proto::spec::{ContainerSpec, NetworkAttachmentConfig, SecretReference};
 use proto::wire::assignment_change::Action;
 use proto::wire::assignments_message::Type;
 use proto::wire::{
-    AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, SessionRequest, TaskStatusUpdate,
+    AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, NodeVolumes, SessionRequest, TaskStatusUpdate,
     UpdateTaskStatusRequest,
 };
 use proto::{Network, Node, Secret, Service, ServiceEndpoint, Task, TaskState};
@@ -152,9 +152,17 @@ impl Agent {
     }
 
     async fn beat(&mut self) -> Result<u64, Status> {
+        self.beat_with(None).await
+    }
+
+    async fn beat_with(&mut self, volumes: Option<&[&str]>) -> Result<u64, Status> {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let request = HeartbeatRequest {
             session_id: self.session.clone(),
             load: None,
+            volumes: volumes.map(|volumes| NodeVolumes {
+                names: names(volumes),
+            }),
         };
         Ok(self.client.heartbeat(request).await?.into_inner().period_ms)
     }
@@ -224,6 +232,23 @@ async fn a_node_is_told_everything_and_then_the_changes() {
     );
     store.update(|tx| tx.remove::<Task>("t1")).await.unwrap();
     assert_eq!(words(&stream.next().await.unwrap().unwrap()), ["-task t1"]);
+}
+
+#[tokio::test]
+async fn volumes_are_written_when_they_are_news() {
+    let store = cluster().await;
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    let mut agent = register(&dispatcher, "n1").await.unwrap();
+    let node = || store.view(|tx| tx.get::<Node>("n1")).unwrap();
+    agent.beat_with(Some(&["data"])).await.unwrap();
+    let noted = node();
+    assert_eq!(noted.description.volumes, ["data"]);
+    assert_eq!(noted.description.hostname, "host-n1");
+    agent.beat_with(Some(&["data"])).await.unwrap();
+    agent.beat().await.unwrap();
+    assert_eq!(node().meta.version, noted.meta.version);
+    agent.beat_with(Some(&[])).await.unwrap();
+    assert!(node().description.volumes.is_empty());
 }
 
 #[tokio::test]

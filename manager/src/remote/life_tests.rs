@@ -42,6 +42,7 @@ async fn register(mut client: DispatcherClient<Channel>, node: &NodeId, name: &s
             let request = HeartbeatRequest {
                 session_id: id.clone(),
                 load: None,
+                volumes: None,
             };
             beats.heartbeat(request).await.unwrap();
             tokio::time::sleep(PERIOD / 4).await;

@@ -183,6 +183,7 @@ async fn a_node_joins_works_leaves_and_is_removed() {
         .heartbeat(HeartbeatRequest {
             session_id,
             load: None,
+            volumes: None,
         })
         .await
         .unwrap_err();
@@ -314,6 +315,7 @@ async fn another_nodes_session_is_none() {
         .heartbeat(HeartbeatRequest {
             session_id,
             load: None,
+            volumes: None,
         })
         .await
         .unwrap_err();

@@ -4,6 +4,7 @@
 //! database loses no volume. Names are checked before they become a path.
 
 mod copy_up;
+mod watchers;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::watchers::Watchers;
 use crate::durable;
 use crate::error::{Error, Kind, Result};
 use crate::layer::Staging;
@@ -182,6 +184,7 @@ impl Volumes {
             .inner()
             .metadata
             .update(|tx| tx.remove(Table::Volumes, name))?;
+        self.0.inner().volume_watchers.tell();
         match buried {
             Some(grave) => durable::remove_any(&grave).map_err(|e| failed("remove", name, e)),
             None => Ok(()),
@@ -206,6 +209,12 @@ impl Volumes {
             removed.push(volume.name);
         }
         Ok((removed, bytes))
+    }
+
+    /// Calls `watcher` after each change of which volumes there are, on the thread that made it, until it returns false. It
+    /// may list the volumes; it may not change them.
+    pub fn on_change(&self, watcher: impl Fn() -> bool + Send + 'static) {
+        self.0.inner().volume_watchers.add(Box::new(watcher));
     }
 
     /// Bytes of regular files in the volume.
@@ -278,6 +287,7 @@ impl Volumes {
             .inner()
             .metadata
             .update(|tx| tx.put(Table::Volumes, &name, &row))?;
+        self.0.inner().volume_watchers.tell();
         Ok(self.volume(name, row))
     }
 
