@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use manager::state::consensus::{Consensus, ConsensusConfig};
 use manager::state::{Reader, Replica, Store, StoreError};
+use manager::vault::AtRest;
 use proto::Config;
 
 #[tokio::main]
@@ -19,12 +20,7 @@ async fn main() -> anyhow::Result<()> {
     let number = |place: usize, default| numbers.get(place).copied().unwrap_or(default);
     let (commits, bytes) = (number(0, 2000), number(1, 1000));
     let dir = tempfile::tempdir()?;
-    let config = ConsensusConfig {
-        dir: dir.path().join("raft"),
-        member: 1,
-        address: "192.0.2.1:2377".into(),
-        at_rest: manager::vault::AtRest::ephemeral(),
-    };
+    let config = ConsensusConfig::alone(dir.path().join("raft"), AtRest::ephemeral());
     let replica = Replica::default();
     let consensus = Arc::new(Consensus::create(&config, replica.clone()).await?);
     let store = Store::new(replica, consensus.clone());

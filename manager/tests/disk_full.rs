@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use manager::state::consensus::{Consensus, ConsensusConfig};
 use manager::state::{ProposeError, Reader, Replica, Store, StoreError};
+use manager::vault::AtRest;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use proto::Config;
@@ -38,12 +39,7 @@ fn count(store: &Store) -> usize {
 }
 
 async fn run(dir: &Path) {
-    let config = ConsensusConfig {
-        dir: dir.join("raft"),
-        member: 1,
-        address: "192.0.2.1:2377".into(),
-        at_rest: manager::vault::AtRest::ephemeral(),
-    };
+    let config = ConsensusConfig::alone(dir.join("raft"), AtRest::ephemeral());
     let replica = Replica::default();
     let consensus = Arc::new(Consensus::create(&config, replica.clone()).await.unwrap());
     let store = Store::new(replica, consensus.clone());

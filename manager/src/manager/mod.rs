@@ -30,7 +30,8 @@ use crate::dispatcher::Dispatcher;
 use crate::files::FileError;
 use crate::orchestration::Orchestration;
 use crate::rpc::{RpcServer, Services};
-use crate::state::consensus::{Consensus, ConsensusConfig, ConsensusError};
+use crate::state::consensus::message::Nowhere;
+use crate::state::consensus::{Consensus, ConsensusConfig, ConsensusError, Member, Timing};
 use crate::state::{Kind, Reader, Replica, Store, StoreError};
 use crate::tls::TlsError;
 use crate::vault::{UnlockKey, Vault, VaultError};
@@ -319,8 +320,14 @@ async fn begin(
 fn consensus_config(config: &ManagerConfig, record: &Record, vault: &Vault) -> ConsensusConfig {
     ConsensusConfig {
         dir: raft_dir(&config.state_dir),
-        member: record.member,
-        address: record.address.clone(),
+        id: record.member,
+        member: Member {
+            address: record.address.clone(),
+            node: record.node_id.clone(),
+        },
+        transport: Arc::new(Nowhere),
+        timing: Timing::default(),
+        seed: None,
         at_rest: vault.at_rest(),
     }
 }

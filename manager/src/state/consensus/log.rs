@@ -12,16 +12,20 @@ use openraft::{
     AnyError, Entry, ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend, RaftLogReader, StorageError,
     Vote,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 
 use super::journal::{Journal, Record};
 use super::{ConsensusError, Types};
+use crate::state::batch::size_of_json;
 use crate::state::proposer::ProposeError;
 use crate::vault::AtRest;
 
 /// The journal asks for a snapshot when it has grown by as many bytes.
 const GROWTH: u64 = 1 << 20;
+
+/// Bytes of entries in one message, but for the last entry.
+const MESSAGE: usize = 1 << 20;
 
 /// The log. Cheap to clone: all clones are the same log.
 #[derive(Debug, Clone)]
@@ -29,6 +33,8 @@ pub(super) struct Log {
     memory: Arc<Mutex<Memory>>,
     disk: Arc<Mutex<Disk>>,
     grown: Arc<Notify>,
+    /// The last entry that the snapshot on the disk holds.
+    kept: watch::Receiver<Option<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -46,8 +52,12 @@ struct Disk {
 }
 
 impl Log {
-    /// Reads the journal of the directory, or begins one.
-    pub(super) fn open(dir: &Path, at_rest: &AtRest) -> Result<Self, ConsensusError> {
+    /// Reads the journal of the directory, or begins one. `kept` is the last entry that the snapshot on the disk holds.
+    pub(super) fn open(
+        dir: &Path,
+        at_rest: &AtRest,
+        kept: watch::Receiver<Option<u64>>,
+    ) -> Result<Self, ConsensusError> {
         let mut memory = Memory::default();
         let journal = Journal::open(dir, at_rest, |record| memory.replay(record))?;
         let due = journal.size() + GROWTH;
@@ -55,7 +65,47 @@ impl Log {
             memory: Arc::new(Mutex::new(memory)),
             disk: Arc::new(Mutex::new(Disk { journal, due })),
             grown: Arc::default(),
+            kept,
         })
+    }
+
+    /// The entries after this one, in order.
+    pub(super) fn entries_after(&self, last: Option<LogId<u64>>) -> Vec<Entry<Types>> {
+        let from = last.map_or(0, |last| last.index + 1);
+        self.memory()
+            .entries
+            .range(from..)
+            .map(|(_, entry)| entry.clone())
+            .collect()
+    }
+
+    /// The last entry that there is, or was before it went into a snapshot.
+    pub(super) fn last(&self) -> Option<LogId<u64>> {
+        let memory = self.memory();
+        let last = memory.entries.values().next_back().map(|entry| entry.log_id);
+        last.or(memory.purged)
+    }
+
+    /// The highest term that this member has heard of.
+    pub(super) fn term(&self) -> u64 {
+        let memory = self.memory();
+        let entry = memory.entries.values().next_back();
+        let terms = [
+            memory.vote.map(|vote| vote.leader_id.term),
+            entry.map(|entry| entry.log_id.leader_id.term),
+            memory.purged.map(|id| id.leader_id.term),
+        ];
+        terms.into_iter().flatten().max().unwrap_or_default()
+    }
+
+    /// Begins anew: nothing but the vote, after an entry that a snapshot holds.
+    pub(super) async fn begin_anew(&self, vote: Vote<u64>, after: Option<LogId<u64>>) {
+        *self.memory() = Memory {
+            vote: Some(vote),
+            purged: after,
+            entries: BTreeMap::new(),
+        };
+        self.shrink().await;
     }
 
     /// Woken when a snapshot is due.
@@ -158,6 +208,23 @@ impl RaftLogReader<Types> for Log {
             .map(|(_, entry)| entry.clone())
             .collect())
     }
+
+    /// As many as fit in one message; one at least.
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry<Types>>, StorageError<u64>> {
+        let memory = self.memory();
+        let mut bytes = 0;
+        let fits = |entry: &&Entry<Types>| {
+            let fits = bytes < MESSAGE;
+            bytes += size_of_json(entry);
+            fits
+        };
+        let entries = memory.entries.range(start..end).map(|(_, entry)| entry);
+        Ok(entries.take_while(fits).cloned().collect())
+    }
 }
 
 impl RaftLogStorage<Types> for Log {
@@ -185,7 +252,12 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<u64>>, StorageError<u64>> {
-        Ok(self.memory().vote)
+        // Leadership does not outlive the process: it is won anew, in another term, before anything is said in its name.
+        let uncommitted = |vote: Vote<u64>| Vote {
+            committed: false,
+            ..vote
+        };
+        Ok(self.memory().vote.map(uncommitted))
     }
 
     async fn append<I>(&mut self, entries: I, callback: LogFlushed<Types>) -> Result<(), StorageError<u64>>
@@ -209,6 +281,12 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn purge(&mut self, log_id: LogId<u64>) -> Result<(), StorageError<u64>> {
+        // openraft purges what a received snapshot holds while the state machine still writes it to the disk.
+        let mut kept = self.kept.clone();
+        let is_kept = kept.wait_for(|kept| *kept >= Some(log_id.index)).await.is_ok();
+        if !is_kept {
+            return Ok(());
+        }
         self.memory().purge(log_id);
         self.shrink().await;
         Ok(())

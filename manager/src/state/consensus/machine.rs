@@ -1,17 +1,19 @@
 //! openraft's state machine: applies what was agreed upon to the replica, and turns the replica into snapshots.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::storage::RaftStateMachine;
 use openraft::{
-    AnyError, BasicNode, Entry, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot,
+    AnyError, Entry, EntryPayload, LogId, Membership, OptionalSend, RaftSnapshotBuilder, Snapshot,
     StorageError, StorageIOError, StoredMembership,
 };
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use super::{ConsensusError, Types, snapshot};
+use super::{ConsensusError, Member, Types, Verdict, snapshot};
 use crate::state::replica::Replica;
 use crate::vault::AtRest;
 
@@ -22,13 +24,17 @@ pub(super) struct Machine {
     at_rest: AtRest,
     replica: Replica,
     applied: Arc<Mutex<Applied>>,
+    /// The last entry that the snapshot on the disk holds.
+    kept: watch::Sender<Option<u64>>,
+    /// One snapshot is written at a time, so that an older one never takes a newer one's place.
+    saving: Arc<Mutex<()>>,
 }
 
 /// How far the replica is.
 #[derive(Debug, Default)]
 struct Applied {
     last: Option<LogId<u64>>,
-    membership: StoredMembership<u64, BasicNode>,
+    membership: StoredMembership<u64, Member>,
 }
 
 impl Machine {
@@ -39,24 +45,52 @@ impl Machine {
             at_rest: at_rest.clone(),
             replica,
             applied: Arc::default(),
+            kept: watch::Sender::default(),
+            saving: Arc::default(),
         };
         if let Some(bytes) = snapshot::bytes(dir, at_rest)? {
             machine.take_over(&bytes)?;
+            machine.kept.send_replace(machine.last().map(|last| last.index));
         }
         Ok(machine)
+    }
+
+    /// The last entry that the snapshot on the disk holds, to watch.
+    pub(super) fn kept(&self) -> watch::Receiver<Option<u64>> {
+        self.kept.subscribe()
     }
 
     /// Writes the state to the directory's snapshot.
     pub(super) async fn write_snapshot(&self) -> Result<(), ConsensusError> {
         let this = self.clone();
         let written = spawn_blocking(move || {
+            let _one_at_a_time = this.saving.lock().unwrap_or_else(PoisonError::into_inner);
             let (meta, tables) = {
                 let applied = this.applied();
                 (applied.meta(), this.replica.snapshot())
             };
-            Ok(snapshot::save(&this.dir, &this.at_rest, &meta, &tables)?)
+            snapshot::save(&this.dir, &this.at_rest, &meta, &tables)?;
+            this.kept.send_replace(meta.last_log_id.map(|last| last.index));
+            Ok(())
         });
         written.await.map_err(super::stopped)?
+    }
+
+    /// The last entry that was applied.
+    pub(super) fn last(&self) -> Option<LogId<u64>> {
+        self.applied().last
+    }
+
+    /// Applies an entry without openraft.
+    pub(super) fn apply_alone(&self, entry: Entry<Types>) {
+        self.apply_entry(entry);
+    }
+
+    /// Says that this is the only member from here on.
+    pub(super) fn make_sole(&self, id: u64, member: Member) {
+        let mut applied = self.applied();
+        let sole = Membership::new(vec![BTreeSet::from([id])], BTreeMap::from([(id, member)]));
+        applied.membership = StoredMembership::new(applied.last, sole);
     }
 
     fn take_over(&self, bytes: &[u8]) -> Result<(), ConsensusError> {
@@ -94,16 +128,20 @@ impl Machine {
         self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn apply_entry(&self, entry: Entry<Types>) {
+    fn apply_entry(&self, entry: Entry<Types>) -> Verdict {
         let mut applied = self.applied();
+        applied.last = Some(entry.log_id);
         match entry.payload {
             EntryPayload::Blank => {}
-            EntryPayload::Normal(change) => self.replica.apply(entry.log_id.index, change.0),
+            EntryPayload::Normal(change) if !change.is_of(entry.log_id.leader_id.term) => {
+                return Verdict::Void;
+            }
+            EntryPayload::Normal(change) => self.replica.apply(entry.log_id.index, change.actions),
             EntryPayload::Membership(members) => {
                 applied.membership = StoredMembership::new(Some(entry.log_id), members);
             }
         }
-        applied.last = Some(entry.log_id);
+        Verdict::Applied
     }
 }
 
@@ -125,12 +163,12 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn applied_state(
         &mut self,
-    ) -> Result<(Option<LogId<u64>>, StoredMembership<u64, BasicNode>), StorageError<u64>> {
+    ) -> Result<(Option<LogId<u64>>, StoredMembership<u64, Member>), StorageError<u64>> {
         let applied = self.applied();
         Ok((applied.last, applied.membership.clone()))
     }
 
-    async fn apply<I>(&mut self, entries: I) -> Result<Vec<()>, StorageError<u64>>
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Verdict>, StorageError<u64>>
     where
         I: IntoIterator<Item = Entry<Types>> + OptionalSend,
         I::IntoIter: OptionalSend,

@@ -1,51 +1,110 @@
-//! The way to the other managers. A group of one has none: nobody is ever called.
+//! openraft's way to the other members, over a [`Transport`].
 
-use openraft::error::{InstallSnapshotError, RPCError, RaftError, Unreachable};
-use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
-use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
-    VoteRequest, VoteResponse,
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::error::{
+    Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
 };
-use openraft::{AnyError, BasicNode};
+use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+};
+use openraft::{AnyError, OptionalSend, Snapshot, Vote};
 
-use super::Types;
+use super::message::{Request, Response, SnapshotTransfer, Transport, TransportError};
+use super::peers::Peers;
+use super::{Member, Types};
 
-/// There is nobody else.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Nobody;
+/// Between two attempts to reach a member that could not be reached.
+const RETRY: Duration = Duration::from_millis(100);
 
-type Answer<T, E = RaftError<u64>> = Result<T, RPCError<u64, BasicNode, E>>;
+type Answer<T> = Result<T, RPCError<u64, Member, RaftError<u64>>>;
 
-impl RaftNetworkFactory<Types> for Nobody {
-    type Network = Self;
+/// Makes a [`Line`] to each member.
+#[derive(Clone)]
+pub(super) struct Network {
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) peers: Arc<Peers>,
+}
 
-    async fn new_client(&mut self, _target: u64, _node: &BasicNode) -> Self {
-        Self
+/// The line to one member.
+pub(super) struct Line {
+    network: Network,
+    member: Member,
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Line;
+
+    async fn new_client(&mut self, _: u64, member: &Member) -> Line {
+        Line {
+            network: self.clone(),
+            member: member.clone(),
+        }
     }
 }
 
-impl RaftNetwork<Types> for Nobody {
+impl Line {
+    async fn send(&self, request: Request) -> Result<Response, Unreachable> {
+        let sent = self.network.transport.send(&self.member, request).await;
+        sent.map_err(|error| Unreachable::new(&error))
+    }
+}
+
+impl RaftNetwork<Types> for Line {
     async fn append_entries(
         &mut self,
-        _request: AppendEntriesRequest<Types>,
-        _option: RPCOption,
+        request: AppendEntriesRequest<Types>,
+        _: RPCOption,
     ) -> Answer<AppendEntriesResponse<u64>> {
-        Err(unreachable())
+        // Followers must be free to choose another leader, so they must hear nothing of this one.
+        if self.network.peers.is_muted() {
+            return Err(Unreachable::new(&AnyError::error("this leader has lost the others")).into());
+        }
+        match self.send(Request::Append(request)).await? {
+            Response::Append(answer) => Ok(answer),
+            other => Err(confused(&other).into()),
+        }
     }
 
-    async fn install_snapshot(
+    async fn vote(&mut self, request: VoteRequest<u64>, _: RPCOption) -> Answer<VoteResponse<u64>> {
+        match self.send(Request::Vote(request)).await? {
+            Response::Vote(answer) => Ok(answer),
+            other => Err(confused(&other).into()),
+        }
+    }
+
+    async fn full_snapshot(
         &mut self,
-        _request: InstallSnapshotRequest<Types>,
-        _option: RPCOption,
-    ) -> Answer<InstallSnapshotResponse<u64>, RaftError<u64, InstallSnapshotError>> {
-        Err(unreachable())
+        vote: Vote<u64>,
+        snapshot: Snapshot<Types>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _: RPCOption,
+    ) -> Result<SnapshotResponse<u64>, StreamingError<Types, Fatal<u64>>> {
+        let transfer = SnapshotTransfer {
+            vote,
+            meta: snapshot.meta,
+            data: Arc::new(snapshot.snapshot.into_inner()),
+        };
+        let answer = tokio::select! {
+            closed = cancel => return Err(closed.into()),
+            answer = self.send(Request::Snapshot(transfer)) => answer?,
+        };
+        match answer {
+            Response::Snapshot(answer) => Ok(answer),
+            other => Err(confused(&other).into()),
+        }
     }
 
-    async fn vote(&mut self, _request: VoteRequest<u64>, _option: RPCOption) -> Answer<VoteResponse<u64>> {
-        Err(unreachable())
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(RETRY))
     }
 }
 
-fn unreachable<E: std::error::Error>() -> RPCError<u64, BasicNode, E> {
-    RPCError::Unreachable(Unreachable::new(&AnyError::error("this group has one member")))
+fn confused(answer: &Response) -> NetworkError {
+    NetworkError::new(&TransportError {
+        address: String::new(),
+        reason: format!("its answer is another question's: {answer:?}"),
+    })
 }

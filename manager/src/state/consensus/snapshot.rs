@@ -10,18 +10,19 @@
 use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 
-use openraft::{BasicNode, SnapshotMeta};
+use openraft::SnapshotMeta;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::ConsensusError;
+use super::Member;
 use crate::files::{self, FileError};
 use crate::state::object::Object;
 use crate::state::tables::Tables;
 use crate::vault::{AtRest, Purpose, SealedWriter, is_stream, open_stream};
 
 /// What openraft knows of a snapshot.
-pub(super) type Meta = SnapshotMeta<u64, BasicNode>;
+pub(super) type Meta = SnapshotMeta<u64, Member>;
 
 const FORMAT: u32 = 1;
 

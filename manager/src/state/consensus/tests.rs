@@ -13,12 +13,8 @@ use super::*;
 use crate::vault::{AtRest, Vault};
 
 fn config(dir: &Path) -> ConsensusConfig {
-    ConsensusConfig {
-        dir: dir.join("raft"),
-        member: 7,
-        address: "192.0.2.1:2377".into(),
-        at_rest: Vault::open(dir, None).unwrap().at_rest(),
-    }
+    let at_rest = Vault::open(dir, None).unwrap().at_rest();
+    ConsensusConfig::alone(dir.join("raft"), at_rest)
 }
 
 fn service(id: &str) -> Service {

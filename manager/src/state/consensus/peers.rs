@@ -1,0 +1,73 @@
+//! What this member knows of the others from what it hears of them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Signs of life: of the leader, while following; of the followers, while leading.
+#[derive(Debug)]
+pub(super) struct Peers {
+    leader: watch::Sender<Option<Instant>>,
+    answers: Mutex<BTreeMap<u64, Instant>>,
+    muted: AtomicBool,
+}
+
+impl Peers {
+    pub(super) fn new() -> Self {
+        Self {
+            leader: watch::Sender::new(None),
+            answers: Mutex::default(),
+            muted: AtomicBool::new(false),
+        }
+    }
+
+    /// The leader has been heard.
+    pub(super) fn leader_spoke(&self) {
+        self.leader.send_replace(Some(Instant::now()));
+    }
+
+    /// When the leader was heard last. Changes with each sign of life.
+    pub(super) fn leader(&self) -> watch::Receiver<Option<Instant>> {
+        self.leader.subscribe()
+    }
+
+    /// Whether the leader was heard within this time.
+    pub(super) fn has_leader(&self, within: Duration) -> bool {
+        self.leader.borrow().is_some_and(|at| at.elapsed() < within)
+    }
+
+    /// A follower has answered what was sent at `sent`.
+    pub(super) fn answered(&self, member: u64, sent: Instant) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = answers.entry(member).or_insert(sent);
+        *last = sent.max(*last);
+    }
+
+    /// When the question was sent that the member has answered last.
+    pub(super) fn last_answer(&self, member: u64) -> Option<Instant> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.get(&member).copied()
+    }
+
+    /// Forgets the answers: a new term begins.
+    pub(super) fn forget_answers(&self) {
+        self.answers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
+    /// Whether the others shall hear nothing more of this leader.
+    pub(super) fn is_muted(&self) -> bool {
+        self.muted.load(Ordering::Relaxed)
+    }
+
+    /// See [`Peers::is_muted`].
+    pub(super) fn mute(&self, muted: bool) {
+        self.muted.store(muted, Ordering::Relaxed);
+    }
+}
