@@ -1,6 +1,5 @@
 //! Identifiers as newtypes: 25 characters of base 36, as SwarmKit makes them, from 128 random bits.
 
-use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 /// Characters of an identifier.
@@ -90,7 +89,7 @@ ids! {
 
 /// 128 random bits in base 36, padded to the full length so that every identifier sorts and prints alike.
 fn random() -> String {
-    let mut value: u128 = rand::rng().random();
+    let mut value = crate::world::random();
     let mut text = [b'0'; LENGTH];
     for place in text.iter_mut().rev() {
         // The remainder is below 36.

@@ -11,6 +11,7 @@
 //! - [`spec`]: what a user writes
 //! - [`object`]: what the manager keeps: a spec and what was observed of it
 //! - [`upkeep`]: settings of services that live in labels
+//! - [`world`]: the wall clock and chance, which a simulation replaces
 //! - [`wire`]: the gRPC services between managers and nodes
 
 mod hidden;
@@ -21,6 +22,7 @@ pub mod object;
 pub mod spec;
 pub mod state;
 pub mod upkeep;
+pub mod world;
 
 pub use hidden::Hidden;
 pub use id::{ClusterId, ConfigId, NetworkId, NodeId, SecretId, ServiceId, TaskId};

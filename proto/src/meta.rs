@@ -38,7 +38,7 @@ impl Timestamp {
 
     /// The present moment.
     pub fn now() -> Self {
-        Self(OffsetDateTime::now_utc())
+        Self(crate::world::now())
     }
 
     /// Whether the moment says that something has not happened.

@@ -26,6 +26,7 @@ use std::time::Duration;
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::dispatcher_server::DispatcherServer;
 use proto::{Cluster, NodeId};
+use tonic::Request;
 use tonic::transport::Channel;
 
 use crate::state::{Reader, Store, StoreError};
@@ -80,6 +81,13 @@ impl Dispatcher {
     /// Serves the node in this process over a pipe in memory; the same messages as over a wire.
     pub fn serve_in_process(&self) -> DispatcherClient<Channel> {
         in_process::serve(self)
+    }
+
+    /// A request that whoever runs this process makes in a node's name, to be given to the service without a wire.
+    pub fn in_process_request<T>(message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.extensions_mut().insert(Caller::InProcess);
+        request
     }
 
     /// A node that has just joined shall register.
