@@ -10,6 +10,7 @@ mod compose;
 pub mod daemon;
 pub mod engine;
 pub mod host;
+pub mod load;
 pub mod local_network;
 pub mod open_files;
 pub mod worker;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::time::{Instant, sleep};
 
+use crate::scheduler::loads::Loads;
 use crate::state::{Store, StoreError};
 use crate::{allocator, orchestrator, reaper, scheduler};
 
@@ -24,11 +25,16 @@ impl Orchestration {
     /// Runs every loop until `shutdown` is done or the store is gone. Nothing is left running afterwards; a change
     /// that was being agreed upon may still be applied.
     pub async fn run(store: Store, shutdown: impl Future<Output = ()>) {
+        Self::run_with_loads(store, Loads::default(), shutdown).await;
+    }
+
+    /// As [`Self::run`], with a table of how busy nodes are, which the ranking of nodes looks at last.
+    pub async fn run_with_loads(store: Store, loads: Loads, shutdown: impl Future<Output = ()>) {
         let loops = async {
             tokio::join!(
                 supervise("orchestrator", || orchestrator::run(store.clone())),
                 supervise("allocator", || allocator::run(store.clone())),
-                supervise("scheduler", || scheduler::run(store.clone())),
+                supervise("scheduler", || scheduler::run(store.clone(), loads.clone())),
                 supervise("reaper", || reaper::run(store.clone())),
             )
         };

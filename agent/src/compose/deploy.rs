@@ -1,13 +1,14 @@
 //! `deploy`: how many, where, and how they change.
 
 use proto::spec::{
-    DiscreteResource, EndpointMode, GenericResource, Labels, Limits, Placement, PlacementPreference,
-    Reservations, ResourceRequirements, RestartPolicy, ServiceMode, SpreadOver, UpdateConfig,
+    DiscreteResource, EndpointMode, GenericResource, Labels, Limits, Placement, Reservations,
+    ResourceRequirements, RestartPolicy, ServiceMode, UpdateConfig,
 };
 use proto::spec::{Empty, JobMode};
 use proto::upkeep::{PROGRESS_DEADLINE, RESTART_MAX_DELAY};
 
 use super::error::ComposeError;
+use super::placement::placement;
 use super::reader::At;
 use super::upkeep;
 
@@ -43,10 +44,11 @@ pub(crate) fn deploy(at: Option<&At<'_>>, scale: Option<u64>) -> Result<Deploy, 
     let replicas = replicas.or(scale);
     let mut labels = object.or_default("labels", At::labels)?;
     upkeep::deploy(&mut object, &mut labels)?;
+    let placement = object.read("placement", |at| placement(at, &mut labels))?;
     let read = Deploy {
         mode: service_mode(at, &mode, replicas)?,
         endpoint_mode: object.or_default("endpoint_mode", At::word)?,
-        placement: object.read("placement", placement)?,
+        placement,
         resources: object.or_default("resources", resources)?,
         restart_policy: object.read("restart_policy", |at| restart_policy(at, &mut labels))?,
         update: object.read("update_config", |at| update_config(at, Some(&mut labels)))?,
@@ -83,27 +85,6 @@ fn service_mode(at: &At<'_>, mode: &str, replicas: Option<u64>) -> Result<Servic
             "mode {mode:?} is none of replicated, global, replicated-job, global-job"
         ))),
     }
-}
-
-fn placement(at: &At<'_>) -> Result<Placement, ComposeError> {
-    let mut object = at.object()?;
-    let placement = Placement {
-        constraints: object.or_default("constraints", At::scalars)?,
-        preferences: object.or_default("preferences", |at| at.list()?.iter().map(preference).collect())?,
-        max_replicas: object.or_default("max_replicas_per_node", At::unsigned)?,
-        platforms: Vec::new(),
-    };
-    object.finish()?;
-    Ok(placement)
-}
-
-fn preference(at: &At<'_>) -> Result<PlacementPreference, ComposeError> {
-    let mut object = at.object()?;
-    let spread = SpreadOver {
-        spread_descriptor: object.required("spread", At::text)?,
-    };
-    object.finish()?;
-    Ok(PlacementPreference { spread: Some(spread) })
 }
 
 fn resources(at: &At<'_>) -> Result<ResourceRequirements, ComposeError> {

@@ -17,6 +17,7 @@ mod interpolate;
 mod merge;
 mod mounts;
 mod node;
+mod placement;
 mod plan;
 mod process;
 mod reader;

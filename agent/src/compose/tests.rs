@@ -125,6 +125,36 @@ fn a_service_keeps_all_that_its_keys_say() {
 }
 
 #[test]
+fn placement_beyond_docker_becomes_labels() {
+    let text = "services:\n  a:\n    image: x\n    deploy:\n      placement:\n        constraints: [node.role==worker]\n        \
+                x-strategy: binpack\n        x-affinity: db\n        x-anti-affinity: [web, other_api]\n";
+    let plan = plan(&load(text).unwrap().stack, "shop");
+    let (labels, task) = (&plan.services[0].labels, &plan.services[0].task_template);
+    assert_eq!(labels["shoal.placement.strategy"], "binpack");
+    assert_eq!(labels["shoal.placement.affinity"], "db");
+    assert_eq!(labels["shoal.placement.anti-affinity"], "web,other_api");
+    assert_eq!(
+        task.placement.as_ref().unwrap().constraints,
+        ["node.role==worker"]
+    );
+    let wrong = |line: &str| {
+        error(&format!(
+            "services: {{a: {{image: x, deploy: {{placement: {{{line}}}}}}}}}"
+        ))
+    };
+    let refused = wrong("x-strategy: tetris");
+    assert!(
+        refused.contains("deploy.placement.x-strategy: unknown value \"tetris\""),
+        "{refused}"
+    );
+    let refused = wrong("x-affinity: a/b");
+    assert!(
+        refused.contains("\"a/b\" is not the name of a service"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn a_key_that_is_not_acted_on_is_named() {
     let loaded = load("services:\n  a:\n    image: x\n    privileged: true\n").unwrap();
     assert_eq!(

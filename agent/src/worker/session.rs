@@ -162,10 +162,12 @@ impl<S: Sink> Sessions<S> {
     ) -> Result<Never, SessionError> {
         let mut news = None;
         let mut period = HEARTBEAT_DEFAULT;
+        let cpus = self.description.resources.nano_cpus / 1_000_000_000;
+        let cpus = usize::try_from(cpus).unwrap_or(1);
         loop {
             let request = HeartbeatRequest {
                 session_id: session_id.to_owned(),
-                load: None,
+                load: crate::load::now(cpus),
                 volumes: news.take(),
             };
             let mut client = self.client.clone();

@@ -1,6 +1,7 @@
 //! What is refused, in which words; and that a refusal changes nothing.
 
 use proto::object::{NodeState, UpdateState};
+use proto::spec::placement_labels::{AFFINITY, STRATEGY};
 use proto::spec::{
     ClusterSpec, ConfigReference, ContainerSpec, EndpointMode, EndpointSpec, FileTarget, IpamConfig,
     IpamOptions, NetworkAttachmentConfig, NodeRole, Placement, PortConfig, PublishMode, SecretReference,
@@ -220,7 +221,7 @@ async fn a_published_port_belongs_to_one_service() {
 #[tokio::test]
 async fn specs_that_make_no_sense_are_refused() {
     let control = control();
-    let refusals: [(&str, Spoil); 12] = [
+    let refusals: [(&str, Spoil); 16] = [
         ("DNS name", |spec| spec.name = "a.b".into()),
         ("DNS name", |spec| spec.name = "../etc".into()),
         ("63 characters", |spec| spec.name = "a".repeat(64)),
@@ -251,6 +252,36 @@ async fn specs_that_make_no_sense_are_refused() {
                 ..Default::default()
             }];
         }),
+        ("invalid argument for resource GPU", |spec| {
+            let resources = spec.task_template.resources.get_or_insert_default();
+            let named = proto::spec::NamedResource {
+                kind: "GPU".into(),
+                value: "UUID1".into(),
+            };
+            let things = &mut resources.reservations.get_or_insert_default().generic_resources;
+            things.push(proto::spec::GenericResource {
+                named_resource_spec: Some(named),
+                ..Default::default()
+            });
+        }),
+        ("label shoal.placement.strategy: unknown value \"x\"", |spec| {
+            spec.labels.insert(STRATEGY.into(), "x".into());
+        }),
+        (
+            "label shoal.placement.affinity: web is the service itself",
+            |spec| {
+                spec.labels.insert(AFFINITY.into(), "db,web".into());
+            },
+        ),
+        (
+            "label shoal.placement.affinity: web is the service itself",
+            |spec| {
+                spec.name = "shop_web".into();
+                spec.labels
+                    .insert("com.docker.stack.namespace".into(), "shop".into());
+                spec.labels.insert(AFFINITY.into(), "web".into());
+            },
+        ),
         ("constraint", |spec| {
             let constraints = vec!["node.role=manager".into()];
             spec.task_template.placement = Some(Placement {

@@ -29,6 +29,7 @@ use proto::{Cluster, NodeId};
 use tonic::Request;
 use tonic::transport::Channel;
 
+use crate::scheduler::loads::Loads;
 use crate::state::{Reader, Store, StoreError};
 pub(crate) use caller::Caller;
 use sessions::Sessions;
@@ -52,6 +53,7 @@ struct Shared {
     store: Store,
     sessions: Sessions,
     statuses: Statuses,
+    loads: Loads,
 }
 
 impl Dispatcher {
@@ -65,6 +67,7 @@ impl Dispatcher {
         let shared = Arc::new(Shared {
             sessions: Sessions::new(store.clone()),
             statuses: Statuses::start(store.clone()),
+            loads: Loads::default(),
             store,
         });
         for node in unknown {
@@ -88,6 +91,11 @@ impl Dispatcher {
         let mut request = Request::new(message);
         request.extensions_mut().insert(Caller::InProcess);
         request
+    }
+
+    /// How busy the nodes say that they are.
+    pub fn loads(&self) -> Loads {
+        self.shared.loads.clone()
     }
 
     /// A node that has just joined shall register.

@@ -52,9 +52,13 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         let (sender, receiver) = mpsc::channel(AHEAD);
         let store = self.shared.store.clone();
         let drop_session = self.shared.sessions.dropper(&session);
+        let loads = self.loads();
         tokio::spawn(async move {
             tokio::select! {
-                removed = tell_of_node(&store, &session, &sender) => if removed { drop_session() },
+                removed = tell_of_node(&store, &session, &sender) => if removed {
+                    drop_session();
+                    loads.remove(&session.node);
+                },
                 () = session.ended() => {}
                 () = sender.closed() => {}
             }
@@ -74,6 +78,9 @@ impl dispatcher_server::Dispatcher for Dispatcher {
             noted.map_err(refused)?;
         }
         let period = self.shared.sessions.beat(&session.id).ok_or_else(no_session)?;
+        if let Some(load) = request.load {
+            self.shared.loads.put(&session.node, load);
+        }
         let period_ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
         Ok(Response::new(HeartbeatResponse { period_ms }))
     }

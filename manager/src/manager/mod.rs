@@ -281,7 +281,8 @@ impl Manager {
         };
         let rpc = RpcServer::start(listener, &identity.root, identity.shown.clone(), services)?;
         let renewal = AbortOnDrop(tokio::spawn(identity.keep_up()));
-        let loops = tokio::spawn(Orchestration::run(store.clone(), std::future::pending()));
+        let loops = Orchestration::run_with_loads(store.clone(), dispatcher.loads(), std::future::pending());
+        let loops = tokio::spawn(loops);
         let loops = Mutex::new(Some(loops));
         Ok(Self {
             config,

@@ -10,53 +10,13 @@ use proto::{Node, NodeId, Service, ServiceId, Task, TaskId, TaskState};
 use tokio::time::Instant;
 
 use super::gate::Gate;
-use super::node::{NodeInfo, SpecVersion, is_active};
+use super::group::{Decision, Group, GroupKey};
+use super::loads::Loads;
+use super::neighbours;
+use super::node::{NodeInfo, is_active};
+use super::services::Services;
+use super::volumes::Volumes;
 use crate::state::{Change, Event, ReadTx, Reader};
-
-/// Tasks that are placed in one pass, as all nodes are alike to them.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct GroupKey {
-    pub(crate) service: ServiceId,
-    version: SpecVersion,
-    /// The node that the orchestrator chose, in services with one task on each node.
-    pub(crate) node: Option<NodeId>,
-    /// The task, if nothing tells that it is like others.
-    alone: Option<TaskId>,
-}
-
-impl GroupKey {
-    fn of(task: &Task) -> Self {
-        Self {
-            service: task.service_id.clone(),
-            version: task.spec_version,
-            node: (!task.node_id.is_empty()).then(|| task.node_id.clone()),
-            alone: task.spec_version.is_none().then(|| task.id.clone()),
-        }
-    }
-}
-
-/// Tasks that wait, by slot.
-pub(crate) type Group = BTreeMap<(u64, TaskId), Arc<Task>>;
-
-/// What becomes of a task.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Decision {
-    pub(crate) task: Arc<Task>,
-    pub(crate) outcome: Outcome,
-}
-
-/// What becomes of a task.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Outcome {
-    /// It goes to the node with these things.
-    Assign {
-        node: NodeId,
-        given: Vec<GenericResource>,
-        message: &'static str,
-    },
-    /// It waits.
-    Wait { message: String, err: String },
-}
 
 /// A task that takes room on a node.
 #[derive(Debug)]
@@ -74,7 +34,10 @@ pub(crate) struct Cluster {
     placed: HashMap<TaskId, Placed>,
     pub(super) waiting: BTreeMap<GroupKey, Group>,
     queued: HashMap<TaskId, GroupKey>,
+    pub(super) services: Services,
     pub(super) gate: Gate,
+    pub(super) volumes: Volumes,
+    pub(super) loads: Loads,
     /// Groups to try in the next pass.
     pub(super) fresh: BTreeSet<GroupKey>,
     /// Whether something changed that can make room for any group.
@@ -83,14 +46,18 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// Learns what the store knows.
-    pub(crate) fn load(tx: &ReadTx<'_>) -> Self {
-        let mut cluster = Self::default();
+    pub(crate) fn load(tx: &ReadTx<'_>, loads: Loads) -> Self {
+        let mut cluster = Self {
+            loads,
+            ..Self::default()
+        };
         tx.all::<Node>().iter().for_each(|node| cluster.put_node(node));
         tx.all::<Service>()
             .iter()
-            .for_each(|service| cluster.gate.put_service(service));
+            .for_each(|service| cluster.services.put(service));
         for task in tx.all::<Task>() {
             cluster.gate.note(None, Some(&task));
+            cluster.volumes.recall(&task);
             cluster.put_task(&task, Instant::now());
         }
         cluster
@@ -111,9 +78,9 @@ impl Cluster {
             Event::Node(Change::Create(node) | Change::Update { new: node, .. }) => self.put_node(node),
             Event::Service(change) => {
                 match change {
-                    Change::Remove(service) => self.gate.remove_service(service),
+                    Change::Remove(service) => self.forget_service(&service.id),
                     Change::Create(service) | Change::Update { new: service, .. } => {
-                        self.gate.put_service(service)
+                        self.services.put(service)
                     }
                 }
                 self.retry = true;
@@ -127,12 +94,21 @@ impl Cluster {
         !self.fresh.is_empty() || (self.retry && !self.waiting.is_empty())
     }
 
+    fn forget_service(&mut self, id: &ServiceId) {
+        self.services.remove(id);
+        self.gate.remove_service(id);
+        self.volumes.forget(id);
+    }
+
     fn put_node(&mut self, node: &Arc<Node>) {
         self.retry = true;
         if let Some(index) = self.index.get(&node.id) {
-            self.nodes[*index].node = node.clone();
+            let known = &mut self.nodes[*index].node;
+            self.volumes.note_node(Some(known), Some(node));
+            *known = node.clone();
             return;
         }
+        self.volumes.note_node(None, Some(node));
         let mut info = NodeInfo::new(node.clone());
         for placed in self.placed.values().filter(|placed| placed.node == node.id) {
             info.add(&placed.task, &placed.given);
@@ -145,7 +121,8 @@ impl Cluster {
         let Some(index) = self.index.remove(id) else {
             return;
         };
-        self.nodes.swap_remove(index);
+        let removed = self.nodes.swap_remove(index);
+        self.volumes.note_node(Some(&removed.node), None);
         if let Some(moved) = self.nodes.get(index) {
             self.index.insert(moved.node.id.clone(), index);
         }
@@ -210,12 +187,15 @@ impl Cluster {
         if let Some(index) = self.index.get(&placed.node) {
             self.nodes[*index].add(task, &placed.given);
         }
+        self.volumes.place(task, &placed.node);
         self.placed.insert(task.id.clone(), placed);
+        self.wake_followers(&task.service_id);
     }
 
     /// Remembers a decision before the store has told of it; the node itself has counted the task already.
     pub(super) fn place(&mut self, task: &Arc<Task>, node: NodeId, given: Vec<GenericResource>) {
         self.queued.remove(&task.id);
+        self.volumes.place(task, &node);
         self.placed.insert(
             task.id.clone(),
             Placed {
@@ -239,8 +219,20 @@ impl Cluster {
         if let Some(index) = self.index.get(&placed.node) {
             self.nodes[*index].remove(&placed.task, &placed.given);
         }
+        self.volumes.unplace(&placed.task, &placed.node);
         self.retry = true;
         Some(placed.node)
+    }
+
+    /// A task of the service is placed: tasks that want to be beside it can go on.
+    pub(super) fn wake_followers(&mut self, service: &ServiceId) {
+        let followers: BTreeSet<_> = neighbours::followers(&self.services, service).collect();
+        if followers.is_empty() {
+            return;
+        }
+        let waiting = self.waiting.keys();
+        let woken = waiting.filter(|key| followers.contains(&key.service));
+        self.fresh.extend(woken.cloned());
     }
 
     fn remove_task(&mut self, task: &Task, now: Instant) {

@@ -1,61 +1,17 @@
 //! Which nodes can take a task, and why the others cannot.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proto::object::NodeState;
 use proto::spec::{Availability, MountType, Platform, PortProtocol, Reservations};
-use proto::{Node, Task};
+use proto::{Node, NodeId, Task};
 
 use super::constraint::{self, Constraint};
+use super::neighbours::Neighbours;
 use super::node::{NodeInfo, host_ports};
-use super::resources::reservations;
+use super::resources::{Lack, reservations};
 
-/// Why a node cannot take a task. In the order in which the questions are asked: the first one counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Unsuitable {
-    NotReady,
-    Resources,
-    Plugin,
-    Constraints,
-    Platform,
-    HostPort,
-    MaxReplicas,
-}
-
-impl Unsuitable {
-    /// For people, about this many nodes.
-    fn explain(self, nodes: usize) -> String {
-        let count = if nodes == 1 {
-            "1 node".to_owned()
-        } else {
-            format!("{nodes} nodes")
-        };
-        match self {
-            Self::NotReady => format!("{count} not available for new tasks"),
-            Self::Resources => format!("insufficient resources on {count}"),
-            Self::Plugin => format!("missing plugin on {count}"),
-            Self::Constraints => format!("scheduling constraints not satisfied on {count}"),
-            Self::Platform => format!("unsupported platform on {count}"),
-            Self::HostPort => format!("host-mode port already in use on {count}"),
-            Self::MaxReplicas => "max replicas per node limit exceed".to_owned(),
-        }
-    }
-}
-
-/// Why no node can take a task: each reason with the number of nodes, the most frequent first.
-pub(crate) fn explain(reasons: impl IntoIterator<Item = Unsuitable>) -> String {
-    let mut counts: BTreeMap<Unsuitable, usize> = BTreeMap::new();
-    reasons
-        .into_iter()
-        .for_each(|reason| *counts.entry(reason).or_default() += 1);
-    let mut counts: Vec<_> = counts.into_iter().collect();
-    counts.sort_by_key(|(reason, nodes)| (std::cmp::Reverse(*nodes), *reason));
-    let texts: Vec<_> = counts
-        .into_iter()
-        .map(|(reason, nodes)| reason.explain(nodes))
-        .collect();
-    texts.join("; ")
-}
+pub(crate) use super::reason::{Unsuitable, explain};
 
 /// What a task asks of a node, read once for all nodes and all tasks that are alike.
 #[derive(Debug)]
@@ -69,6 +25,16 @@ pub(crate) struct Filters<'t> {
     platforms: &'t [Platform],
     ports: Vec<(PortProtocol, u16)>,
     max_replicas: u64,
+    volumes: Vec<Place>,
+    neighbours: Neighbours,
+}
+
+/// Where a volume of the task is: no other node can take it.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) nodes: Vec<NodeId>,
+    /// For people: the volume, and where it is.
+    pub(crate) text: Arc<str>,
 }
 
 impl<'t> Filters<'t> {
@@ -82,7 +48,19 @@ impl<'t> Filters<'t> {
             platforms: placement.map_or(&[], |placement| &placement.platforms),
             ports: host_ports(task).collect(),
             max_replicas: placement.map_or(0, |placement| placement.max_replicas),
+            volumes: Vec::new(),
+            neighbours: Neighbours::default(),
         }
+    }
+
+    /// The same, with volumes that are on certain nodes.
+    pub(crate) fn with_volumes(self, volumes: Vec<Place>) -> Self {
+        Self { volumes, ..self }
+    }
+
+    /// The same, with rules about tasks of other services.
+    pub(crate) fn with_neighbours(self, neighbours: Neighbours) -> Self {
+        Self { neighbours, ..self }
     }
 
     /// Whether the node can take one more of the tasks.
@@ -96,7 +74,7 @@ impl<'t> Filters<'t> {
             .as_ref()
             .is_some_and(|all| constraint::matches(all, node));
         require(is_available(node), Unsuitable::NotReady)?;
-        require(self.has_room(info), Unsuitable::Resources)?;
+        self.room(info)?;
         require(
             self.plugins
                 .iter()
@@ -109,17 +87,31 @@ impl<'t> Filters<'t> {
             !self.ports.iter().any(|port| info.has_port(port)),
             Unsuitable::HostPort,
         )?;
-        require(self.below_max_replicas(info), Unsuitable::MaxReplicas)
+        require(self.below_max_replicas(info), Unsuitable::MaxReplicas)?;
+        let elsewhere = self.volumes.iter().find(|place| !place.nodes.contains(&node.id));
+        elsewhere.map_or(Ok(()), |place| Err(Unsuitable::Volume(place.text.clone())))?;
+        self.neighbours.check(info)
     }
 
     /// As [`Self::check`], of what changes when a task that is alike is placed on the node.
     pub(crate) fn has_room_for_another(&self, info: &NodeInfo) -> bool {
-        self.ports.is_empty() && self.has_room(info) && self.below_max_replicas(info)
+        self.ports.is_empty()
+            && self.room(info).is_ok()
+            && self.below_max_replicas(info)
+            && !self.neighbours.avoids(&self.task.service_id)
     }
 
-    fn has_room(&self, info: &NodeInfo) -> bool {
-        self.reserved
-            .is_none_or(|wanted| info.used().has_room(&info.node.description.resources, wanted))
+    fn room(&self, info: &NodeInfo) -> Result<(), Unsuitable> {
+        let Some(wanted) = self.reserved else {
+            return Ok(());
+        };
+        let lack = info.used().lack(&info.node.description.resources, wanted);
+        lack.map_or(Ok(()), |lack| {
+            Err(match lack {
+                Lack::Room => Unsuitable::Resources,
+                Lack::Things(kind) => Unsuitable::GenericResource(Arc::from(kind)),
+            })
+        })
     }
 
     fn below_max_replicas(&self, info: &NodeInfo) -> bool {

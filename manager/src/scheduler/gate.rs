@@ -10,6 +10,8 @@ use std::sync::Arc;
 use proto::spec::Labels;
 use proto::{Service, ServiceId, Task, TaskId, TaskState};
 
+use super::services::Services;
+
 /// The label.
 pub const DEPENDS_ON: &str = "shoal.depends_on";
 
@@ -60,8 +62,6 @@ pub fn conditions(labels: &Labels) -> Result<BTreeMap<String, Condition>, serde_
 /// How far services are, as far as others can wait for it.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    services: HashMap<ServiceId, Arc<Service>>,
-    names: HashMap<String, ServiceId>,
     progress: HashMap<ServiceId, Progress>,
 }
 
@@ -104,19 +104,9 @@ fn does_the_same(service: &Service, task: &Task) -> bool {
 }
 
 impl Gate {
-    /// Learns of a service.
-    pub(crate) fn put_service(&mut self, service: &Arc<Service>) {
-        self.names.insert(service.spec.name.clone(), service.id.clone());
-        self.services.insert(service.id.clone(), service.clone());
-    }
-
     /// Forgets a service.
-    pub(crate) fn remove_service(&mut self, service: &Service) {
-        self.services.remove(&service.id);
-        self.progress.remove(&service.id);
-        if self.names.get(&service.spec.name) == Some(&service.id) {
-            self.names.remove(&service.spec.name);
-        }
+    pub(crate) fn remove_service(&mut self, service: &ServiceId) {
+        self.progress.remove(service);
     }
 
     /// Learns how far a task is, and how far it was known to be. Returns whether that can open a gate or close one.
@@ -144,22 +134,21 @@ impl Gate {
     }
 
     /// Why tasks of the service have to wait; `None` if they need not.
-    pub(crate) fn closed(&self, service: &ServiceId) -> Option<String> {
-        let dependencies = match dependencies(self.services.get(service)?) {
+    pub(crate) fn closed(&self, services: &Services, service: &ServiceId) -> Option<String> {
+        let dependencies = match dependencies(&services.get(service)?.service) {
             Ok(dependencies) => dependencies,
             Err(error) => return Some(format!("cannot read the label {DEPENDS_ON}: {error}")),
         };
         let waits: Vec<String> = dependencies
             .iter()
-            .filter_map(|(name, condition)| self.waits(name, *condition))
+            .filter_map(|(name, condition)| self.waits(services, name, *condition))
             .collect();
         (!waits.is_empty()).then(|| format!("waiting for {}", waits.join(", ")))
     }
 
-    fn waits(&self, name: &str, condition: Condition) -> Option<String> {
+    fn waits(&self, services: &Services, name: &str, condition: Condition) -> Option<String> {
         let text = format!("{name} ({})", condition.as_str());
-        let service = self.names.get(name).and_then(|id| self.services.get(id));
-        let Some(service) = service else {
+        let Some(service) = services.by_name(name).map(|known| &known.service) else {
             return Some(format!("{text}: no such service"));
         };
         let done = self

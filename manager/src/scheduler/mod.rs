@@ -5,9 +5,11 @@
 //!
 //! - [`constraint`]: placement constraints
 //! - [`gate`]: services that wait for others
-//! - `filter`: which nodes can take a task, and why the others cannot
-//! - `tree`: the ranking: failures, tasks of the service, all tasks; spread preferences first
-//! - `cluster`, `pass`: what is known, and one pure pass over it
+//! - `filter`, `reason`: which nodes can take a task, and why the others cannot
+//! - `neighbours`: affinity and anti-affinity between services; [`volumes`]: tasks go back to their data
+//! - `rank`, `tree`: the emptiest node first or the fullest; spread preferences before both
+//! - `services`, `gate`, `cluster`, `group`, `pass`: what is known, and one pure pass over it
+//! - [`loads`]: how busy nodes are, from their heartbeats
 //!
 //! Tasks of one service made from one version of its spec are placed together, so that the cost of a task does not
 //! grow with their number. There is no timer: what comes while a pass is being written makes the next pass.
@@ -16,13 +18,24 @@ mod cluster;
 pub mod constraint;
 mod filter;
 pub mod gate;
+mod group;
+pub mod loads;
+mod neighbours;
 mod node;
 mod pass;
+mod rank;
+mod reason;
 mod resources;
+mod services;
 mod tree;
+pub mod volumes;
 
 #[cfg(test)]
+mod neighbour_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod volume_tests;
 
 use std::sync::Arc;
 
@@ -30,7 +43,9 @@ use proto::object::TaskStatus;
 use proto::{Node, Task, TaskState, Timestamp};
 use tokio::time::Instant;
 
-use self::cluster::{Cluster, Decision, Outcome};
+use self::cluster::Cluster;
+use self::group::{Decision, Outcome};
+use self::loads::Loads;
 use self::node::is_active;
 use crate::state::{Filter, Kind, Reader, Store, StoreError, WatchStream, WriteTx};
 
@@ -38,9 +53,9 @@ use crate::state::{Filter, Kind, Reader, Store, StoreError, WatchStream, WriteTx
 ///
 /// # Errors
 /// The store refused a change: this manager leads no longer, or its disk is full.
-pub(crate) async fn run(store: Store) -> Result<(), StoreError> {
+pub(crate) async fn run(store: Store, loads: Loads) -> Result<(), StoreError> {
     let filter = Filter::kinds(&[Kind::Task, Kind::Node, Kind::Service]);
-    let (mut cluster, mut events) = store.view_and_watch(filter, |tx| Cluster::load(&tx));
+    let (mut cluster, mut events) = store.view_and_watch(filter, |tx| Cluster::load(&tx, loads));
     loop {
         let decisions = cluster.schedule(Instant::now());
         if !decisions.is_empty() {

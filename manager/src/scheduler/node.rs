@@ -8,8 +8,8 @@ use proto::spec::{GenericResource, PortProtocol, PublishMode};
 use proto::{Node, ServiceId, Task, TaskState, Version};
 use tokio::time::Instant;
 
+use super::rank::Share;
 use super::resources::{Used, reservations};
-use super::tree::Rank;
 
 /// How long a failure counts.
 const FAILURE_WINDOW: Duration = Duration::from_secs(5 * 60);
@@ -58,8 +58,21 @@ impl NodeInfo {
         self.ports.contains_key(port)
     }
 
-    /// The node's place in the ranking for the task's service.
-    pub(crate) fn rank(&self, task: &Task, now: Instant) -> Rank {
+    /// Tasks that run or shall run.
+    pub(crate) fn tasks(&self) -> u32 {
+        self.tasks
+    }
+
+    /// How much of the node is reserved.
+    pub(crate) fn reserved(&self) -> Share {
+        self.used.share(&self.node.description.resources)
+    }
+
+    /// How often tasks like this one failed here of late; zero while that is too seldom to matter.
+    pub(crate) fn failures(&self, task: &Task, now: Instant) -> u32 {
+        if self.failures.is_empty() {
+            return 0;
+        }
         let failures = self.failures.get(&(task.service_id.clone(), task.spec_version));
         let recent = failures.map_or(0, |times| {
             times
@@ -67,14 +80,9 @@ impl NodeInfo {
                 .filter(|time| now.duration_since(**time) < FAILURE_WINDOW)
                 .count()
         });
-        Rank {
-            failures: if recent < MAX_FAILURES {
-                0
-            } else {
-                u32::try_from(recent).unwrap_or(u32::MAX)
-            },
-            service_tasks: self.service_tasks(&task.service_id),
-            tasks: self.tasks,
+        match recent < MAX_FAILURES {
+            true => 0,
+            false => u32::try_from(recent).unwrap_or(u32::MAX),
         }
     }
 

@@ -1,15 +1,19 @@
 //! One pass over the tasks that wait: group by group, each group placed by one look at all nodes.
 
-use std::sync::Arc;
-
-use proto::{Node, NodeId, Task};
+use proto::object::NodeState;
+use proto::spec::Availability;
+use proto::{Node, NodeId, ServiceId, Task};
 use tokio::time::Instant;
 
-use super::cluster::{Cluster, Decision, Group, GroupKey, Outcome};
+use super::cluster::Cluster;
 use super::constraint::Fact;
-use super::filter::{Filters, explain};
+use super::filter::{Filters, Place, explain};
+use super::group::{Decision, Group, GroupKey, Outcome, wait};
+use super::neighbours::Neighbours;
+use super::rank::{Order, Rank};
 use super::resources::reservations;
 use super::tree::{Candidate, Tree};
+use super::volumes;
 
 /// Said of a task that waits for a node.
 const PENDING: &str = "pending task scheduling";
@@ -47,12 +51,13 @@ impl Cluster {
         let Some(template) = group.values().next().cloned() else {
             return group;
         };
-        if let Some(reason) = self.gate.closed(&key.service) {
+        if let Some(reason) = self.gate.closed(&self.services, &key.service) {
             decisions.extend(group.values().filter_map(|task| wait(task, &reason, &reason)));
             return group;
         }
-        let filters = Filters::new(&template);
+        let filters = self.filters(&template);
         let mut tree = self.tree(key.node.as_ref(), &template, &filters, now);
+        let waiting = group.len();
         let message = if key.node.is_some() { CONFIRMED } else { ASSIGNED };
         while let Some((place, task)) = group.pop_first() {
             match self.place_one(&mut tree, &filters, &task) {
@@ -69,6 +74,9 @@ impl Cluster {
                 }
             }
         }
+        if group.len() < waiting {
+            self.wake_followers(&key.service);
+        }
         if !group.is_empty() {
             let reason = self.explain(key.node.as_ref(), &filters);
             decisions.extend(group.values().filter_map(|task| wait(task, PENDING, &reason)));
@@ -84,15 +92,51 @@ impl Cluster {
     ) -> Option<(NodeId, Vec<proto::spec::GenericResource>)> {
         let nodes = &mut self.nodes;
         let mut given = Vec::new();
-        let chosen = tree.place(&mut |index| {
+        let chosen = tree.place(&mut |rank: Rank, index| {
             let info = &mut nodes[index];
             if let Some(reserved) = reservations(&task.spec) {
                 given = info.used().choose(&info.node.description.resources, reserved);
             }
             info.add(task, &given);
-            filters.has_room_for_another(info)
+            filters
+                .has_room_for_another(info)
+                .then(|| rank.with_another_task(info.reserved()))
         })?;
         Some((self.nodes[chosen].node.id.clone(), given))
+    }
+
+    /// What the tasks ask of a node.
+    fn filters<'t>(&self, template: &'t Task) -> Filters<'t> {
+        let is_placed = |service: &ServiceId| self.nodes.iter().any(|node| node.service_tasks(service) > 0);
+        let neighbours = Neighbours::of(&self.services, &template.service_id, is_placed);
+        Filters::new(template)
+            .with_volumes(self.places(template))
+            .with_neighbours(neighbours)
+    }
+
+    /// Where the task's data is.
+    fn places(&self, task: &Task) -> Vec<Place> {
+        let binding = self.binding(task);
+        let last = self.volumes.last(task);
+        let place = |volume: String| {
+            let mut nodes = self.volumes.holders(&volume, last);
+            nodes.retain(|node| self.index.contains_key(node));
+            let text = format!("{volume} is on {}", self.describe(&nodes)).into();
+            (!nodes.is_empty()).then_some(Place { nodes, text })
+        };
+        binding.into_iter().filter_map(place).collect()
+    }
+
+    fn binding(&self, task: &Task) -> Vec<String> {
+        let service = self.services.get(&task.service_id);
+        volumes::binding(task, service.map(|known| known.service.as_ref()))
+    }
+
+    /// The nodes for people, with what keeps them from taking tasks.
+    fn describe(&self, nodes: &[NodeId]) -> String {
+        let known = nodes.iter().filter_map(|node| self.index.get(node));
+        let texts: Vec<String> = known.map(|index| describe(&self.nodes[*index].node)).collect();
+        texts.join(" or ")
     }
 
     /// The nodes that can take the tasks, ranked: all nodes, or the one that was chosen before.
@@ -102,13 +146,23 @@ impl Cluster {
         } else {
             preferences(template)
         };
+        let service = self.services.get(&template.service_id);
+        let strategy = service.map(|known| known.placement.strategy).unwrap_or_default();
+        // A new volume is best made where the slot was before.
+        let bound = !self.binding(template).is_empty();
+        let last = self.volumes.last(template).filter(|_| bound);
         let candidate = |index: usize| {
             let info = &self.nodes[index];
-            let fit = filters.check(info).is_ok();
+            let service_tasks = info.service_tasks(&template.service_id);
+            let rank = || Rank {
+                failures: info.failures(template, now),
+                away: last.is_some_and(|last| *last != info.node.id),
+                order: Order::of(strategy, info, service_tasks, self.loads.step(&info.node.id)),
+            };
             Candidate {
                 path: spread.iter().map(|fact| fact.of(&info.node)).collect(),
-                service_tasks: info.service_tasks(&template.service_id),
-                fit: fit.then(|| (info.rank(template, now), index)),
+                service_tasks,
+                fit: filters.check(info).is_ok().then(|| (rank(), index)),
             }
         };
         Tree::new(self.among(node).map(candidate).collect())
@@ -135,17 +189,18 @@ impl Cluster {
     }
 }
 
-/// Says why the task waits, unless that is already said.
-fn wait(task: &Arc<Task>, message: &str, err: &str) -> Option<Decision> {
-    let said = task.status.message == message && task.status.err == err;
-    let outcome = Outcome::Wait {
-        message: message.to_owned(),
-        err: err.to_owned(),
+/// The node for people, with what keeps it from taking tasks.
+fn describe(node: &Node) -> String {
+    let name = match node.description.hostname.as_str() {
+        "" => node.id.as_str(),
+        name => name,
     };
-    (!said).then(|| Decision {
-        task: task.clone(),
-        outcome,
-    })
+    match (node.status.state, node.spec.availability) {
+        (NodeState::Ready, Availability::Active) => format!("node {name}"),
+        (NodeState::Ready, Availability::Drain) => format!("node {name}, which is drained"),
+        (NodeState::Ready, Availability::Pause) => format!("node {name}, which is paused"),
+        (state, _) => format!("node {name}, which is {state}"),
+    }
 }
 
 /// Over what the service wants to be spread, outermost first.

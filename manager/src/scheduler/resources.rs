@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proto::TaskSpec;
 use proto::spec::{DiscreteResource, GenericResource, NamedResource, Reservations};
 
+use super::rank::Share;
+
 /// What is taken on a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Used {
@@ -22,15 +24,38 @@ pub(crate) fn reservations(spec: &TaskSpec) -> Option<&Reservations> {
     (*reserved != Reservations::default()).then_some(reserved)
 }
 
+/// What a node has too little of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lack<'t> {
+    /// Processor time or memory.
+    Room,
+    /// Things of this kind.
+    Things(&'t str),
+}
+
 impl Used {
-    /// Whether the node has room for one more task that reserves this.
-    pub(crate) fn has_room(&self, node: &Reservations, wanted: &Reservations) -> bool {
-        wanted.nano_cpus <= node.nano_cpus - self.nano_cpus
-            && wanted.memory_bytes <= node.memory_bytes - self.memory_bytes
-            && wanted
-                .generic_resources
-                .iter()
-                .all(|thing| kind_and_count(thing).is_none_or(|(kind, count)| count <= self.free(node, kind)))
+    /// What the node has too little of for one more task that reserves this; `None` if it has room.
+    pub(crate) fn lack<'t>(&self, node: &Reservations, wanted: &'t Reservations) -> Option<Lack<'t>> {
+        if wanted.nano_cpus > node.nano_cpus - self.nano_cpus
+            || wanted.memory_bytes > node.memory_bytes - self.memory_bytes
+        {
+            return Some(Lack::Room);
+        }
+        let mut things = wanted.generic_resources.iter().filter_map(kind_and_count);
+        things
+            .find(|&(kind, count)| count > self.free(node, kind))
+            .map(|(kind, _)| Lack::Things(kind))
+    }
+
+    /// How much of the node is taken.
+    pub(crate) fn share(&self, node: &Reservations) -> Share {
+        let thousandths = |used: i64, all: i64| match u128::try_from(all) {
+            Ok(all) if all > 0 => u128::try_from(used).unwrap_or(0) * 1000 / all,
+            _ => 0,
+        };
+        let processor = thousandths(self.nano_cpus, node.nano_cpus);
+        let memory = thousandths(self.memory_bytes, node.memory_bytes);
+        Share(u32::try_from(processor.midpoint(memory)).unwrap_or(u32::MAX))
     }
 
     /// Chooses the counted or named things that a task on the node gets.
@@ -169,9 +194,10 @@ mod tests {
             ..Reservations::default()
         };
         let mut used = Used::default();
-        assert!(used.has_room(&node, &task));
+        assert_eq!(used.lack(&node, &task), None);
         used.take(&task, &[]);
-        assert!(!used.has_room(&node, &task));
+        assert_eq!(used.lack(&node, &task), Some(Lack::Room));
+        assert_eq!(used.share(&node), Share(350), "600 and 100 thousandths");
         used.give_back(&task, &[]);
         assert_eq!(used, Used::default());
     }
@@ -190,7 +216,7 @@ mod tests {
         let given = used.choose(&node, &task);
         assert_eq!(given, [name("gpu", "a"), count("ssd", 2)]);
         used.take(&task, &given);
-        assert!(!used.has_room(&node, &task), "one ssd is left");
+        assert_eq!(used.lack(&node, &task), Some(Lack::Things("ssd")), "one is left");
         let gpu = Reservations {
             generic_resources: vec![count("gpu", 1)],
             ..Reservations::default()

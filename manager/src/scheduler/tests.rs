@@ -12,13 +12,14 @@ use proto::spec::{
 use proto::{Node, NodeId, Task, TaskId, TaskState, Version};
 use tokio::time::Instant;
 
-use super::cluster::{Cluster, Outcome};
+use super::cluster::Cluster;
 use super::constraint;
 use super::filter::Filters;
+use super::group::Outcome;
 use super::node::NodeInfo;
 use crate::state::{Change, Event};
 
-fn node(number: usize) -> Node {
+pub(super) fn node(number: usize) -> Node {
     let mut node = Node {
         id: NodeId::from(format!("n{number:02}")),
         ..Node::default()
@@ -34,7 +35,7 @@ fn node(number: usize) -> Node {
 }
 
 /// A pending task of the service.
-fn task(service: &str, slot: u64) -> Task {
+pub(super) fn task(service: &str, slot: u64) -> Task {
     let mut task = Task {
         id: TaskId::from(format!("{service}.{slot}")),
         service_id: service.into(),
@@ -52,7 +53,7 @@ fn placement(task: &mut Task) -> &mut Placement {
     task.spec.placement.get_or_insert_default()
 }
 
-fn reserve(task: &mut Task, memory_bytes: i64) {
+pub(super) fn reserve(task: &mut Task, memory_bytes: i64) {
     let reservations = Some(Reservations {
         memory_bytes,
         ..Reservations::default()
@@ -82,11 +83,11 @@ fn spread_over(task: &mut Task, label: &str) {
     placement(task).preferences.push(PlacementPreference { spread });
 }
 
-fn create(cluster: &mut Cluster, task: Task) {
+pub(super) fn create(cluster: &mut Cluster, task: Task) {
     cluster.note(&Event::Task(Change::Create(Arc::new(task))), Instant::now());
 }
 
-fn cluster(nodes: impl IntoIterator<Item = Node>) -> Cluster {
+pub(super) fn cluster(nodes: impl IntoIterator<Item = Node>) -> Cluster {
     let mut cluster = Cluster::default();
     for node in nodes {
         cluster.note(&Event::Node(Change::Create(Arc::new(node))), Instant::now());
@@ -95,7 +96,7 @@ fn cluster(nodes: impl IntoIterator<Item = Node>) -> Cluster {
 }
 
 /// Runs a pass; the node of each assigned task, and what the others say.
-fn pass(cluster: &mut Cluster) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+pub(super) fn pass(cluster: &mut Cluster) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
     let (mut assigned, mut waiting) = (BTreeMap::new(), BTreeMap::new());
     for decision in cluster.schedule(Instant::now()) {
         let id = String::from(decision.task.id.clone());
@@ -108,7 +109,7 @@ fn pass(cluster: &mut Cluster) -> (BTreeMap<String, String>, BTreeMap<String, St
 }
 
 /// How many tasks each node got.
-fn counts(assigned: &BTreeMap<String, String>) -> BTreeMap<&str, usize> {
+pub(super) fn counts(assigned: &BTreeMap<String, String>) -> BTreeMap<&str, usize> {
     let mut counts = BTreeMap::new();
     assigned
         .values()

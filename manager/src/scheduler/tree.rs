@@ -7,27 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-/// A node's place in the ranking for one service; smaller is better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct Rank {
-    /// Recent failures of the service on the node; zero while they are too few to matter.
-    pub(crate) failures: u32,
-    /// Tasks of the service on the node.
-    pub(crate) service_tasks: u32,
-    /// All tasks on the node.
-    pub(crate) tasks: u32,
-}
-
-impl Rank {
-    /// The node's place once it has one more task of the service.
-    fn with_another_task(self) -> Self {
-        Self {
-            service_tasks: self.service_tasks + 1,
-            tasks: self.tasks + 1,
-            ..self
-        }
-    }
-}
+use super::rank::Rank;
 
 /// One level of the decision.
 #[derive(Debug)]
@@ -85,13 +65,13 @@ impl Tree {
     }
 
     /// Places one task and returns the index of its node; `None` if no node has room. `assign` takes the task
-    /// to the chosen node and answers whether that has room for another.
-    pub(crate) fn place(&mut self, assign: &mut impl FnMut(usize) -> bool) -> Option<usize> {
+    /// to the chosen node and answers how that ranks now, if it has room for another.
+    pub(crate) fn place(&mut self, assign: &mut impl FnMut(Rank, usize) -> Option<Rank>) -> Option<usize> {
         match self {
             Self::Leaf(nodes) => {
                 let Reverse((rank, node)) = nodes.pop()?;
-                if assign(node) {
-                    nodes.push(Reverse((rank.with_another_task(), node)));
+                if let Some(rank) = assign(rank, node) {
+                    nodes.push(Reverse((rank, node)));
                 }
                 Some(node)
             }
@@ -110,14 +90,20 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scheduler::rank::{Order, Share};
 
     /// Places tasks one by one on nodes of a capacity; returns the number of tasks per node.
     fn fill(nodes: &[(&[&'static str], u32, u32)], tasks: usize) -> Vec<u32> {
         let mut counts: Vec<u32> = nodes.iter().map(|node| node.1).collect();
         let rank = |count| Rank {
             failures: 0,
-            service_tasks: count,
-            tasks: count,
+            away: false,
+            order: Order::Spread {
+                service_tasks: count,
+                tasks: count,
+                reserved: Share(0),
+                load: 0,
+            },
         };
         let mut tree = Tree::new(
             nodes
@@ -131,9 +117,9 @@ mod tests {
                 .collect(),
         );
         for _ in 0..tasks {
-            tree.place(&mut |node| {
+            tree.place(&mut |rank, node| {
                 counts[node] += 1;
-                counts[node] < nodes[node].2
+                (counts[node] < nodes[node].2).then(|| rank.with_another_task(Share(0)))
             });
         }
         counts

@@ -1,11 +1,12 @@
 //! `service create` and `service update`: flags over a spec.
 //!
 //! - this page: `create`; [`update`]; [`common`]: flags of both; [`lists`]: flags for what there are many of
-//! - [`upkeep`]: flags that become labels
+//! - [`upkeep`], [`neighbours`]: flags that become labels
 //! - [`words`]: what stands behind the flags, read
 
 mod common;
 mod lists;
+mod neighbours;
 mod update;
 mod upkeep;
 pub(super) mod words;
@@ -20,6 +21,7 @@ use super::container::text;
 use super::{converge, run, service};
 use common::Common;
 use lists::Lists;
+use neighbours::Neighbours;
 pub(crate) use update::Update;
 use words::{config, environment, mode, mount, network, preference, publish, secret};
 
@@ -68,6 +70,8 @@ pub(crate) struct Create {
     #[command(flatten)]
     lists: Lists,
     #[command(flatten)]
+    neighbours: Neighbours,
+    #[command(flatten)]
     common: Common,
     /// Image
     image: String,
@@ -79,8 +83,10 @@ pub(crate) struct Create {
 impl Create {
     pub(crate) async fn run(mut self, client: &Client) -> Result<()> {
         let lists = std::mem::take(&mut self.lists);
+        let neighbours = std::mem::take(&mut self.neighbours);
         let mut spec = self.spec(client).await?;
         lists.apply(&mut spec.task_template)?;
+        neighbours.apply(&mut spec.labels)?;
         let answer = client.post("/services/create", &spec).await?;
         service::warn(&answer);
         let id = text(&answer["ID"]);

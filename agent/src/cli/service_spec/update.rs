@@ -7,6 +7,7 @@ use proto::spec::{ContainerSpec, NetworkAttachmentConfig, Placement, ServiceMode
 
 use super::common::Common;
 use super::lists::Changes;
+use super::neighbours::NeighbourChanges;
 use super::words::{change_map, config, environment, mount, network, preference, publish, secret, set};
 use crate::cli::client::{Client, escape};
 use crate::cli::container::text;
@@ -91,6 +92,8 @@ pub(crate) struct Update {
     #[command(flatten)]
     lists: Changes,
     #[command(flatten)]
+    neighbours: NeighbourChanges,
+    #[command(flatten)]
     common: Common,
     service: String,
 }
@@ -144,6 +147,7 @@ impl Update {
             job.max_concurrent = Some(most);
         }
         change_map(&mut spec.labels, &self.label_add, &self.label_rm);
+        self.neighbours.apply(&mut spec.labels)?;
         let task = &mut spec.task_template;
         task.force_update += u64::from(self.force);
         self.change_networks(client, &mut task.networks).await?;

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use proto::spec::placement_labels::AFFINITY;
 use proto::spec::{
     ContainerSpec, EndpointMode, EndpointSpec, FailureAction, MountType, NetworkAttachmentConfig, Placement,
-    PortProtocol, PublishMode, ResourceRequirements, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+    PlacementLabels, PortProtocol, PublishMode, ResourceRequirements, ServiceMode, ServiceSpec, TaskSpec,
+    UpdateConfig,
 };
 use proto::upkeep::Upkeep;
 
@@ -48,7 +50,24 @@ pub(in crate::control) fn service(spec: &ServiceSpec) -> Result<()> {
         )));
     }
     Upkeep::read(&spec.labels).map_err(|error| ControlError::invalid(error.to_string()))?;
+    placement_labels(spec)?;
     spec.endpoint_spec.as_ref().map_or(Ok(()), endpoint)
+}
+
+/// What the labels say of placement can be read and can be satisfied.
+fn placement_labels(spec: &ServiceSpec) -> Result<()> {
+    let read = PlacementLabels::parse(&spec.labels);
+    let read = read.map_err(|error| ControlError::invalid(crate::files::chain(&error)))?;
+    let stack = spec.labels.get("com.docker.stack.namespace");
+    let full = |name: &str| stack.map(|stack| format!("{stack}_{name}"));
+    let itself = |name: &&String| **name == spec.name || full(name).as_ref() == Some(&spec.name);
+    match read.affinity.iter().find(itself) {
+        // The first task would wait for itself.
+        Some(name) => Err(ControlError::invalid(format!(
+            "label {AFFINITY}: {name} is the service itself"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// A service's name is a DNS name.
@@ -189,6 +208,19 @@ fn resources(resources: &ResourceRequirements) -> Result<()> {
         .map(|wanted| (wanted.nano_cpus, wanted.memory_bytes));
     if resources.limits.as_ref().is_some_and(|limits| limits.pids < 0) {
         return Err(ControlError::invalid("invalid pids limit: it cannot be negative"));
+    }
+    let things = resources.reservations.iter();
+    for thing in things.flat_map(|wanted| &wanted.generic_resources) {
+        // Which of the things that have names a task gets is for the scheduler to say.
+        let counted = thing.discrete_resource_spec.as_ref();
+        if counted.is_none_or(|counted| counted.value < 0 || counted.kind.is_empty()) {
+            let named = thing.named_resource_spec.as_ref().map(|named| &named.kind);
+            let kind = counted.map(|counted| &counted.kind).or(named);
+            return Err(ControlError::invalid(format!(
+                "invalid argument for resource {}",
+                kind.map_or("", String::as_str)
+            )));
+        }
     }
     for (nano_cpus, memory) in limits.chain(reservations) {
         if nano_cpus != 0 && nano_cpus < MIN_NANO_CPUS {
