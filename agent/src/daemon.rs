@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::api::{self, App, AppState};
-use crate::cluster::{Cluster, ClusterConfig};
+use crate::cluster::{Cluster, ClusterConfig, generic};
 use crate::engine::{Engine, EngineConfig};
 use crate::host::HostFacts;
 use crate::local_network::ensure_default;
@@ -40,6 +40,9 @@ pub struct RunOptions {
     /// The OCI runtime [default: `runtime` beside this program]
     #[arg(long, value_name = "PATH")]
     pub runtime: Option<PathBuf>,
+    /// Advertise user-defined resource: kind=number, or kind=name for each one
+    #[arg(long, value_name = "KIND=VALUE")]
+    pub node_generic_resource: Vec<String>,
 }
 
 /// Runs the daemon until SIGTERM or SIGINT.
@@ -83,6 +86,7 @@ async fn serve(options: RunOptions) -> anyhow::Result<()> {
 
 /// Opens the rooms in order of dependence. Containers of an earlier agent are found again on the way.
 async fn open(options: &RunOptions) -> anyhow::Result<App> {
+    let generic_resources = generic::parse(&options.node_generic_resource)?;
     let instance = instance(&options.root);
     let root = options.root.clone();
     let storage = tokio::task::spawn_blocking(move || Storage::open(&root.join("storage"))).await?;
@@ -108,6 +112,7 @@ async fn open(options: &RunOptions) -> anyhow::Result<App> {
     let membership = ClusterConfig {
         state_dir: options.root.join("swarm"),
         host: host.clone(),
+        generic_resources,
         engine: engine.clone(),
         netd: netd.clone(),
     };

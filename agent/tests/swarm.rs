@@ -21,6 +21,7 @@ async fn open(home: &Home, engine: Arc<Engine>) -> App {
     let host = HostFacts::read();
     let (storage, netd) = (engine.config().storage.clone(), engine.config().netd.clone());
     let config = ClusterConfig {
+        generic_resources: Vec::new(),
         state_dir: home.path("root/swarm"),
         host: host.clone(),
         engine: engine.clone(),

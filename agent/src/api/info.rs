@@ -107,7 +107,7 @@ fn drivers(app: &App) -> Value {
             "Mirrors": null,
         },
         "IndexServerAddress": "",
-        "GenericResources": null,
+        "GenericResources": Some(app.cluster.generic_resources()).filter(|things| !things.is_empty()),
         "Labels": [],
         "DefaultAddressPools": null,
         "CDISpecDirs": [],

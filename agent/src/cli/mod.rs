@@ -340,7 +340,7 @@ async fn container_run(client: &Client, run: Run) -> Result<()> {
 
 /// Flags of the daemon mean nothing to a container, nor the other way round: neither is taken and ignored.
 fn refuse_flags(matches: &ArgMatches, container: bool) -> Result<()> {
-    const DAEMON: [&str; 3] = ["root", "run_dir", "runtime"];
+    const DAEMON: [&str; 4] = ["root", "run_dir", "runtime", "node_generic_resource"];
     let Some(matches) = matches.subcommand_matches("run") else {
         return Ok(());
     };

@@ -6,7 +6,7 @@ use netd::Netd;
 use proto::object::{EnginePlugin, NodeDescription, NodeEngine};
 use proto::spec::{Platform, Reservations};
 
-use crate::host::HostFacts;
+use super::ClusterConfig;
 use crate::worker::networks::is_swarm;
 
 /// Drivers of this node, as constraints and the scheduler's filters name them.
@@ -21,7 +21,8 @@ const PLUGINS: &[(&str, &str)] = &[
 ];
 
 /// The description of a node on this machine.
-pub(super) async fn of(host: &HostFacts, netd: &Netd) -> NodeDescription {
+pub(super) async fn of(config: &ClusterConfig) -> NodeDescription {
+    let ClusterConfig { host, netd, .. } = config;
     NodeDescription {
         hostname: host.hostname.clone(),
         platform: Platform {
@@ -33,7 +34,7 @@ pub(super) async fn of(host: &HostFacts, netd: &Netd) -> NodeDescription {
                 .unwrap_or(1)
                 .saturating_mul(1_000_000_000),
             memory_bytes: i64::try_from(host.memory).unwrap_or(i64::MAX),
-            generic_resources: Vec::new(),
+            generic_resources: config.generic_resources.clone(),
         },
         engine: NodeEngine {
             engine_version: env!("CARGO_PKG_VERSION").into(),

@@ -6,6 +6,7 @@
 mod address;
 mod description;
 mod events;
+pub mod generic;
 mod membership;
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +18,7 @@ use manager::{Control, InitRequest, Manager, ManagerConfig, ManagerError};
 use netd::Netd;
 use proto::NodeId;
 use proto::object::NodeDescription;
-use proto::spec::Availability;
+use proto::spec::{Availability, GenericResource};
 use tokio::sync::{Mutex, watch};
 
 use crate::engine::Engine;
@@ -35,6 +36,8 @@ pub struct ClusterConfig {
     pub state_dir: PathBuf,
     /// Facts about the machine.
     pub host: HostFacts,
+    /// Things that the node's operator counts or names.
+    pub generic_resources: Vec<GenericResource>,
     /// Makes and runs containers.
     pub engine: Arc<Engine>,
     /// The node's network.
@@ -121,6 +124,11 @@ impl Cluster {
             Part::Manager(manager) => Some(manager),
             Part::None | Part::Worker(_) => None,
         }
+    }
+
+    /// Things that the node's operator counts or names.
+    pub fn generic_resources(&self) -> &[GenericResource] {
+        &self.config.generic_resources
     }
 
     /// Operations on the cluster's objects, if this node is a manager.
@@ -214,7 +222,7 @@ impl Cluster {
     }
 
     async fn description(&self) -> NodeDescription {
-        description::of(&self.config.host, &self.config.netd).await
+        description::of(&self.config).await
     }
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use proto::TaskSpec;
-use proto::spec::{ContainerSpec, DiscreteResource, GenericResource, NamedResource, Ulimit};
+use proto::spec::{ContainerSpec, DiscreteResource, GenericResource, Ulimit};
 
 /// Of `service create`.
 #[derive(Debug, Default, Args)]
@@ -197,24 +197,23 @@ fn ulimit(word: &str) -> Result<Ulimit> {
     })
 }
 
-/// `ssd=3` counts, `gpu=UUID1` names.
+/// `ssd=3`. Which of the things that have names a task gets is for the scheduler to say.
 fn generic_resource(word: &str) -> Result<GenericResource> {
     let (kind, value) = word
         .split_once('=')
         .with_context(|| format!("invalid generic resource {word:?}: it is not kind=value"))?;
-    let kind = kind.to_owned();
-    Ok(match value.parse() {
-        Ok(value) => GenericResource {
-            discrete_resource_spec: Some(DiscreteResource { kind, value }),
-            ..GenericResource::default()
-        },
-        Err(_) => GenericResource {
-            named_resource_spec: Some(NamedResource {
-                kind,
-                value: value.to_owned(),
-            }),
-            ..GenericResource::default()
-        },
+    let Ok(value) = value.parse() else {
+        bail!(
+            "invalid generic-resource request `{word}`, Named Generic Resources is not supported for service create or \
+             update"
+        );
+    };
+    Ok(GenericResource {
+        discrete_resource_spec: Some(DiscreteResource {
+            kind: kind.to_owned(),
+            value,
+        }),
+        ..GenericResource::default()
     })
 }
 
