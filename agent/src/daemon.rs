@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use netd::{Netd, NetdConfig};
 use nix::fcntl::{Flock, FlockArg};
+use proto::object::PEER_PORT;
 use sha2::{Digest, Sha256};
 use storage::Storage;
 use tokio::net::UnixListener;
@@ -25,6 +26,7 @@ use crate::engine::{Engine, EngineConfig};
 use crate::host::HostFacts;
 use crate::local_network::ensure_default;
 use crate::open_files;
+use crate::peer::{self, Peers};
 
 const DEFAULT_ROOT: &str = "/var/lib/shoal";
 
@@ -43,6 +45,9 @@ pub struct RunOptions {
     /// Advertise user-defined resource: kind=number, or kind=name for each one
     #[arg(long, value_name = "KIND=VALUE")]
     pub node_generic_resource: Vec<String>,
+    /// TCP port on which the nodes of a swarm reach each other
+    #[arg(long, default_value_t = PEER_PORT, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub peer_port: u16,
 }
 
 /// Runs the daemon until SIGTERM or SIGINT.
@@ -68,6 +73,7 @@ async fn serve(options: RunOptions) -> anyhow::Result<()> {
     let app = open(&options).await?;
     let socket = options.run_dir.join("agent.sock");
     let listener = listen(&socket)?;
+    app.cluster.peers().serve(Some(peer::routes::router(app.clone())));
     tracing::info!(socket = %socket.display(), "serving the API");
     let outcome = tokio::select! {
         served = axum::serve(listener, api::router(app.clone())) => served.context("serve the API"),
@@ -75,6 +81,7 @@ async fn serve(options: RunOptions) -> anyhow::Result<()> {
     };
     // We still hold the lock: the socket is ours, and nobody answers on it any more.
     let _ = fs::remove_file(&socket);
+    app.cluster.peers().serve(None);
     app.cluster.shut_down().await;
     // While containers live their network stays; without any, nothing of ours stays in the host's namespace.
     if let Err(error) = app.netd.shutdown(true).await {
@@ -115,6 +122,7 @@ async fn open(options: &RunOptions) -> anyhow::Result<App> {
         generic_resources,
         engine: engine.clone(),
         netd: netd.clone(),
+        peers: Peers::new(options.peer_port),
     };
     let cluster = Cluster::open(membership).await.context("open the swarm")?;
     let (root, run_dir) = (options.root.clone(), options.run_dir.clone());

@@ -13,4 +13,5 @@ pub mod host;
 pub mod load;
 pub mod local_network;
 pub mod open_files;
+pub mod peer;
 pub mod worker;

@@ -10,10 +10,12 @@ use agent::api::{App, AppState, router};
 use agent::cluster::{Cluster, ClusterConfig};
 use agent::engine::Engine;
 use agent::host::HostFacts;
+use agent::peer::Peers;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use home::{Home, at_home};
 use http_body_util::BodyExt;
+use proto::object::PEER_PORT;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -26,6 +28,7 @@ async fn open(home: &Home, engine: Arc<Engine>) -> App {
         host: host.clone(),
         engine: engine.clone(),
         netd: netd.clone(),
+        peers: Peers::new(PEER_PORT),
     };
     let cluster = Cluster::open(config).await.unwrap();
     let (root, run_dir) = (home.path("root"), home.path("run"));

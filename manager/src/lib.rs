@@ -8,6 +8,7 @@
 //! - `rpc`: the port for other nodes, and who may call what
 //! - `tls`: mutual TLS under the cluster's root
 //! - [`ca`]: root certificate, node certificates, join tokens
+//! - [`peer`]: connections between any two nodes
 //! - [`remote`]: the nodes' side of joining a cluster and of speaking to its managers
 //! - [`vault`]: keys at rest: sealed files, the unlock key
 //! - [`Orchestration`]: the loops that turn services into tasks on nodes
@@ -23,6 +24,7 @@ mod files;
 pub mod manager;
 mod orchestration;
 mod orchestrator;
+pub mod peer;
 mod reaper;
 pub mod remote;
 mod rpc;

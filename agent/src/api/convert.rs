@@ -76,6 +76,7 @@ impl From<ClusterError> for ApiError {
             ClusterError::Manager(ManagerError::Invalid(_)) => StatusCode::BAD_REQUEST,
             ClusterError::Advertised { .. } => StatusCode::NOT_IMPLEMENTED,
             ClusterError::Remote(error) => of_remote(error),
+            ClusterError::Listen(_) => StatusCode::SERVICE_UNAVAILABLE,
             #[allow(unreachable_patterns)] // the manager's other failures are its files'
             ClusterError::Manager(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

@@ -50,7 +50,7 @@ pub use error::{ApiError, ApiResult};
 pub use state::{App, AppState};
 
 /// Bodies that are parsed as JSON may not be larger than this (a secret is at most 500 KiB, a config 1000 KiB).
-const JSON_BODY_LIMIT: usize = 4 << 20;
+pub(crate) const JSON_BODY_LIMIT: usize = 4 << 20;
 
 /// The complete service: version handling around every route, JSON errors for everything unknown.
 pub fn router(app: App) -> Router {

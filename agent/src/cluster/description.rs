@@ -42,6 +42,7 @@ pub(super) async fn of(config: &ClusterConfig) -> NodeDescription {
             ..NodeEngine::default()
         },
         subnets: subnets(netd).await,
+        peer_port: config.peers.port(),
         ..NodeDescription::default()
     }
 }

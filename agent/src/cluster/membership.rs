@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 
 use super::{ClusterConfig, ClusterError, events};
 use crate::api::error::chain;
+use crate::peer;
 use crate::worker::{Worker, WorkerConfig};
 
 /// How long a task that was taken out of its service may still answer what had been sent to it.
@@ -70,11 +71,14 @@ pub(super) struct Membership {
     worker: Worker,
     /// A manager's events.
     _events: Option<AbortOnDropHandle<()>>,
+    /// The port between nodes.
+    port: peer::Membership,
 }
 
 impl Membership {
     /// A worker beside a manager.
-    pub(super) fn manager(config: &ClusterConfig, manager: Arc<Manager>) -> Self {
+    pub(super) fn manager(config: &ClusterConfig, manager: Arc<Manager>, port: peer::Bound) -> Self {
+        let port = config.peers.begin(port, manager.credentials());
         let description = manager.description().clone();
         let worker = work(config, manager.node_id(), description, manager.dispatcher());
         let events = events::forward(manager.store().clone(), config.engine.clone());
@@ -82,6 +86,7 @@ impl Membership {
             part: Part::Manager(manager),
             worker,
             _events: Some(AbortOnDropHandle::new(tokio::spawn(events))),
+            port,
         }
     }
 
@@ -90,8 +95,10 @@ impl Membership {
         config: &ClusterConfig,
         joined: Joined,
         description: NodeDescription,
+        port: peer::Bound,
     ) -> Result<Self, ClusterError> {
         let (dispatcher, remotes) = remote::dispatcher(&config.state_dir)?;
+        let port = config.peers.begin(port, remotes.credentials());
         let worker = work(config, &joined.node, description, dispatcher);
         let part = WorkerPart {
             joined,
@@ -102,6 +109,7 @@ impl Membership {
             part: Part::Worker(Arc::new(part)),
             worker,
             _events: None,
+            port,
         })
     }
 
@@ -132,8 +140,10 @@ impl Membership {
             worker,
             part,
             _events,
+            port,
         } = self;
         drop((part, _events));
+        port.end().await;
         worker.leave().await;
     }
 }
@@ -151,5 +161,6 @@ fn work(
         netd: config.netd.clone(),
         dispatcher,
         drain: DRAIN,
+        members: config.peers.members().clone(),
     })
 }

@@ -9,7 +9,7 @@ mod events;
 pub mod generic;
 mod membership;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::engine::Engine;
 use crate::host::HostFacts;
+use crate::peer::{ListenError, Peers};
 use crate::worker;
 use membership::Membership;
 
@@ -42,6 +43,8 @@ pub struct ClusterConfig {
     pub engine: Arc<Engine>,
     /// The node's network.
     pub netd: Arc<Netd>,
+    /// The port between nodes.
+    pub peers: Arc<Peers>,
 }
 
 /// What a node needs to become part of a cluster that is there.
@@ -94,6 +97,9 @@ pub enum ClusterError {
     /// A manager elsewhere refused, or could not be spoken with.
     #[error(transparent)]
     Remote(#[from] RemoteError),
+    /// The port between nodes is not to be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
 }
 
 impl Cluster {
@@ -131,6 +137,11 @@ impl Cluster {
         &self.config.generic_resources
     }
 
+    /// The port between nodes.
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.config.peers
+    }
+
     /// Operations on the cluster's objects, if this node is a manager.
     pub fn control(&self) -> Option<Control> {
         self.manager().map(|manager| manager.control())
@@ -142,9 +153,11 @@ impl Cluster {
         if membership.is_some() {
             return Err(ClusterError::AlreadyMember);
         }
+        let port = self.config.peers.bind(request.listen_ip()?).await?;
         let manager = Manager::init(self.manager_config().await, request).await?;
         let node_id = manager.node_id().clone();
-        self.take_up(&mut membership, Some(Membership::manager(&self.config, manager)));
+        let member = Membership::manager(&self.config, manager, port);
+        self.take_up(&mut membership, Some(member));
         Ok(node_id)
     }
 
@@ -155,6 +168,11 @@ impl Cluster {
             return Err(ClusterError::AlreadyMember);
         }
         check_advertised(&request)?;
+        let port = self
+            .config
+            .peers
+            .bind(everywhere(request.remotes.first()))
+            .await?;
         let description = self.description().await;
         let remotes: Vec<String> = request.remotes.iter().map(ToString::to_string).collect();
         let state_dir = &self.config.state_dir;
@@ -166,7 +184,7 @@ impl Cluster {
             request.availability,
         )
         .await?;
-        let worker = Membership::worker(&self.config, joined, description);
+        let worker = Membership::worker(&self.config, joined, description, port);
         if worker.is_err() {
             remote::forget(state_dir)?;
         }
@@ -199,13 +217,16 @@ impl Cluster {
     async fn found(&self) -> Result<Option<Membership>, ClusterError> {
         if Manager::exists(&self.config.state_dir) {
             let manager = Manager::open(self.manager_config().await).await?;
-            return Ok(Some(Membership::manager(&self.config, manager)));
+            let port = self.config.peers.bind(manager.listen_addr().ip()).await?;
+            return Ok(Some(Membership::manager(&self.config, manager, port)));
         }
         let Some(joined) = remote::read(&self.config.state_dir)? else {
             return Ok(None);
         };
         let description = self.description().await;
-        Ok(Some(Membership::worker(&self.config, joined, description)?))
+        let manager = joined.managers.first().map(|manager| &manager.address);
+        let port = self.config.peers.bind(everywhere(manager)).await?;
+        Ok(Some(Membership::worker(&self.config, joined, description, port)?))
     }
 
     fn take_up(&self, membership: &mut Option<Membership>, new: Option<Membership>) {
@@ -223,6 +244,14 @@ impl Cluster {
 
     async fn description(&self) -> NodeDescription {
         description::of(&self.config).await
+    }
+}
+
+/// Every address of this host of the kind at which it reaches a manager.
+fn everywhere(manager: Option<&SocketAddr>) -> IpAddr {
+    match manager {
+        Some(SocketAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+        _ => Ipv4Addr::UNSPECIFIED.into(),
     }
 }
 

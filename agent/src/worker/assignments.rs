@@ -3,6 +3,7 @@
 //! Input: [`AssignmentsMessage`]s, complete first, then increments chained by `applies_to`. Output: typed [`Change`]s. A
 //! gap in the chain is an error; the session then starts again from a complete set.
 
+use proto::object::Peer;
 use proto::wire::assignment_change::{Action, Kind};
 use proto::wire::assignments_message::Type;
 use proto::wire::{AssignmentChange, AssignmentsMessage};
@@ -22,6 +23,8 @@ pub enum Change {
     Network(Box<Network>),
     /// A service that can be reached from here.
     Endpoint(Box<ServiceEndpoint>),
+    /// A node of the cluster.
+    Peer(Peer),
     /// The object with this identifier is no longer for this node.
     Remove(Kind, String),
 }
@@ -112,6 +115,7 @@ fn decode(change: AssignmentChange) -> Result<Option<Change>, AssignmentsError> 
         Kind::ServiceEndpoint => {
             serde_json::from_slice(object).map(|endpoint| Change::Endpoint(Box::new(endpoint)))
         }
+        Kind::Peer => serde_json::from_slice(object).map(Change::Peer),
     };
     let kind = kind.as_str_name();
     decoded.map(Some).map_err(|source| AssignmentsError::Decode {

@@ -42,6 +42,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
 use crate::engine::Engine;
+use crate::peer::Members;
 use shared::Shared;
 use tasks::Tasks;
 
@@ -60,6 +61,8 @@ pub struct WorkerConfig {
     pub dispatcher: DispatcherClient<Channel>,
     /// How long a withdrawn task may finish what had been sent to it before its stop signal.
     pub drain: Duration,
+    /// Is told of the cluster's nodes.
+    pub members: Members,
 }
 
 /// A node at work.
@@ -83,6 +86,7 @@ impl Worker {
             reporter: reporter.clone(),
             hostname: config.description.hostname.clone(),
             drain: config.drain,
+            members: config.members,
         });
         let tasks = Arc::new(Tasks::new(shared));
         let sessions = session::Sessions {
@@ -130,6 +134,7 @@ pub async fn clean_up(engine: Arc<Engine>, netd: Arc<Netd>) {
         reporter: Arc::default(),
         hostname: String::new(),
         drain: Duration::ZERO,
+        members: Members::default(),
     };
     Tasks::new(Arc::new(shared)).give_up_everything().await;
 }

@@ -8,6 +8,7 @@ use super::files::Files;
 use super::networks::Networks;
 use super::reporter::Reporter;
 use crate::engine::Engine;
+use crate::peer::Members;
 
 /// The rooms that a controller works with.
 #[derive(Debug)]
@@ -26,4 +27,6 @@ pub struct Shared {
     pub hostname: String,
     /// How long a withdrawn task may finish what had been sent to it before its stop signal.
     pub drain: Duration,
+    /// The cluster's nodes.
+    pub members: Members,
 }

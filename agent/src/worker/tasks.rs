@@ -38,6 +38,9 @@ impl session::Sink for Tasks {
             match change {
                 Change::Secret(secret) => self.shared.files.put_secret(*secret),
                 Change::Config(config) => self.shared.files.put_config(*config),
+                Change::Peer(peer) => self.shared.members.put(peer),
+                // A removed node is refused at once.
+                Change::Remove(Kind::Peer, id) => self.shared.members.remove(&id),
                 Change::Network(network) => self.ensure_network(&network).await,
                 other => later.push(other),
             }
@@ -131,6 +134,7 @@ impl Tasks {
             Kind::Secret => self.shared.files.remove_secret(id),
             Kind::Config => self.shared.files.remove_config(id),
             Kind::Network => self.shared.networks.release(id).await,
+            Kind::Peer => self.shared.members.remove(id),
             Kind::ServiceEndpoint => self.remove_endpoint(id).await,
         }
     }
@@ -160,6 +164,7 @@ impl Tasks {
                 self.remove_endpoint(service.as_str()).await;
             }
         }
+        self.shared.members.retain(|id| listed.has(id));
         self.shared.files.retain(|id| listed.has(id));
         self.shared.networks.retain(|id| listed.has(id)).await;
     }
@@ -236,6 +241,7 @@ impl Listed {
             Change::Config(config) => config.id.to_string(),
             Change::Network(network) => network.id.to_string(),
             Change::Endpoint(endpoint) => endpoint.id.to_string(),
+            Change::Peer(peer) => peer.node_id.to_string(),
             Change::Remove(..) => return None,
         })
     }

@@ -1,16 +1,18 @@
 //! What one node must know, and the changes of that.
 //!
 //! A node gets the tasks assigned to it; the secrets, configs and networks that its living tasks use; and the endpoint
-//! of every service that shares a network with them or publishes ports. Nothing else ever reaches it.
+//! of every service that shares a network with them or publishes ports. And it gets the nodes of the cluster: who may
+//! speak to it, and where they are. Nothing else ever reaches it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use proto::object::Peer;
 use proto::wire::AssignmentChange;
 use proto::wire::assignment_change::{Action, Kind as WireKind};
 use proto::{
-    Config, ConfigId, Network, NetworkId, NodeId, Secret, SecretId, Service, ServiceEndpoint, ServiceId,
-    Task, TaskId, TaskState,
+    Config, ConfigId, Network, NetworkId, Node, NodeId, Secret, SecretId, Service, ServiceEndpoint,
+    ServiceId, Task, TaskId, TaskState,
 };
 use serde::Serialize;
 
@@ -26,9 +28,11 @@ pub(super) struct Assignments {
     configs: BTreeMap<ConfigId, u64>,
     networks: BTreeMap<NetworkId, u64>,
     endpoints: BTreeMap<ServiceId, ServiceEndpoint>,
-    /// Tasks and services to look at again.
+    peers: BTreeMap<NodeId, Peer>,
+    /// Tasks, services and nodes to look at again.
     dirty_tasks: BTreeSet<TaskId>,
     dirty_services: BTreeSet<ServiceId>,
+    dirty_nodes: BTreeSet<NodeId>,
     /// What the tasks need is to be looked at again.
     dirty_objects: bool,
 }
@@ -43,7 +47,13 @@ pub(super) fn concerns(node: &NodeId, event: &Event) -> bool {
             here || answers(old) != answers(new)
         }
         Event::Service(_) | Event::Network(_) | Event::Secret(_) | Event::Config(_) => true,
-        Event::Cluster(_) | Event::Node(_) | Event::Commit(_) => false,
+        Event::Node(change) => match (change.old(), change.new_object()) {
+            (Some(old), Some(new)) => !same_peer(old, new),
+            // A removed node is told nothing more; its session ends.
+            (Some(old), None) => old.id != *node,
+            _ => true,
+        },
+        Event::Cluster(_) | Event::Commit(_) => false,
     }
 }
 
@@ -58,12 +68,14 @@ impl Assignments {
             configs: BTreeMap::new(),
             networks: BTreeMap::new(),
             endpoints: BTreeMap::new(),
+            peers: BTreeMap::new(),
             dirty_tasks: tasks.iter().map(|task| task.id.clone()).collect(),
             dirty_services: tx
                 .all::<Service>()
                 .iter()
                 .map(|service| service.id.clone())
                 .collect(),
+            dirty_nodes: tx.all::<Node>().iter().map(|node| node.id.clone()).collect(),
             dirty_objects: true,
         }
     }
@@ -78,7 +90,8 @@ impl Assignments {
             }
             Event::Service(change) => drop(self.dirty_services.insert(change.object().id.clone())),
             Event::Network(_) | Event::Secret(_) | Event::Config(_) => self.dirty_objects = true,
-            Event::Cluster(_) | Event::Node(_) | Event::Commit(_) => {}
+            Event::Node(change) => drop(self.dirty_nodes.insert(change.object().id.clone())),
+            Event::Cluster(_) | Event::Commit(_) => {}
         }
     }
 
@@ -105,12 +118,17 @@ impl Assignments {
                 self.dirty_services.extend(self.endpoints.keys().cloned());
             }
         }
+        let nodes = std::mem::take(&mut self.dirty_nodes);
+        let peers: Vec<_> = nodes
+            .into_iter()
+            .filter_map(|id| self.look_at_node(tx, id))
+            .collect();
         let services = std::mem::take(&mut self.dirty_services);
         let endpoints: Vec<_> = services
             .into_iter()
             .filter_map(|id| self.look_at_service(tx, id))
             .collect();
-        [needs, endpoints, tasks, gone_tasks, gone_needs]
+        [peers, needs, endpoints, tasks, gone_tasks, gone_needs]
             .into_iter()
             .flatten()
             .collect()
@@ -162,6 +180,17 @@ impl Assignments {
         tell(WireKind::Network, &mut self.networks, networks, news, gone);
     }
 
+    fn look_at_node(&mut self, tx: &impl Reader, id: NodeId) -> Option<AssignmentChange> {
+        let Some(peer) = tx.get::<Node>(&id).map(|node| Peer::of(&node)) else {
+            let told = self.peers.remove(&id);
+            return told.map(|_| remove(WireKind::Peer, id.as_str()));
+        };
+        let changed = self.peers.get(&id) != Some(&peer);
+        let change = changed.then(|| update(WireKind::Peer, id.as_str(), &peer));
+        self.peers.insert(id, peer);
+        change
+    }
+
     fn look_at_service(&mut self, tx: &impl Reader, id: ServiceId) -> Option<AssignmentChange> {
         let endpoint = tx.get::<Service>(&id).and_then(|service| {
             let known = |network: &NetworkId| self.networks.contains_key(network);
@@ -180,6 +209,14 @@ impl Assignments {
         self.endpoints.insert(id, endpoint);
         change
     }
+}
+
+/// Whether the other nodes need not hear of a node's change. Most changes are of its state.
+fn same_peer(one: &Node, two: &Node) -> bool {
+    one.spec.role == two.spec.role
+        && one.status.addr == two.status.addr
+        && one.description.peer_port == two.description.peer_port
+        && one.description.hostname == two.description.hostname
 }
 
 /// Whether the task still needs what it was given.

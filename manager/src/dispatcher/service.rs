@@ -184,6 +184,7 @@ async fn assign(store: &Store, node: &NodeId, sender: &Sender<AssignmentsMessage
         Kind::Network,
         Kind::Secret,
         Kind::Config,
+        Kind::Node,
     ];
     let concerned = node.clone();
     let filter = Filter::kinds(&kinds).only(move |event| concerns(&concerned, event));

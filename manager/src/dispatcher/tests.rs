@@ -1,6 +1,6 @@
 //! The dispatcher through its own gRPC, as a node sees it.
 
-use proto::object::{NetworkAttachment, NodeDescription, NodeState, TaskStatus};
+use proto::object::{NetworkAttachment, NodeDescription, NodeState, Peer, TaskStatus};
 use proto::spec::{ContainerSpec, NetworkAttachmentConfig, SecretReference};
 use proto::wire::assignment_change::Action;
 use proto::wire::assignments_message::Type;
@@ -197,7 +197,14 @@ async fn a_node_is_told_everything_and_then_the_changes() {
     assert_eq!(first.r#type(), Type::Complete);
     assert_eq!(
         words(&first),
-        ["+secret used", "+network net", "+serviceendpoint s", "+task t1"]
+        [
+            "+peer n1",
+            "+peer n2",
+            "+secret used",
+            "+network net",
+            "+serviceendpoint s",
+            "+task t1"
+        ]
     );
 
     // What the node reports itself is no news to it, but the others' endpoint is.
@@ -257,7 +264,32 @@ async fn a_node_learns_of_others_tasks_only_what_it_needs() {
     let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
     let mut agent = register(&dispatcher, "n2").await.unwrap();
     let first = agent.assignments().await.next().await.unwrap().unwrap();
-    assert_eq!((first.r#type(), first.changes.len()), (Type::Complete, 0));
+    assert_eq!(first.r#type(), Type::Complete);
+    assert_eq!(words(&first), ["+peer n1", "+peer n2"]);
+}
+
+#[tokio::test]
+async fn a_node_learns_who_the_others_are() {
+    let store = cluster().await;
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    let mut agent = register(&dispatcher, "n2").await.unwrap();
+    let mut stream = agent.assignments().await;
+    stream.next().await.unwrap().unwrap();
+    // Whether a node is there is no news to the others; where it is, is.
+    modify(&store, "n1", |node: &mut Node| {
+        node.status.state = NodeState::Down
+    })
+    .await;
+    modify(&store, "n1", |node: &mut Node| {
+        node.status.addr = "192.0.2.1".into()
+    })
+    .await;
+    let moved = stream.next().await.unwrap().unwrap();
+    assert_eq!(words(&moved), ["+peer n1"]);
+    let peer: Peer = serde_json::from_slice(&moved.changes[0].object).unwrap();
+    assert_eq!((peer.addr.as_str(), peer.port), ("192.0.2.1", 7946));
+    store.update(|tx| tx.remove::<Node>("n1")).await.unwrap();
+    assert_eq!(words(&stream.next().await.unwrap().unwrap()), ["-peer n1"]);
 }
 
 #[tokio::test]

@@ -8,12 +8,14 @@ use proto::spec::NodeRole;
 use proto::{Cluster, ClusterId};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::record::Record;
 use super::{ManagerConfig, ManagerError};
 use crate::ca::{Certificate, Identity, RootCa, node_life};
 use crate::files::chain;
+use crate::peer::Speaker;
 use crate::state::{Filter, Kind, Reader, Store};
 use crate::tls::server::Shown;
 use crate::tls::{TlsError, certified};
@@ -38,6 +40,8 @@ pub(super) struct Certification {
     pub(super) root: String,
     /// What other nodes see.
     pub(super) shown: Arc<Shown>,
+    /// The same at the port between nodes.
+    pub(super) speaker: watch::Sender<Arc<Speaker>>,
 }
 
 impl Certification {
@@ -58,6 +62,8 @@ impl Certification {
         let dir = config.state_dir.join("certificates");
         Identity::follow(&dir, &vault, unlock_key(&cluster)?.as_ref())?;
         let (current, key) = ensure(&identity, &dir, &cluster, &vault)?;
+        let root = cluster.root_ca.as_ref().ok_or_else(damaged)?.cert.clone();
+        let speaker = Speaker::new(&root, key.clone(), current.clone())?;
         Ok(Self {
             store: store.clone(),
             identity,
@@ -65,12 +71,9 @@ impl Certification {
             dir,
             current,
             cluster: cluster.id.clone(),
-            root: cluster
-                .root_ca
-                .as_ref()
-                .map(|root| root.cert.clone())
-                .ok_or_else(damaged)?,
+            root,
             shown: Shown::new(key),
+            speaker: watch::Sender::new(speaker),
         })
     }
 
@@ -100,6 +103,8 @@ impl Certification {
         let (current, key) = ensure(&self.identity, &self.dir, &cluster, &self.vault)?;
         if current != self.current {
             tracing::info!(until = %current.not_after, "this manager's certificate is renewed");
+            let speaker = Speaker::new(&self.root, key.clone(), current.clone())?;
+            self.speaker.send_replace(speaker);
             self.shown.replace(key);
             self.current = current;
         }

@@ -12,7 +12,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,6 +29,7 @@ use crate::control::{Control, ControlError};
 use crate::dispatcher::Dispatcher;
 use crate::files::FileError;
 use crate::orchestration::Orchestration;
+use crate::peer::Credentials;
 use crate::rpc::{RpcServer, Services};
 use crate::state::consensus::message::Nowhere;
 use crate::state::consensus::{Consensus, ConsensusConfig, ConsensusError, Member, Timing};
@@ -66,6 +67,16 @@ pub struct InitRequest {
     pub data_path_port: u32,
     /// Whether this node runs tasks.
     pub availability: Availability,
+}
+
+impl InitRequest {
+    /// The address of this host on which the manager shall listen, without the port.
+    ///
+    /// # Errors
+    /// [`ManagerError::Invalid`].
+    pub fn listen_ip(&self) -> Result<IpAddr, ManagerError> {
+        Ok(birth::listen_address(&self.listen_addr)?.ip())
+    }
 }
 
 /// A manager could not be made, opened or ended.
@@ -131,6 +142,7 @@ pub struct Manager {
     dispatcher: Dispatcher,
     client: DispatcherClient<Channel>,
     rpc: RpcServer,
+    credentials: Credentials,
     _renewal: AbortOnDrop,
     loops: Mutex<Option<JoinHandle<()>>>,
 }
@@ -227,6 +239,11 @@ impl Manager {
         self.record.listen
     }
 
+    /// As whom this node speaks to the others.
+    pub fn credentials(&self) -> Credentials {
+        self.credentials.clone()
+    }
+
     /// What the node says about itself.
     pub fn description(&self) -> &NodeDescription {
         &self.config.description
@@ -280,6 +297,7 @@ impl Manager {
             cluster: identity.cluster.clone(),
         };
         let rpc = RpcServer::start(listener, &identity.root, identity.shown.clone(), services)?;
+        let credentials = Credentials::follow(&identity.speaker);
         let renewal = AbortOnDrop(tokio::spawn(identity.keep_up()));
         let loops = Orchestration::run_with_loads(store.clone(), dispatcher.loads(), std::future::pending());
         let loops = tokio::spawn(loops);
@@ -292,6 +310,7 @@ impl Manager {
             dispatcher,
             client,
             rpc,
+            credentials,
             _renewal: renewal,
             loops,
         })

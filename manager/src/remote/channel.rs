@@ -19,6 +19,7 @@ use super::record::{self, Credentials};
 use super::{RemoteError, RemoteManager};
 use crate::ca::Certificate;
 use crate::files::chain;
+use crate::peer::{self, Speaker};
 use crate::tls::client::{connect, trusting};
 use crate::tls::{Cut, TlsError, certified};
 
@@ -38,6 +39,8 @@ pub(super) struct Link {
     managers: Mutex<Vec<RemoteManager>>,
     /// Connections are made with the last one, and end when there is another.
     current: watch::Sender<(Arc<ClientConfig>, Certificate)>,
+    /// The same for connections with other nodes.
+    peer: watch::Sender<Arc<Speaker>>,
 }
 
 impl Link {
@@ -46,11 +49,13 @@ impl Link {
         let joined = record::load(state_dir)?.ok_or(RemoteError::Missing)?;
         let credentials = record::credentials(state_dir)?;
         let current = speaker(&credentials, &joined.cluster)?;
+        let peer = peer(&credentials)?;
         Ok(Arc::new(Self {
             state_dir: state_dir.to_owned(),
             cluster: joined.cluster,
             managers: Mutex::new(joined.managers),
             current: watch::Sender::new(current),
+            peer: watch::Sender::new(peer),
         }))
     }
 
@@ -75,9 +80,16 @@ impl Link {
     /// Keeps new credentials; connections are made anew with them.
     pub(super) fn replace(&self, credentials: &Credentials) -> Result<(), RemoteError> {
         let current = speaker(credentials, &self.cluster)?;
+        let peer = peer(credentials)?;
         record::save_credentials(&self.state_dir, credentials)?;
         self.current.send_replace(current);
+        self.peer.send_replace(peer);
         Ok(())
+    }
+
+    /// As whom this node speaks to others, also after a renewal.
+    pub(super) fn peer(&self) -> peer::Credentials {
+        peer::Credentials::follow(&self.peer)
     }
 
     /// A channel that connects when it is used, and again when its connection has ended.
@@ -154,6 +166,12 @@ fn speaker(
     let certificate = Certificate::read(key.end_entity_cert().map_err(TlsError::from)?)?;
     let config = trusting(&credentials.root, Some(cluster.clone()), Some(key))?;
     Ok((config, certificate))
+}
+
+fn peer(credentials: &Credentials) -> Result<Arc<Speaker>, RemoteError> {
+    let key = certified(&credentials.cert, &credentials.key)?;
+    let certificate = Certificate::read(key.end_entity_cert().map_err(TlsError::from)?)?;
+    Ok(Speaker::new(&credentials.root, key, certificate)?)
 }
 
 fn endpoint() -> Endpoint {

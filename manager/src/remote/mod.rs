@@ -35,6 +35,7 @@ use tonic::transport::Channel;
 use crate::ca::{CaError, TokenError};
 use crate::files::FileError;
 use crate::manager::AbortOnDrop;
+use crate::peer::Credentials;
 use crate::tls::TlsError;
 use channel::Link;
 
@@ -125,6 +126,11 @@ pub struct Remotes {
 }
 
 impl Remotes {
+    /// As whom this node speaks to the others.
+    pub fn credentials(&self) -> Credentials {
+        self.link.peer()
+    }
+
     /// The managers that are known, the one that is spoken to first.
     pub fn managers(&self) -> Vec<RemoteManager> {
         self.link.managers()

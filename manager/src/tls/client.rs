@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::ClusterId;
 use proto::spec::NodeRole;
+use proto::{ClusterId, NodeId};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{ALPN, TlsError, provider, roots, shown};
+use super::{PEERS, RPC, TlsError, provider, roots, shown};
 use crate::ca::{Certificate, role_name};
 
 /// A manager that does not take the connection within this time is passed over.
@@ -36,16 +36,20 @@ pub(crate) enum ConnectError {
     Handshake(#[source] std::io::Error),
 }
 
-/// The certificate is good, but no manager's of this cluster.
+/// The certificate is good, but not of whom it should be.
 #[derive(Debug, thiserror::Error)]
-#[error("the certificate is not one of a manager of this cluster")]
-struct NoManager;
+enum Stranger {
+    #[error("the certificate is not one of a manager of this cluster")]
+    NoManager,
+    #[error("the certificate is not the one of node {0} of this cluster")]
+    OtherNode(NodeId),
+}
 
 /// For the first contact: anyone is spoken to. Nothing secret may be said, nothing that is heard may be believed.
 pub(crate) fn stranger() -> Result<Arc<ClientConfig>, TlsError> {
     let algorithms = provider().signature_verification_algorithms;
     let verifier: Arc<dyn ServerCertVerifier> = Arc::new(Anyone(algorithms));
-    config(verifier, None)
+    config(verifier, None, RPC)
 }
 
 /// For managers under this root, and of this cluster where it is known; with the node's certificate once it has one.
@@ -55,7 +59,20 @@ pub(crate) fn trusting(
     own: Option<Arc<CertifiedKey>>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let chain = WebPkiServerVerifier::builder_with_provider(roots(root)?, provider()).build()?;
-    config(Arc::new(Managers { chain, cluster }), own)
+    let expected = Expected::Manager(cluster);
+    config(Arc::new(Members { chain, expected }), own, RPC)
+}
+
+/// For one node of this cluster, at its port for other nodes.
+pub(crate) fn to_node(
+    root: &str,
+    cluster: ClusterId,
+    node: NodeId,
+    own: Arc<CertifiedKey>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let chain = WebPkiServerVerifier::builder_with_provider(roots(root)?, provider()).build()?;
+    let expected = Expected::Node(cluster, node);
+    config(Arc::new(Members { chain, expected }), Some(own), PEERS)
 }
 
 /// Connects, shakes hands, and says who is at the other end.
@@ -91,6 +108,7 @@ fn name() -> std::io::Result<ServerName<'static>> {
 fn config(
     verifier: Arc<dyn ServerCertVerifier>,
     own: Option<Arc<CertifiedKey>>,
+    protocol: &[u8],
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -100,7 +118,7 @@ fn config(
         Some(own) => builder.with_client_cert_resolver(Arc::new(Own(own))),
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     // A resumed session would be one whose certificates nobody looks at again.
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
@@ -120,14 +138,39 @@ impl ResolvesClientCert for Own {
     }
 }
 
-/// Verifies a manager: chain to the root, time, name and use by webpki; role and cluster by the subject.
+/// Who shall be at the other end.
 #[derive(Debug)]
-struct Managers {
-    chain: Arc<WebPkiServerVerifier>,
-    cluster: Option<ClusterId>,
+enum Expected {
+    /// A manager, of this cluster where it is known.
+    Manager(Option<ClusterId>),
+    /// This node.
+    Node(ClusterId, NodeId),
 }
 
-impl ServerCertVerifier for Managers {
+impl Expected {
+    fn check(&self, shown: Option<Certificate>) -> Result<(), Stranger> {
+        match self {
+            Self::Manager(cluster) => shown
+                .filter(|shown| shown.role == NodeRole::Manager)
+                .filter(|shown| cluster.as_ref().is_none_or(|cluster| *cluster == shown.cluster))
+                .map(drop)
+                .ok_or(Stranger::NoManager),
+            Self::Node(cluster, node) => shown
+                .filter(|shown| shown.cluster == *cluster && shown.node == *node)
+                .map(drop)
+                .ok_or_else(|| Stranger::OtherNode(node.clone())),
+        }
+    }
+}
+
+/// Verifies a node: chain to the root, time, name and use by webpki; who it is by the subject.
+#[derive(Debug)]
+struct Members {
+    chain: Arc<WebPkiServerVerifier>,
+    expected: Expected,
+}
+
+impl ServerCertVerifier for Members {
     fn verify_server_cert(
         &self,
         cert: &CertificateDer<'_>,
@@ -139,15 +182,11 @@ impl ServerCertVerifier for Managers {
         let verified = self
             .chain
             .verify_server_cert(cert, intermediates, name, ocsp, now)?;
-        let is_ours = Certificate::read(cert).is_ok_and(|cert| {
-            cert.role == NodeRole::Manager
-                && self
-                    .cluster
-                    .as_ref()
-                    .is_none_or(|cluster| *cluster == cert.cluster)
-        });
-        let refused = || CertificateError::Other(OtherError(Arc::new(NoManager)));
-        is_ours.then_some(verified).ok_or_else(|| refused().into())
+        let refused = |stranger| CertificateError::Other(OtherError(Arc::new(stranger)));
+        self.expected
+            .check(Certificate::read(cert).ok())
+            .map_err(refused)?;
+        Ok(verified)
     }
 
     fn verify_tls12_signature(

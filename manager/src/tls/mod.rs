@@ -19,8 +19,10 @@ use rustls::sign::CertifiedKey;
 use crate::ca::Certificate;
 pub(crate) use cut::Cut;
 
-/// gRPC speaks HTTP/2.
-const ALPN: &[u8] = b"h2";
+/// What is spoken at the managers' port: gRPC, over HTTP/2.
+const RPC: &[u8] = b"h2";
+/// What is spoken at the port between nodes. No connection that was meant for the one port is taken by the other.
+const PEERS: &[u8] = b"http/1.1";
 
 /// TLS could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +58,6 @@ pub(crate) fn certified(cert: &str, key: &str) -> Result<Arc<CertifiedKey>, TlsE
 }
 
 /// What the other side has shown and TLS has verified.
-fn shown(certificates: Option<&[CertificateDer<'_>]>) -> Option<Certificate> {
+pub(crate) fn shown(certificates: Option<&[CertificateDer<'_>]>) -> Option<Certificate> {
     Certificate::read(certificates?.first()?).ok()
 }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -21,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::{ALPN, Cut, TlsError, provider, roots, shown};
+use super::{Cut, PEERS, RPC, TlsError, provider, roots, shown};
 use crate::ca::Certificate;
 
 /// Who has not said who it is within this time is sent away.
@@ -54,16 +55,28 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-/// For nodes under this root.
+/// For nodes under this root, and for strangers.
 pub(crate) fn config(root: &str, own: Arc<Shown>) -> Result<Arc<ServerConfig>, TlsError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots(root)?, provider())
-        .allow_unauthenticated()
-        .build()?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(root)?, provider());
+    with_verifier(verifier.allow_unauthenticated().build()?, own, RPC)
+}
+
+/// For nodes under this root alone, at the port between nodes.
+pub(crate) fn for_peers(root: &str, own: Arc<Shown>) -> Result<Arc<ServerConfig>, TlsError> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(root)?, provider());
+    with_verifier(verifier.build()?, own, PEERS)
+}
+
+fn with_verifier(
+    verifier: Arc<dyn ClientCertVerifier>,
+    own: Arc<Shown>,
+    protocol: &[u8],
+) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(own);
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     // A resumed session would be one whose certificates nobody looks at again.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;

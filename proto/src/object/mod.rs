@@ -14,8 +14,8 @@ pub use cluster::{Cluster, JoinTokens, RootCa};
 pub use endpoint::{Backend, BackendAddress, ServiceEndpoint, ServiceNetwork};
 pub use network::{Ipam, Network};
 pub use node::{
-    EnginePlugin, ManagerStatus, Node, NodeDescription, NodeEngine, NodeState, NodeStatus, Reachability,
-    TlsInfo,
+    EnginePlugin, ManagerStatus, Node, NodeDescription, NodeEngine, NodeState, NodeStatus, PEER_PORT, Peer,
+    Reachability, TlsInfo,
 };
 pub use service::{Endpoint, EndpointVip, JobStatus, Service, ServiceStatus, UpdateState, UpdateStatus};
 pub use task::{ContainerStatus, NetworkAttachment, PortStatus, Task, TaskStatus};

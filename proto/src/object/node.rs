@@ -1,8 +1,11 @@
 //! Nodes as the manager keeps them.
 
 use crate::json::{api_struct, api_word};
-use crate::spec::{Labels, NodeSpec, Platform, Reservations};
+use crate::spec::{Labels, NodeRole, NodeSpec, Platform, Reservations};
 use crate::{Meta, NodeId};
+
+/// The TCP port between nodes, which users of Docker Swarm have open already.
+pub const PEER_PORT: u16 = 7946;
 
 /// A node.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -46,6 +49,8 @@ api_struct! {
         pub subnets: Vec<String>,
         /// Names of its local volumes: a task whose data is among them goes back to this node.
         pub volumes: Vec<String>,
+        /// TCP port on which it speaks to the other nodes; [`PEER_PORT`] where it is 0.
+        pub peer_port: u16,
     }
 }
 
@@ -81,6 +86,39 @@ api_struct! {
         pub cert_issuer_subject: String,
         /// The issuer's public key, DER in base64.
         pub cert_issuer_public_key: String,
+    }
+}
+
+api_struct! {
+    /// A node of the cluster, as every other node must know it.
+    pub struct Peer {
+        /// The node.
+        #[serde(rename = "NodeID")]
+        pub node_id: NodeId,
+        /// What it is called.
+        pub hostname: String,
+        /// The address at which it is reached; empty while nobody knows.
+        pub addr: String,
+        /// The TCP port on which it speaks to other nodes.
+        pub port: u16,
+        /// What it is trusted with.
+        pub role: NodeRole,
+    }
+}
+
+impl Peer {
+    /// What others must know of a node.
+    pub fn of(node: &Node) -> Self {
+        Self {
+            node_id: node.id.clone(),
+            hostname: node.description.hostname.clone(),
+            addr: node.status.addr.clone(),
+            port: match node.description.peer_port {
+                0 => PEER_PORT,
+                port => port,
+            },
+            role: node.spec.role,
+        }
     }
 }
 
