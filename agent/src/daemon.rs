@@ -88,6 +88,7 @@ async fn serve(options: RunOptions) -> anyhow::Result<()> {
         tracing::warn!("the network did not end cleanly: {error}");
     }
     app.engine.remove_empty_cgroup();
+    app.engine.unmount_files();
     outcome
 }
 

@@ -1,5 +1,6 @@
 //! An agent under test: the real binary on a [`Host`], with folders of its own.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -203,6 +204,25 @@ impl Agent {
         self.host
             .enter(|| command.output())?
             .context("run the command line")
+    }
+
+    /// Runs our command line with these words on its standard input.
+    pub fn cli_with(&self, words: &[&str], input: &str) -> Result<Output> {
+        let mut command = Command::new(binaries().join("agent"));
+        command
+            .args(words)
+            .env("AGENT_HOST", format!("unix://{}", self.socket().display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut process = self
+            .host
+            .enter(|| command.spawn())?
+            .context("run the command line")?;
+        let stdin = process.stdin.take().context("standard input")?;
+        // It may have ended without reading it.
+        let _ = { stdin }.write_all(input.as_bytes());
+        Ok(process.wait_with_output()?)
     }
 
     /// Runs our command line; what it prints, if it ends well.

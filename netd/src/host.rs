@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use ipnet::Ipv4Net;
 
 use crate::error::{Error, Result};
-use crate::netlink::{Link, LinkChange, Route, Socket, Veth};
+use crate::netlink::{Link, LinkAddress, LinkChange, Route, Socket, Veth};
 use crate::{firewall::HostFirewall, names};
 
 const USUAL_MTU: u32 = 1500;
@@ -50,6 +50,21 @@ impl Host {
             uplink: self.uplink.clone(),
             fabric,
         }
+    }
+
+    /// The IPv4 addresses of one of the host's interfaces; `None` if there is no such interface.
+    pub(crate) fn addresses(&mut self, name: &str) -> Result<Option<Vec<Ipv4Addr>>> {
+        let failed = |source| Error::Kernel {
+            operation: "list",
+            object: format!("the addresses of {name}"),
+            source,
+        };
+        let Some(link) = Link::find(&mut self.route, name).map_err(failed)? else {
+            return Ok(None);
+        };
+        let all = LinkAddress::list(&mut self.route).map_err(failed)?;
+        let own = all.into_iter().filter(|one| one.link == link.index);
+        Ok(Some(own.map(|one| one.address).collect()))
     }
 
     /// What the host's routes lay claim to, ours not counted.

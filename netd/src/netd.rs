@@ -57,6 +57,12 @@ impl Netd {
         self.run(|node| node.claimed_subnets()).await
     }
 
+    /// The IPv4 addresses of one of the host's interfaces; `None` if there is no such interface.
+    pub async fn interface_addresses(&self, name: &str) -> Result<Option<Vec<Ipv4Addr>>> {
+        let name = name.to_owned();
+        self.run(move |node| node.interface_addresses(&name)).await
+    }
+
     /// Remove a network; `Ok` if there is none. Refused while endpoints exist.
     pub async fn remove_network(&self, id: &str) -> Result<()> {
         let id = id.to_owned();

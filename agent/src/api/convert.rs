@@ -69,7 +69,11 @@ impl From<manager::ControlError> for ApiError {
 impl From<ClusterError> for ApiError {
     fn from(error: ClusterError) -> Self {
         let status = match &error {
-            ClusterError::AlreadyMember | ClusterError::NotMember => StatusCode::SERVICE_UNAVAILABLE,
+            ClusterError::AlreadyMember | ClusterError::NotMember | ClusterError::Locked => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            ClusterError::NotLocked => StatusCode::CONFLICT,
+            ClusterError::UnlockKey => StatusCode::UNAUTHORIZED,
             ClusterError::Manager(
                 ManagerError::Exists | ManagerError::Missing | ManagerError::LastManager,
             ) => StatusCode::SERVICE_UNAVAILABLE,

@@ -9,16 +9,18 @@ use crate::cluster::{Part, WorkerPart};
 /// The block with its name.
 pub(super) fn block(app: &App) -> Value {
     let swarm = match app.cluster.part() {
-        Part::None => inactive(),
+        Part::None => absent("inactive"),
+        Part::Locked => absent("locked"),
         Part::Manager(manager) => of_manager(&manager),
         Part::Worker(worker) => of_worker(&worker),
     };
     json!({ "Swarm": swarm })
 }
 
-fn inactive() -> Value {
+/// A locked manager does not even know which node it is.
+fn absent(state: &str) -> Value {
     json!({
-        "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "",
+        "NodeID": "", "NodeAddr": "", "LocalNodeState": state, "ControlAvailable": false, "Error": "",
         "RemoteManagers": null,
     })
 }

@@ -40,6 +40,9 @@ const NOT_A_MANAGER: &str = "This node is not a swarm manager. Use \"docker swar
 /// Docker's answer to cluster operations on a worker.
 const A_WORKER: &str = "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. \
                         Please run this command on a manager node or promote the current node to a manager.";
+/// Docker's answer to cluster operations on a manager that is locked.
+const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm \
+                      unlock\" to unlock it.";
 
 impl AppState {
     /// Operations on the cluster's objects.
@@ -51,6 +54,7 @@ impl AppState {
             Part::Manager(manager) => Ok(manager.control()),
             Part::Worker(_) => Err(ApiError::unavailable(A_WORKER)),
             Part::None => Err(ApiError::unavailable(NOT_A_MANAGER)),
+            Part::Locked => Err(ApiError::unavailable(LOCKED)),
         }
     }
 
@@ -65,6 +69,7 @@ impl AppState {
             Part::Manager(_) => "active/manager",
             Part::Worker(_) => "active/worker",
             Part::None => "inactive",
+            Part::Locked => "locked",
         }
     }
 }

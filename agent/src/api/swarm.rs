@@ -5,14 +5,15 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use manager::InitRequest;
 use manager::control::Rotate;
+use proto::Hidden;
 use proto::spec::{Availability, ClusterSpec};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::body;
 use super::error::{ApiError, ApiResult};
 use super::params::Params;
 use super::state::App;
-use crate::cluster::{AddressError, JoinRequest, Part, advertise, manager_address};
+use crate::cluster::{AddressError, JoinRequest, advertise, manager_address, resolve};
 
 /// What the stock CLI sends when no listen address was given.
 const DEFAULT_LISTEN: &[&str] = &["", "0.0.0.0:2377", "0.0.0.0", "[::]:2377"];
@@ -46,12 +47,18 @@ struct InitBody {
 
 async fn init(State(app): State<App>, body::Spec(body): body::Spec<InitBody>) -> ApiResult<Json<String>> {
     refuse(&body)?;
-    let address =
-        advertise(&body.advertise_addr).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let netd = &app.netd;
+    let advertised = resolve(netd, &body.advertise_addr).await.map_err(invalid)?;
+    let listen_addr = resolve(netd, &body.listen_addr).await.map_err(invalid)?;
+    let address = advertise(&advertised).map_err(invalid)?;
+    let mut spec = body.spec.unwrap_or_default();
+    if body.auto_lock_managers {
+        spec.encryption_config.get_or_insert_default().auto_lock_managers = true;
+    }
     let request = InitRequest {
         advertise_addr: address.to_string(),
-        listen_addr: body.listen_addr,
-        spec: body.spec.unwrap_or_default(),
+        listen_addr,
+        spec,
         default_addr_pool: body.default_addr_pool,
         subnet_size: body.subnet_size,
         data_path_port: body.data_path_port,
@@ -65,9 +72,6 @@ fn refuse(body: &InitBody) -> ApiResult<()> {
     let no = |what: &str| Err(ApiError::not_implemented(format!("{what} is not built yet")));
     if body.force_new_cluster {
         return no("--force-new-cluster");
-    }
-    if body.auto_lock_managers {
-        return no("locking managers (--autolock)");
     }
     if !body.data_path_addr.is_empty() {
         return no("a separate data path (--data-path-addr)");
@@ -87,8 +91,17 @@ struct JoinBody {
 }
 
 async fn join(State(app): State<App>, body::Spec(body): body::Spec<JoinBody>) -> ApiResult<()> {
-    let request = join_request(body)?;
+    let advertise_addr = resolve(&app.netd, &body.advertise_addr).await.map_err(invalid)?;
+    let request = join_request(JoinBody {
+        advertise_addr,
+        ..body
+    })?;
     Ok(app.cluster.join(request).await?)
+}
+
+/// The user wrote it.
+fn invalid(error: AddressError) -> ApiError {
+    ApiError::bad_request(error.to_string())
 }
 
 fn join_request(body: JoinBody) -> ApiResult<JoinRequest> {
@@ -110,7 +123,6 @@ fn join_request(body: JoinBody) -> ApiResult<JoinRequest> {
             "a join token is required: `swarm join-token worker` on a manager shows it",
         ));
     }
-    let invalid = |error: AddressError| ApiError::bad_request(error.to_string());
     let advertised = (!body.advertise_addr.is_empty()).then(|| advertise(&body.advertise_addr));
     let remotes: Result<Vec<_>, _> = body
         .remote_addrs
@@ -151,18 +163,20 @@ async fn update(
     Ok(())
 }
 
-async fn unlock_key(State(app): State<App>) -> ApiResult<()> {
-    app.control()?;
-    Err(ApiError::not_implemented(
-        "locking managers (autolock) is not built yet: there is no unlock key",
-    ))
+/// The key is empty while managers do not lock, as Docker's is.
+async fn unlock_key(State(app): State<App>) -> ApiResult<Json<UnlockKey>> {
+    let unlock_key = app.control()?.unlock_key()?.unwrap_or_default();
+    Ok(Json(UnlockKey { unlock_key }))
 }
 
-async fn unlock(State(app): State<App>) -> ApiResult<()> {
-    match app.cluster.part() {
-        Part::None => Err(ApiError::unavailable("This node is not part of a swarm")),
-        Part::Manager(_) | Part::Worker(_) => Err(ApiError::conflict("swarm is not locked")),
-    }
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct UnlockKey {
+    unlock_key: Hidden,
+}
+
+async fn unlock(State(app): State<App>, body::Spec(body): body::Spec<UnlockKey>) -> ApiResult<()> {
+    Ok(app.cluster.unlock(&body.unlock_key).await?)
 }
 
 /// The version that an update was read at; required.
@@ -213,9 +227,9 @@ mod tests {
     #[test]
     fn what_is_not_built_is_named() {
         let body = InitBody {
-            auto_lock_managers: true,
+            data_path_addr: "eth0".into(),
             ..InitBody::default()
         };
-        assert!(refuse(&body).unwrap_err().message.contains("--autolock"));
+        assert!(refuse(&body).unwrap_err().message.contains("--data-path-addr"));
     }
 }

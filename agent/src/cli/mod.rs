@@ -25,6 +25,8 @@ mod service;
 mod service_spec;
 mod stack;
 mod swarm;
+mod swarm_lock;
+mod swarm_settings;
 mod system;
 mod table;
 mod task;

@@ -1,15 +1,16 @@
 //! `swarm` and `node`.
 
 use anyhow::{Result, bail};
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use proto::object::{Node, NodeState, Reachability};
 use serde_json::{Value, json};
 
 use super::client::{Client, escape, filters, query};
 use super::container::{each, flag, text};
 use super::format::{ListFlags, Listing};
-use super::{inspect, pretty_node, service, task};
-use crate::compose;
+use super::swarm_lock::UnlockKey;
+use super::swarm_settings::Settings;
+use super::{inspect, pretty_node, service, swarm_lock, task};
 
 /// `swarm …`
 #[derive(Debug, Subcommand)]
@@ -28,23 +29,23 @@ pub(crate) enum SwarmVerb {
         #[arg(short, long)]
         force: bool,
     },
+    /// Unlock swarm
+    Unlock,
+    /// Manage the unlock key
+    UnlockKey(UnlockKey),
     /// Update the swarm
     Update(SwarmUpdate),
 }
 
 /// `swarm update`
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true)]
+#[command(group = ArgGroup::new("settings").required(true).multiple(true).args([
+    "autolock", "cert_expiry", "dispatcher_heartbeat", "external_ca", "max_snapshots", "snapshot_interval",
+    "task_history_limit",
+]))]
 pub(crate) struct SwarmUpdate {
-    /// Task history retention limit
-    #[arg(long)]
-    task_history_limit: Option<i64>,
-    /// Validity period for node certificates (ns|us|ms|s|m|h)
-    #[arg(long)]
-    cert_expiry: Option<String>,
-    /// Dispatcher heartbeat period (ns|us|ms|s|m|h)
-    #[arg(long)]
-    dispatcher_heartbeat: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 /// `swarm init`
@@ -59,15 +60,24 @@ pub(crate) struct Init {
     /// Availability of the node ("active", "pause", "drain")
     #[arg(long, default_value = "active")]
     availability: String,
+    /// Port number to use for data path traffic (1024 - 49151). If no value is set or is set to 0, the default port
+    /// (4789) is used.
+    #[arg(long)]
+    data_path_port: Option<u32>,
+    /// Address or interface to use for data path traffic (format: "<ip|interface>")
+    #[arg(long, default_value = "")]
+    data_path_addr: String,
+    /// Force create a new cluster from current state
+    #[arg(long)]
+    force_new_cluster: bool,
     /// Default address pool in CIDR format
     #[arg(long)]
     default_addr_pool: Vec<String>,
     /// Default address pool subnet mask length
     #[arg(long)]
     default_addr_pool_mask_length: Option<u32>,
-    /// Task history retention limit
-    #[arg(long)]
-    task_history_limit: Option<i64>,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 /// `swarm join`
@@ -117,6 +127,8 @@ impl SwarmVerb {
                 Ok(())
             }
             Self::JoinToken(token) => token.run(client).await,
+            Self::Unlock => swarm_lock::unlock(client).await,
+            Self::UnlockKey(key) => key.run(client).await,
             Self::Update(update) => update.run(client).await,
             Self::Leave { force } => {
                 client
@@ -133,16 +145,15 @@ impl Init {
     async fn run(self, client: &Client) -> Result<()> {
         let mut body = json!({
             "ListenAddr": self.listen_addr, "AdvertiseAddr": self.advertise_addr.unwrap_or_default(),
-            "Availability": self.availability, "Spec": {},
+            "DataPathAddr": self.data_path_addr, "DataPathPort": self.data_path_port.unwrap_or_default(),
+            "ForceNewCluster": self.force_new_cluster, "Availability": self.availability, "Spec": {},
         });
+        self.settings.apply(&mut body["Spec"])?;
         if !self.default_addr_pool.is_empty() {
             body["DefaultAddrPool"] = json!(self.default_addr_pool);
         }
         if let Some(length) = self.default_addr_pool_mask_length {
             body["SubnetSize"] = json!(length);
-        }
-        if let Some(limit) = self.task_history_limit {
-            body["Spec"]["Orchestration"]["TaskHistoryRetentionLimit"] = json!(limit);
         }
         let node = client.post("/swarm/init", &body).await?;
         println!(
@@ -154,6 +165,9 @@ impl Init {
         println!(
             "To add a manager to this swarm, run 'agent swarm join-token manager' and follow the instructions.\n"
         );
+        if self.settings.autolock() == Some(true) {
+            swarm_lock::show_key(client).await?;
+        }
         Ok(())
     }
 }
@@ -179,20 +193,15 @@ impl SwarmUpdate {
     async fn run(self, client: &Client) -> Result<()> {
         let swarm = client.get("/swarm").await?;
         let mut spec = swarm["Spec"].clone();
-        if let Some(limit) = self.task_history_limit {
-            spec["Orchestration"]["TaskHistoryRetentionLimit"] = json!(limit);
-        }
-        for (word, part, field) in [
-            (self.cert_expiry, "CAConfig", "NodeCertExpiry"),
-            (self.dispatcher_heartbeat, "Dispatcher", "HeartbeatPeriod"),
-        ] {
-            if let Some(word) = word {
-                spec[part][field] = json!(compose::duration(&word).map_err(anyhow::Error::msg)?);
-            }
-        }
+        let locked = spec["EncryptionConfig"]["AutoLockManagers"] == true;
+        self.settings.apply(&mut spec)?;
         let path = format!("/swarm/update?version={}", swarm["Version"]["Index"]);
         client.post(&path, &spec).await?;
         println!("Swarm updated.");
+        if !locked && self.settings.autolock() == Some(true) {
+            println!();
+            swarm_lock::show_key(client).await?;
+        }
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, stdin, stdout};
 
 use anyhow::{Context, Result, bail};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -28,6 +28,30 @@ impl Raw {
 }
 
 impl Drop for Raw {
+    fn drop(&mut self) {
+        // There is nobody left to tell if this fails.
+        let _ = tcsetattr(stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// A terminal that does not show what is typed; dropped, it is what it was.
+#[derive(Debug)]
+pub(crate) struct Silent {
+    before: Termios,
+}
+
+impl Silent {
+    /// Stops showing what is typed.
+    pub(crate) fn enter() -> Result<Self> {
+        let before = tcgetattr(stdin()).context("read the terminal's settings")?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(stdin(), OptionalActions::Now, &silent).context("silence the terminal")?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Silent {
     fn drop(&mut self) {
         // There is nobody left to tell if this fails.
         let _ = tcsetattr(stdin(), OptionalActions::Now, &self.before);

@@ -12,9 +12,17 @@ const SOMEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
 pub enum AddressError {
     /// Where others shall reach this node.
     #[error(
-        "advertise address {0:?} must be an IP address with an optional port: give the address of the interface"
+        "advertise address {0:?} must be an IP address or the name of an interface, with an optional port"
     )]
     Advertise(String),
+    /// An interface was named.
+    #[error("interface {name}: {why}")]
+    Interface {
+        /// Which one.
+        name: String,
+        /// Why it has no address to go by.
+        why: String,
+    },
     /// Where a manager is.
     #[error("manager address {0:?} must be an IP address with an optional port: names are not looked up")]
     Remote(String),

@@ -32,6 +32,8 @@ pub enum Part {
     Manager(Arc<Manager>),
     /// A worker of managers elsewhere.
     Worker(Arc<WorkerPart>),
+    /// A manager whose keys are not here: its containers run on, and nothing else of it does.
+    Locked,
 }
 
 /// A worker's view of its cluster.

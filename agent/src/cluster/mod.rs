@@ -7,6 +7,7 @@ mod address;
 mod description;
 mod events;
 pub mod generic;
+mod interface;
 mod membership;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use manager::remote::{self, RemoteError};
+use manager::vault::VaultError;
 use manager::{Control, InitRequest, Manager, ManagerConfig, ManagerError};
 use netd::Netd;
 use proto::NodeId;
@@ -28,6 +30,7 @@ use crate::worker;
 use membership::Membership;
 
 pub use address::{AddressError, advertise, manager_address};
+pub use interface::resolve;
 pub use membership::{Part, WorkerPart};
 
 /// What a cluster membership is made of.
@@ -81,6 +84,15 @@ pub enum ClusterError {
     /// There is no cluster to leave.
     #[error("This node is not part of a swarm")]
     NotMember,
+    /// Leaving would lose the cluster's state unread.
+    #[error("Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.")]
+    Locked,
+    /// There is nothing to unlock.
+    #[error("swarm is not locked")]
+    NotLocked,
+    /// The key is none, or another manager's or another time's.
+    #[error("swarm could not be unlocked: invalid key provided")]
+    UnlockKey,
     /// Managers see a worker at the address that it speaks from.
     #[error("--advertise-addr {asked} is not built yet for a worker that reaches {remote} from {seen}")]
     Advertised {
@@ -110,6 +122,11 @@ impl Cluster {
             membership: Mutex::default(),
             part: watch::Sender::default(),
         });
+        if Manager::is_locked(&cluster.config.state_dir)? {
+            tracing::warn!("the manager is locked; its containers run on until somebody unlocks it");
+            cluster.part.send_replace(Part::Locked);
+            return Ok(cluster);
+        }
         let found = cluster.found().await?;
         if found.is_none() {
             let ClusterConfig { engine, netd, .. } = &cluster.config;
@@ -128,7 +145,7 @@ impl Cluster {
     pub fn manager(&self) -> Option<Arc<Manager>> {
         match self.part() {
             Part::Manager(manager) => Some(manager),
-            Part::None | Part::Worker(_) => None,
+            Part::None | Part::Worker(_) | Part::Locked => None,
         }
     }
 
@@ -192,16 +209,50 @@ impl Cluster {
         Ok(())
     }
 
+    /// Takes up a locked manager's membership again.
+    pub async fn unlock(&self, key: &str) -> Result<(), ClusterError> {
+        let mut membership = self.membership.lock().await;
+        match self.part() {
+            Part::Locked => {}
+            Part::None => return Err(ClusterError::NotMember),
+            Part::Manager(_) | Part::Worker(_) => return Err(ClusterError::NotLocked),
+        }
+        let key = key.trim().parse().map_err(|_| ClusterError::UnlockKey)?;
+        let manager = Manager::unlock(self.manager_config().await, &key).await;
+        let manager = manager.map_err(|error| match error {
+            ManagerError::Vault(VaultError::WrongKey) => ClusterError::UnlockKey,
+            other => other.into(),
+        })?;
+        let member = self.beside(manager).await?;
+        self.take_up(&mut membership, Some(member));
+        Ok(())
+    }
+
     /// Leaves the cluster: every task, service and cluster network of this node goes with it. Volumes stay. A manager
     /// has to be told so by force.
     pub async fn leave(&self, force: bool) -> Result<(), ClusterError> {
         let mut membership = self.membership.lock().await;
+        if matches!(self.part(), Part::Locked) {
+            return self.abandon(force).await;
+        }
         let member = membership.as_ref().ok_or(ClusterError::NotMember)?;
         member.resign(&self.config.state_dir, force).await?;
         self.part.send_replace(Part::None);
         if let Some(member) = membership.take() {
             member.clear().await;
         }
+        Ok(())
+    }
+
+    /// Leaves a cluster whose keys are not here.
+    async fn abandon(&self, force: bool) -> Result<(), ClusterError> {
+        if !force {
+            return Err(ClusterError::Locked);
+        }
+        Manager::forget(&self.config.state_dir)?;
+        self.part.send_replace(Part::None);
+        let ClusterConfig { engine, netd, .. } = &self.config;
+        worker::clean_up(engine.clone(), netd.clone()).await;
         Ok(())
     }
 
@@ -217,8 +268,7 @@ impl Cluster {
     async fn found(&self) -> Result<Option<Membership>, ClusterError> {
         if Manager::exists(&self.config.state_dir) {
             let manager = Manager::open(self.manager_config().await).await?;
-            let port = self.config.peers.bind(manager.listen_addr().ip()).await?;
-            return Ok(Some(Membership::manager(&self.config, manager, port)));
+            return Ok(Some(self.beside(manager).await?));
         }
         let Some(joined) = remote::read(&self.config.state_dir)? else {
             return Ok(None);
@@ -227,6 +277,12 @@ impl Cluster {
         let manager = joined.managers.first().map(|manager| &manager.address);
         let port = self.config.peers.bind(everywhere(manager)).await?;
         Ok(Some(Membership::worker(&self.config, joined, description, port)?))
+    }
+
+    /// The membership of a manager that has been opened.
+    async fn beside(&self, manager: Arc<Manager>) -> Result<Membership, ClusterError> {
+        let port = self.config.peers.bind(manager.listen_addr().ip()).await?;
+        Ok(Membership::manager(&self.config, manager, port))
     }
 
     fn take_up(&self, membership: &mut Option<Membership>, new: Option<Membership>) {

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -375,7 +376,13 @@ fn write_file(path: &Path, file: &InjectedFile) -> Result<FileRecord> {
         .ok_or_else(|| {
             EngineError::Invalid(format!("invalid target {:?} of a secret or config", file.target))
         })?;
-    fs::write(path, &file.content)
+    let created = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    created
+        .and_then(|mut new| new.write_all(&file.content))
         .and_then(|()| chown(path, Some(file.uid), Some(file.gid)))
         .and_then(|()| fs::set_permissions(path, Permissions::from_mode(file.mode & 0o7777)))
         .map_err(EngineError::file("write", path))?;

@@ -50,7 +50,7 @@ impl Engine {
         self.announce_end(&container.record(), &report);
         self.clear_bundle(&container).await;
         match next {
-            Next::Stay => {}
+            Next::Stay => self.forget_task_files(&container).await,
             Next::Remove => self.remove_after_end(&container, &mut lifecycle).await,
             Next::Restart => {
                 let delay = lifecycle.backoff.delay(life);

@@ -22,6 +22,7 @@ mod kill;
 mod leave;
 mod list;
 mod logs;
+mod memory;
 pub mod merge;
 pub mod mounts;
 pub mod names;
@@ -133,7 +134,6 @@ impl Engine {
             root.join("containers"),
             run_dir.join("containers"),
             run_dir.join("runtime"),
-            run_dir.join("files"),
         ] {
             let created = std::fs::DirBuilder::new()
                 .recursive(true)
@@ -141,7 +141,7 @@ impl Engine {
                 .create(&dir);
             created.map_err(EngineError::file("create", dir))?;
         }
-        Ok(())
+        memory::mount_files(&run_dir.join("files"))
     }
 
     /// Tells its terminal a new size.

@@ -69,6 +69,7 @@ impl Engine {
             }
             Err(error) => {
                 self.put_away(container).await;
+                self.forget_task_files(container).await;
                 Err(self.could_not_start(container, lifecycle, error).await)
             }
         }

@@ -149,8 +149,9 @@ impl Drop for Home {
         for group in self.cgroups() {
             let _ = std::fs::remove_dir(group);
         }
-        for namespace in entries(&self.path("run/netns")) {
-            let _ = nix::mount::umount2(&namespace, nix::mount::MntFlags::MNT_DETACH);
+        let mounted = entries(&self.path("run/netns")).into_iter();
+        for place in mounted.chain([self.path("run/files")]) {
+            let _ = nix::mount::umount2(&place, nix::mount::MntFlags::MNT_DETACH);
         }
     }
 }

@@ -11,3 +11,4 @@ mod stack_versions;
 mod stacks;
 mod two_agents;
 mod two_nodes;
+mod vault;

@@ -9,6 +9,7 @@
 mod birth;
 mod certification;
 mod record;
+mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -144,6 +145,7 @@ pub struct Manager {
     rpc: RpcServer,
     credentials: Credentials,
     _renewal: AbortOnDrop,
+    _settings: AbortOnDrop,
     loops: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -181,6 +183,14 @@ impl Manager {
     /// [`ManagerError::Vault`].
     pub fn is_locked(state_dir: &Path) -> Result<bool, ManagerError> {
         Ok(Self::exists(state_dir) && Vault::is_locked(&raft_dir(state_dir))?)
+    }
+
+    /// Removes everything that is kept of a manager that does not run.
+    ///
+    /// # Errors
+    /// [`ManagerError::File`].
+    pub fn forget(state_dir: &Path) -> Result<(), ManagerError> {
+        Ok(record::erase(state_dir)?)
     }
 
     /// Starts the manager that the directory holds.
@@ -301,6 +311,7 @@ impl Manager {
         let renewal = AbortOnDrop(tokio::spawn(identity.keep_up()));
         let loops = Orchestration::run_with_loads(store.clone(), dispatcher.loads(), std::future::pending());
         let loops = tokio::spawn(loops);
+        let settings = AbortOnDrop(tokio::spawn(settings::follow(store.clone(), consensus.clone())));
         let loops = Mutex::new(Some(loops));
         Ok(Self {
             config,
@@ -312,6 +323,7 @@ impl Manager {
             rpc,
             credentials,
             _renewal: renewal,
+            _settings: settings,
             loops,
         })
     }

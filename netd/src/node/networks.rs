@@ -46,6 +46,11 @@ impl Node {
         Ok(claimed.filter(|subnet| ipam::claims(*subnet)).collect())
     }
 
+    /// See [`crate::Netd::interface_addresses`].
+    pub(crate) fn interface_addresses(&mut self, name: &str) -> Result<Option<Vec<Ipv4Addr>>> {
+        self.host.addresses(name)
+    }
+
     pub(crate) fn list_networks(&self) -> Vec<(NetworkConfig, NetworkState)> {
         self.networks
             .values()

@@ -194,12 +194,10 @@ pub(super) fn cluster(spec: &ClusterSpec) -> Result<()> {
     Ok(())
 }
 
-/// The consensus of one node has no such settings yet: only what it does anyway may be asked for.
+/// When snapshots are made can be set; of the rest only what consensus does anyway may be asked for.
 fn raft(raft: Option<&RaftConfig>) -> Result<()> {
     let Some(raft) = raft else { return Ok(()) };
     let asked = [
-        ("snapshot interval", raft.snapshot_interval, 10_000),
-        ("number of old snapshots", raft.keep_old_snapshots.unwrap_or(0), 0),
         (
             "log entries for slow followers",
             raft.log_entries_for_slow_followers,

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 
 use super::journal::{Journal, Record};
-use super::{ConsensusError, Types};
+use super::{Compaction, ConsensusError, Types};
 use crate::state::batch::size_of_json;
 use crate::state::proposer::ProposeError;
 use crate::vault::AtRest;
@@ -49,6 +49,9 @@ struct Disk {
     journal: Journal,
     /// The size at which the next snapshot is due.
     due: u64,
+    /// Entries since the last one, and those at which the next one is due.
+    entries: u64,
+    interval: u64,
 }
 
 impl Log {
@@ -63,7 +66,12 @@ impl Log {
         let due = journal.size() + GROWTH;
         Ok(Self {
             memory: Arc::new(Mutex::new(memory)),
-            disk: Arc::new(Mutex::new(Disk { journal, due })),
+            disk: Arc::new(Mutex::new(Disk {
+                journal,
+                due,
+                entries: 0,
+                interval: Compaction::default().interval,
+            })),
             grown: Arc::default(),
             kept,
         })
@@ -108,6 +116,11 @@ impl Log {
         self.shrink().await;
     }
 
+    /// A snapshot is due after so many entries.
+    pub(super) fn set_interval(&self, entries: u64) {
+        lock(&self.disk).interval = entries;
+    }
+
     /// Woken when a snapshot is due.
     pub(super) fn grown(&self) -> Arc<Notify> {
         self.grown.clone()
@@ -143,8 +156,11 @@ impl Log {
         let kept = spawn_blocking(move || {
             let disk = &mut *lock(&this.disk);
             disk.journal.append(&records)?;
-            if disk.journal.size() >= disk.due {
+            let entries = records.iter().filter(|record| matches!(record, Record::Entry(_)));
+            disk.entries += entries.count() as u64;
+            if disk.journal.size() >= disk.due || disk.entries >= disk.interval {
                 disk.due = disk.journal.size() + GROWTH;
+                disk.entries = 0;
                 this.grown.notify_one();
             }
             Ok(())

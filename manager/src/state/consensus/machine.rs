@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::storage::RaftStateMachine;
@@ -28,6 +29,8 @@ pub(super) struct Machine {
     kept: watch::Sender<Option<u64>>,
     /// One snapshot is written at a time, so that an older one never takes a newer one's place.
     saving: Arc<Mutex<()>>,
+    /// Old snapshots that are kept.
+    keep: Arc<AtomicU64>,
 }
 
 /// How far the replica is.
@@ -47,6 +50,7 @@ impl Machine {
             applied: Arc::default(),
             kept: watch::Sender::default(),
             saving: Arc::default(),
+            keep: Arc::default(),
         };
         if let Some(bytes) = snapshot::bytes(dir, at_rest)? {
             machine.take_over(&bytes)?;
@@ -60,6 +64,11 @@ impl Machine {
         self.kept.subscribe()
     }
 
+    /// So many snapshots are kept beside the last one.
+    pub(super) fn set_keep(&self, snapshots: u64) {
+        self.keep.store(snapshots, Ordering::Relaxed);
+    }
+
     /// Writes the state to the directory's snapshot.
     pub(super) async fn write_snapshot(&self) -> Result<(), ConsensusError> {
         let this = self.clone();
@@ -69,6 +78,7 @@ impl Machine {
                 let applied = this.applied();
                 (applied.meta(), this.replica.snapshot())
             };
+            snapshot::set_aside(&this.dir, this.keep.load(Ordering::Relaxed))?;
             snapshot::save(&this.dir, &this.at_rest, &meta, &tables)?;
             this.kept.send_replace(meta.last_log_id.map(|last| last.index));
             Ok(())

@@ -150,6 +150,25 @@ impl ConsensusConfig {
     }
 }
 
+/// When the journal becomes a snapshot, and what is kept of those before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compaction {
+    /// Log entries between two snapshots; a journal that has grown much makes one earlier.
+    pub interval: u64,
+    /// Snapshots kept beside the last one.
+    pub keep: u64,
+}
+
+impl Default for Compaction {
+    /// As SwarmKit has it.
+    fn default() -> Self {
+        Self {
+            interval: 10_000,
+            keep: 0,
+        }
+    }
+}
+
 /// One manager's part in consensus. It writes to the replica that it was opened with, and nobody else may.
 pub struct Consensus {
     raft: Raft<Types>,
@@ -160,6 +179,7 @@ pub struct Consensus {
     /// One change of the membership at a time.
     changing: Mutex<()>,
     tasks: Vec<JoinHandle<()>>,
+    machine: Machine,
 }
 
 impl Consensus {
@@ -287,6 +307,12 @@ impl Consensus {
         })
     }
 
+    /// From the next entry on, and the next snapshot.
+    pub fn compact_as(&self, compaction: Compaction) {
+        self.log.set_interval(compaction.interval);
+        self.machine.set_keep(compaction.keep);
+    }
+
     /// Stops. What was agreed upon stays on the disk.
     pub async fn shutdown(&self) {
         // The only error is that the core has panicked: it is stopped all the same.
@@ -324,7 +350,7 @@ impl Consensus {
                 .map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64),
             leadership: published,
         };
-        let compaction = compact_when_asked(raft.clone(), machine, log.grown());
+        let compaction = compact_when_asked(raft.clone(), machine.clone(), log.grown());
         Ok(Self {
             raft,
             log,
@@ -333,6 +359,7 @@ impl Consensus {
             leadership,
             changing: Mutex::default(),
             tasks: vec![tokio::spawn(driver.run()), tokio::spawn(compaction)],
+            machine,
         })
     }
 

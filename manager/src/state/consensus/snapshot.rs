@@ -9,6 +9,7 @@
 
 use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use openraft::SnapshotMeta;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,8 @@ use crate::vault::{AtRest, Purpose, SealedWriter, is_stream, open_stream};
 pub(super) type Meta = SnapshotMeta<u64, Member>;
 
 const FORMAT: u32 = 1;
+/// Before the time in the names of old snapshots.
+const ASIDE: &str = "snapshot-";
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
@@ -49,6 +52,33 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 /// Puts a snapshot in the place of the one before.
 pub(super) fn save(dir: &Path, at_rest: &AtRest, meta: &Meta, tables: &Tables) -> Result<(), FileError> {
     replace(dir, at_rest, |writer| encode(writer, meta, tables))
+}
+
+/// Keeps the last snapshot under a name of its own, `snapshot-<time in ns>`, and of those so many as are wanted. Nobody reads
+/// them: they are for people.
+pub(super) fn set_aside(dir: &Path, keep: u64) -> Result<(), FileError> {
+    let last = path(dir);
+    if let (1.., Ok(modified)) = (keep, last.metadata().and_then(|metadata| metadata.modified())) {
+        let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let aside = dir.join(format!("{ASIDE}{:020}", since.as_nanos()));
+        match std::fs::hard_link(&last, &aside) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(files::error("link", &aside)(error));
+            }
+            _ => {}
+        }
+    }
+    let mut old: Vec<_> = std::fs::read_dir(dir)
+        .map_err(files::error("read", dir))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with(ASIDE))
+        .collect();
+    old.sort_by(|one, two| two.cmp(one));
+    for name in old.into_iter().skip(usize::try_from(keep).unwrap_or(usize::MAX)) {
+        let path = dir.join(name);
+        std::fs::remove_file(&path).map_err(files::error("remove", &path))?;
+    }
+    Ok(())
 }
 
 /// The snapshot's lines; `None` if there is none yet.

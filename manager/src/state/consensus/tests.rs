@@ -445,3 +445,37 @@ async fn nothing_that_is_kept_can_be_read() {
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
+
+#[tokio::test]
+async fn snapshots_come_as_often_and_stay_as_many_as_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = create(dir.path()).await;
+    running.consensus.compact_as(Compaction { interval: 3, keep: 2 });
+    let mut metrics = running.consensus.raft.metrics();
+    let names = || {
+        let entries = std::fs::read_dir(config(dir.path()).dir).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.filter(|name| name.starts_with("snapshot")).collect();
+        names.sort();
+        names
+    };
+    let mut seen = None;
+    for round in 0..4 {
+        for n in 0..3 {
+            running.add(&format!("s{round}-{n}")).await;
+        }
+        seen = metrics
+            .wait_for(|now| now.snapshot > seen)
+            .await
+            .unwrap()
+            .snapshot;
+    }
+    let kept = names();
+    assert_eq!((kept.len(), kept[0].as_str()), (3, "snapshot"), "{kept:?}");
+    running.consensus.compact_as(Compaction { interval: 3, keep: 0 });
+    for n in 0..3 {
+        running.add(&format!("last-{n}")).await;
+    }
+    metrics.wait_for(|now| now.snapshot > seen).await.unwrap();
+    assert_eq!(names(), ["snapshot"]);
+}

@@ -1,0 +1,278 @@
+//! What is secret stays secret: on the disk, in the words of every command, and while a manager is locked.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use integration::{Agent, Cluster, eventually};
+use serde_json::{Value, json};
+
+/// The content of the secret in these tests; in base64 it begins with [`ENCODED`].
+const CONTENT: &str = "geheim-0815-that-nobody-may-read";
+/// As it travels in JSON.
+const ENCODED: &str = "Z2VoZWltLTA4MTUtdGhhdC1ub2JvZHktbWF5LXJlYW";
+
+const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" \
+                      to unlock it.";
+
+/// A service of this many tasks that holds the secret.
+fn serve(agent: &Agent, replicas: &str) -> Result<()> {
+    let made = agent.cli_with(&["secret", "create", "pw", "-"], CONTENT)?;
+    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let secret = "source=pw,target=key,uid=7,gid=8,mode=0400";
+    let words = [
+        "service",
+        "create",
+        "-d",
+        "--name",
+        "keeper",
+        "--replicas",
+        replicas,
+        "--secret",
+        secret,
+        "--stop-grace-period",
+        "1s",
+        "bb",
+        "sleep",
+        "1000",
+    ];
+    agent.cli_ok(&words).map(drop)
+}
+
+fn process(task: &Value) -> Result<i64> {
+    task["Status"]["ContainerStatus"]["PID"]
+        .as_i64()
+        .with_context(|| format!("no process in {task}"))
+}
+
+fn is_alive(process: i64) -> bool {
+    Path::new(&format!("/proc/{process}")).exists()
+}
+
+/// Every regular file below a folder that lies on the folder's own file system.
+fn files(dir: &Path, device: u64, found: &mut Vec<PathBuf>) -> Result<()> {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Ok(());
+    };
+    for entry in entries {
+        let path = entry?.path();
+        // What lives may go while it is looked at.
+        let Ok(metadata) = fs::symlink_metadata(&path) else {
+            continue;
+        };
+        if metadata.is_dir() && metadata.dev() == device {
+            files(&path, device, found)?;
+        } else if metadata.is_file() {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn contains(bytes: &[u8], word: &str) -> bool {
+    bytes.windows(word.len()).any(|window| window == word.as_bytes())
+}
+
+/// Fails if the secret can be read anywhere in what the agent keeps, says, or shows of its processes.
+fn assert_hidden(agent: &Agent) -> Result<()> {
+    let mut places = Vec::new();
+    for dir in [agent.root(), agent.run_dir()] {
+        files(&dir, fs::metadata(&dir)?.dev(), &mut places)?;
+    }
+    ensure!(places.len() > 10, "only {places:?} were looked at");
+    for process in fs::read_dir("/proc")? {
+        let process = process?.path();
+        places.extend(["cmdline", "environ"].map(|name| process.join(name)));
+    }
+    for place in places {
+        let content = fs::read(&place).unwrap_or_default();
+        for word in [CONTENT, ENCODED] {
+            ensure!(!contains(&content, word), "{} shows the secret", place.display());
+        }
+    }
+    let log = agent.log();
+    let mut said = vec![log];
+    let paths = [
+        "/secrets",
+        "/services",
+        "/tasks",
+        "/containers/json?all=1",
+        "/info",
+        "/swarm",
+    ];
+    for path in paths {
+        // A worker says no more than that it is one.
+        said.push(agent.ask("GET", path, None)?.text());
+    }
+    let containers = agent.get("/containers/json?all=1")?;
+    for container in containers.as_array().into_iter().flatten() {
+        let id = container["Id"].as_str().unwrap_or_default();
+        said.push(agent.get(&format!("/containers/{id}/json"))?.to_string());
+    }
+    let inspected = agent.cli(&["secret", "inspect", "pw"])?;
+    said.push(String::from_utf8_lossy(&inspected.stdout).into_owned());
+    for text in said {
+        ensure!(
+            !text.contains(CONTENT) && !text.contains(ENCODED),
+            "it is in {text}"
+        );
+    }
+    Ok(())
+}
+
+/// The secret's files on a node.
+fn kept(agent: &Agent) -> Result<Vec<PathBuf>> {
+    let dir = agent.run_dir().join("files");
+    let mut found = Vec::new();
+    files(&dir, fs::metadata(&dir)?.dev(), &mut found)?;
+    Ok(found)
+}
+
+#[test]
+fn a_secret_is_in_memory_alone_and_goes_with_its_task() -> Result<()> {
+    let cluster = Cluster::joined(2)?;
+    for node in &cluster.nodes {
+        node.build_busybox()?;
+    }
+    cluster.set_availability("node1", "drain")?;
+    serve(cluster.manager(), "1")?;
+    let tasks = cluster.wait_spread("keeper", &[0, 1])?;
+    let (with, without) = (cluster.worker(), cluster.manager());
+
+    let inside = format!("/proc/{}/root/run/secrets/key", process(&tasks[0])?);
+    assert_eq!(fs::read_to_string(&inside)?, CONTENT);
+    let metadata = fs::metadata(&inside)?;
+    assert_eq!(
+        (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777),
+        (7, 8, 0o400)
+    );
+    assert_eq!(kept(with)?.len(), 1);
+    let dir = with.run_dir().join("files");
+    let mounts = fs::read_to_string("/proc/mounts")?;
+    let mount = mounts.lines().find(|line| line.contains(&*dir.to_string_lossy()));
+    assert!(mount.is_some_and(|line| line.contains(" tmpfs ")), "{mount:?}");
+
+    assert_eq!(kept(without)?.len(), 0, "the other node has no task");
+    assert_hidden(with)?;
+    assert_hidden(without)?;
+
+    // A task that ends by itself stays in the list, and its secret does not.
+    let shim = process(&tasks[0])?;
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(i32::try_from(shim)?),
+        nix::sys::signal::SIGKILL,
+    )?;
+    eventually("another task holds the secret, and it alone", || {
+        let tasks = cluster.manager().running_tasks("keeper")?;
+        ensure!(tasks.len() == 1 && process(&tasks[0])? != shim, "{tasks:?}");
+        ensure!(kept(with)?.len() == 1, "{:?}", kept(with)?);
+        Ok(())
+    })?;
+    cluster
+        .manager()
+        .cli_ok(&["service", "scale", "-d", "keeper=0"])?;
+    eventually("nothing of the secret is left", || {
+        ensure!(kept(with)?.is_empty(), "{:?}", kept(with)?);
+        Ok(())
+    })?;
+    assert_hidden(with)
+}
+
+#[test]
+fn a_locked_manager_says_so_and_its_containers_run_on() -> Result<()> {
+    let mut agent = Agent::start()?;
+    agent.build_busybox()?;
+    let said = agent.cli_ok(&["swarm", "init", "--advertise-addr", "127.0.0.1", "--autolock"])?;
+    let first = agent.cli_ok(&["swarm", "unlock-key", "-q"])?.trim().to_owned();
+    assert!(first.starts_with("SWMKEY-1-") && said.contains(&first), "{said}");
+    serve(&agent, "1")?;
+    let before = agent.wait_running("keeper", 1)?;
+    let rotated = agent.cli_ok(&["swarm", "unlock-key", "--rotate"])?;
+    let key = agent.cli_ok(&["swarm", "unlock-key", "-q"])?.trim().to_owned();
+    assert!(rotated.contains("Successfully rotated manager unlock key.") && rotated.contains(&key));
+    assert_ne!(first, key);
+    assert!(
+        !agent.get("/swarm")?.to_string().contains(&key),
+        "inspecting shows the key"
+    );
+    assert_hidden(&agent)?;
+    eventually("the new key is in force", || {
+        let keys = fs::read_to_string(agent.root().join("swarm/raft/keys.json"))?;
+        ensure!(!keys.contains("SWMKEY"), "the key lies beside");
+        Ok(())
+    })?;
+
+    agent.stop()?;
+    agent.run()?;
+    assert_eq!(agent.get("/info")?["Swarm"]["LocalNodeState"], "locked");
+    let refused = agent.cli(&["service", "ls"])?;
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains(LOCKED),
+        "{refused:?}"
+    );
+    assert!(is_alive(process(&before[0])?), "the container was stopped");
+    assert_eq!(agent.get("/containers/json")?.as_array().map(Vec::len), Some(1));
+    let left = agent.cli(&["swarm", "leave"])?;
+    assert!(
+        String::from_utf8_lossy(&left.stderr).contains("locked"),
+        "{left:?}"
+    );
+
+    for wrong in [first.as_str(), "SWMKEY-1-rubbish", ""] {
+        let answer = agent.cli_with(&["swarm", "unlock"], wrong)?;
+        let words = String::from_utf8_lossy(&answer.stderr).into_owned();
+        assert!(
+            !answer.status.success() && words.contains("invalid key provided"),
+            "{words}"
+        );
+    }
+    let answer = agent.cli_with(&["swarm", "unlock"], &format!("{key}\n"))?;
+    ensure!(
+        answer.status.success(),
+        "{}",
+        String::from_utf8_lossy(&answer.stderr)
+    );
+    let after = agent.wait_running("keeper", 1)?;
+    assert_eq!(process(&after[0])?, process(&before[0])?, "the task was replaced");
+    let again = agent.cli_with(&["swarm", "unlock"], &key)?;
+    assert!(String::from_utf8_lossy(&again.stderr).contains("swarm is not locked"));
+
+    agent.cli_ok(&["swarm", "update", "--autolock=false"])?;
+    let none = agent.cli(&["swarm", "unlock-key", "-q"])?;
+    assert!(
+        String::from_utf8_lossy(&none.stderr).contains("no unlock key is set"),
+        "{none:?}"
+    );
+    eventually("the manager opens by itself again", || {
+        let keys = fs::read_to_string(agent.root().join("swarm/raft/keys.json"))?;
+        ensure!(keys.contains("SWMKEY"), "it is still locked");
+        Ok(())
+    })?;
+    agent.kill()?;
+    agent.run()?;
+    assert_eq!(agent.get("/info")?["Swarm"]["LocalNodeState"], "active");
+    agent.wait_running("keeper", 1).map(drop)
+}
+
+#[test]
+fn leaving_a_locked_swarm_needs_force_and_takes_everything_along() -> Result<()> {
+    let mut agent = Agent::start()?;
+    agent.build_busybox()?;
+    let spec = json!({"EncryptionConfig": {"AutoLockManagers": true}});
+    let body = json!({"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "127.0.0.1", "Spec": spec});
+    agent.post("/swarm/init", &body)?;
+    serve(&agent, "1")?;
+    agent.wait_running("keeper", 1)?;
+    agent.kill()?;
+    agent.run()?;
+    assert_eq!(agent.ask("POST", "/swarm/leave", None)?.status, 503);
+    agent.cli_ok(&["swarm", "leave", "--force"])?;
+    assert_eq!(agent.get("/info")?["Swarm"]["LocalNodeState"], "inactive");
+    eventually("the swarm's containers are gone", || {
+        let listed = agent.get("/containers/json?all=1")?;
+        ensure!(listed.as_array().is_some_and(Vec::is_empty), "{listed}");
+        Ok(())
+    })?;
+    agent.post("/swarm/init", &body).map(drop)
+}
