@@ -2,7 +2,14 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=schema");
-    let descriptors = protox::compile(["schema/ca.proto", "schema/dispatcher.proto"], ["schema"])?;
+    let descriptors = protox::compile(
+        [
+            "schema/ca.proto",
+            "schema/dispatcher.proto",
+            "schema/managers.proto",
+        ],
+        ["schema"],
+    )?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
     Ok(())
 }

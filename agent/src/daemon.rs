@@ -157,8 +157,7 @@ fn runtime_binary(options: &RunOptions) -> anyhow::Result<PathBuf> {
 }
 
 fn set_up_tracing() {
-    let filter =
-        EnvFilter::try_from_env("AGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
+    let filter = EnvFilter::try_from_env("AGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info,openraft=off"));
     // A second subscriber is not an error.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -5,6 +5,7 @@
 //! - [`allocator`]: subnets, addresses and ports
 //! - [`manager`]: a manager from its birth to its end
 //! - [`dispatcher`]: the conversation with the nodes
+//! - `seat`: this manager's place among the managers
 //! - `rpc`: the port for other nodes, and who may call what
 //! - `tls`: mutual TLS under the cluster's root
 //! - [`ca`]: root certificate, node certificates, join tokens
@@ -29,11 +30,12 @@ mod reaper;
 pub mod remote;
 mod rpc;
 pub mod scheduler;
+mod seat;
 pub mod state;
 mod tls;
 pub mod vault;
 
 pub use control::{Control, ControlError, HeldBy};
-pub use manager::{InitRequest, Manager, ManagerConfig, ManagerError};
+pub use manager::{InitRequest, JoinManagers, Leader, Manager, ManagerConfig, ManagerError};
 pub use orchestration::Orchestration;
 pub use tls::TlsError;

@@ -75,8 +75,13 @@ impl From<ClusterError> for ApiError {
             ClusterError::NotLocked => StatusCode::CONFLICT,
             ClusterError::UnlockKey => StatusCode::UNAUTHORIZED,
             ClusterError::Manager(
-                ManagerError::Exists | ManagerError::Missing | ManagerError::LastManager,
+                ManagerError::Exists
+                | ManagerError::Missing
+                | ManagerError::Leaving(_)
+                | ManagerError::NoLeader
+                | ManagerError::NotTaken(_),
             ) => StatusCode::SERVICE_UNAVAILABLE,
+            ClusterError::Manager(ManagerError::Remote(error)) => of_remote(error),
             ClusterError::Manager(ManagerError::Invalid(_)) => StatusCode::BAD_REQUEST,
             ClusterError::Advertised { .. } => StatusCode::NOT_IMPLEMENTED,
             ClusterError::Remote(error) => of_remote(error),

@@ -77,21 +77,11 @@ impl NodeCa for Authority {
     ) -> Result<Response<IssueNodeCertificateResponse>, Status> {
         let request = request.into_inner();
         let (cluster, root) = self.cluster()?;
-        if role(&cluster, &request.token)? == NodeRole::Manager {
-            return Err(Status::failed_precondition(
-                "joining as a manager is not built yet",
-            ));
-        }
-        let node = node(&cluster, &request)?;
+        let role = role(&cluster, &request.token)?;
+        let node = node(&cluster, role, &request)?;
         let id = node.id.clone();
         let certificate = root
-            .sign(
-                &request.csr,
-                &cluster.id,
-                &id,
-                NodeRole::Worker,
-                node_life(&cluster),
-            )
+            .sign(&request.csr, &cluster.id, &id, role, node_life(&cluster))
             .map_err(|error| refused(&error))?;
         self.store
             .update(|tx| tx.create(node))
@@ -143,7 +133,7 @@ fn role(cluster: &Cluster, token: &str) -> Result<NodeRole, Status> {
 }
 
 /// The object of the node that joins.
-fn node(cluster: &Cluster, request: &IssueNodeCertificateRequest) -> Result<Node, Status> {
+fn node(cluster: &Cluster, role: NodeRole, request: &IssueNodeCertificateRequest) -> Result<Node, Status> {
     let invalid = |what: &str| Status::invalid_argument(format!("the {what} of the node makes no sense"));
     let description: NodeDescription =
         serde_json::from_slice(&request.description).map_err(|_| invalid("description"))?;
@@ -152,7 +142,7 @@ fn node(cluster: &Cluster, request: &IssueNodeCertificateRequest) -> Result<Node
     Ok(Node {
         id: NodeId::random(),
         spec: NodeSpec {
-            role: NodeRole::Worker,
+            role,
             availability,
             ..NodeSpec::default()
         },

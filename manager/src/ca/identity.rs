@@ -13,6 +13,8 @@ use super::{CaError, RootCa, Signed};
 use crate::files::{self, FileError};
 use crate::vault::{AtRest, Purpose, UnlockKey, Vault, is_sealed};
 
+const ROOT: &str = "swarm-root-ca.crt";
+
 /// Who this node is, in which cluster.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -42,13 +44,41 @@ impl Identity {
             return Ok(signed);
         }
         let signed = root.issue(&self.cluster, &self.node, self.role, life)?;
-        files::make_dir(dir)?;
-        // The certificate last: without it, the next start makes both again.
-        let root_path = dir.join("swarm-root-ca.crt");
-        files::replace(&root_path, |writer| writer.write_all(root.cert().as_bytes()))?;
-        save_key(dir, &signed.key, vault.locks().then(|| vault.at_rest()).as_ref())?;
-        files::replace(&cert_path(dir), |writer| writer.write_all(signed.cert.as_bytes()))?;
+        save(dir, root.cert(), &signed, vault)?;
         Ok(signed)
+    }
+
+    /// The root, certificate and key in the directory, whatever they say; `None` if one is missing.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub fn find(dir: &Path, vault: &Vault) -> Result<Option<(String, Signed)>, CaError> {
+        let root = bytes(&dir.join(ROOT))?.and_then(|bytes| String::from_utf8(bytes).ok());
+        Ok(root.zip(read(dir, &vault.at_rest())?))
+    }
+
+    /// Keeps what another manager has signed. The root is PEM.
+    ///
+    /// # Errors
+    /// [`CaError::File`].
+    pub fn adopt(dir: &Path, root: &str, signed: &Signed, vault: &Vault) -> Result<(), CaError> {
+        save(dir, root, signed, vault)
+    }
+
+    /// Removes the certificate and the key, and leaves the root.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn shed(dir: &Path) -> Result<(), FileError> {
+        for path in [cert_path(dir), key_path(dir)] {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(files::error("remove", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Wraps the keys at rest as the cluster says: by its unlock key, or by one that lies beside them. The node's key is
@@ -97,6 +127,15 @@ impl Identity {
             .is_some_and(|key| cert.public_key().raw == rcgen::PublicKeyData::subject_public_key_info(&key));
         cert.subject().to_string() == subject && same_key && (from..middle).contains(&now.unix_timestamp())
     }
+}
+
+fn save(dir: &Path, root: &str, signed: &Signed, vault: &Vault) -> Result<(), CaError> {
+    files::make_dir(dir)?;
+    // The certificate last: without it, the next start makes both again.
+    files::replace(&dir.join(ROOT), |writer| writer.write_all(root.as_bytes()))?;
+    save_key(dir, &signed.key, vault.locks().then(|| vault.at_rest()).as_ref())?;
+    files::replace(&cert_path(dir), |writer| writer.write_all(signed.cert.as_bytes()))?;
+    Ok(())
 }
 
 fn cert_path(dir: &Path) -> PathBuf {

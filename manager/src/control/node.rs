@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use proto::object::NodeState;
+use proto::object::{NodeState, Reachability};
 use proto::spec::NodeRole;
 use proto::{Node, NodeSpec, Task, TaskState, Timestamp};
 
@@ -72,23 +72,30 @@ fn orphan_tasks(tx: &mut WriteTx<'_>, node: &Node) -> Result<()> {
     Ok(())
 }
 
+/// The managers that are left must be able to decide without this one.
 fn refuse_role(tx: &impl Reader, node: &Node, role: NodeRole) -> Result<()> {
-    if node.spec.role == role {
+    if node.spec.role == role || role == NodeRole::Manager {
         return Ok(());
     }
-    if role == NodeRole::Manager {
-        return Err(ControlError::invalid("promoting a node is not built yet"));
-    }
-    let managers = tx
-        .all::<Node>()
-        .iter()
-        .filter(|node| node.spec.role == NodeRole::Manager)
-        .count();
-    match managers {
-        ..=1 => Err(ControlError::FailedPrecondition(
+    let nodes = tx.all::<Node>();
+    let others = || {
+        nodes
+            .iter()
+            .filter(|other| other.id != node.id && other.spec.role == NodeRole::Manager)
+    };
+    if others().count() == 0 {
+        return Err(ControlError::FailedPrecondition(
             "attempting to demote the last manager of the swarm".to_owned(),
+        ));
+    }
+    let members = others().filter_map(|other| other.manager_status.as_ref());
+    let total = members.clone().count();
+    let reachable = members.filter(|status| status.reachability == Reachability::Reachable);
+    match reachable.count() * 2 > total {
+        true => Ok(()),
+        false => Err(ControlError::FailedPrecondition(
+            "can't remove member from the raft: this would result in a loss of quorum".to_owned(),
         )),
-        _ => Err(ControlError::invalid("demoting a node is not built yet")),
     }
 }
 

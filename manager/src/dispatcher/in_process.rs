@@ -16,32 +16,51 @@ use super::{Caller, Dispatcher};
 /// Bytes that either side may be ahead of the other.
 const PIPE: usize = 64 << 10;
 
-/// Starts a server that lives as long as the client or a clone of it.
-pub(super) fn serve(dispatcher: &Dispatcher) -> DispatcherClient<Channel> {
-    let (connections, incoming) = mpsc::unbounded_channel::<DuplexStream>();
-    let incoming = UnboundedReceiverStream::new(incoming).map(Ok::<_, std::io::Error>);
-    let service = DispatcherServer::with_interceptor(dispatcher.clone(), |mut request: Request<()>| {
-        request.extensions_mut().insert(Caller::InProcess);
-        Ok(request)
-    });
-    let server = Server::builder().serve_with_incoming(service, incoming);
-    tokio::spawn(async move {
-        if let Err(error) = server.await {
-            tracing::warn!(
-                error = crate::files::chain(&error),
-                "the dispatcher in this process ended"
-            );
-        }
-    });
-    let connector = service_fn(move |_: Uri| {
+/// The way in. The server lives as long as it or a clone of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    connections: mpsc::UnboundedSender<DuplexStream>,
+}
+
+impl Door {
+    pub(super) fn open(dispatcher: &Dispatcher) -> Self {
+        let (connections, incoming) = mpsc::unbounded_channel::<DuplexStream>();
+        let incoming = UnboundedReceiverStream::new(incoming).map(Ok::<_, std::io::Error>);
+        let service = DispatcherServer::with_interceptor(dispatcher.clone(), |mut request: Request<()>| {
+            request.extensions_mut().insert(Caller::InProcess);
+            Ok(request)
+        });
+        let server = Server::builder().serve_with_incoming(service, incoming);
+        tokio::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::warn!(
+                    error = crate::files::chain(&error),
+                    "the dispatcher in this process ended"
+                );
+            }
+        });
+        Self { connections }
+    }
+
+    /// A connection.
+    ///
+    /// # Errors
+    /// The server has ended.
+    pub(crate) fn connect(&self) -> std::io::Result<DuplexStream> {
         let (ours, theirs) = tokio::io::duplex(PIPE);
-        let sent = connections.send(theirs);
-        async move {
-            sent.map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))?;
-            Ok::<_, std::io::Error>(TokioIo::new(ours))
-        }
-    });
-    // The name is never resolved; the connector makes the pipe.
-    let channel = Endpoint::from_static("http://dispatcher.internal").connect_with_connector_lazy(connector);
-    DispatcherClient::new(channel)
+        let sent = self.connections.send(theirs);
+        sent.map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))?;
+        Ok(ours)
+    }
+
+    pub(super) fn client(self) -> DispatcherClient<Channel> {
+        let connector = service_fn(move |_: Uri| {
+            let connection = self.connect().map(TokioIo::new);
+            async move { connection }
+        });
+        // The name is never resolved; the connector makes the pipe.
+        let channel =
+            Endpoint::from_static("http://dispatcher.internal").connect_with_connector_lazy(connector);
+        DispatcherClient::new(channel)
+    }
 }

@@ -26,12 +26,12 @@ use std::time::Duration;
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::dispatcher_server::DispatcherServer;
 use proto::{Cluster, NodeId};
-use tonic::Request;
 use tonic::transport::Channel;
 
 use crate::scheduler::loads::Loads;
 use crate::state::{Reader, Store, StoreError};
 pub(crate) use caller::Caller;
+pub(crate) use in_process::Door;
 use sessions::Sessions;
 use statuses::Statuses;
 
@@ -39,8 +39,11 @@ use statuses::Statuses;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Heartbeats that a node may miss before it counts as lost.
 const MISSED: u32 = 3;
-/// How long nodes have to register with a manager that has just begun to lead.
+/// How long a node has to register for the first time.
 const REGISTRATION: Duration = Duration::from_secs(30);
+/// How long nodes that were there have to register with a manager that has just begun to lead. They try again within two
+/// seconds.
+const RETURN: Duration = Duration::from_secs(10);
 
 /// The dispatcher. Cheap to clone: all clones are the same one. Its sessions end when the last one is dropped.
 #[derive(Debug, Clone)]
@@ -57,23 +60,42 @@ struct Shared {
 }
 
 impl Dispatcher {
-    /// A dispatcher over the store. Nodes that were ready under an earlier leader are unknown until they register; those
-    /// that do not, in time, are down.
+    /// A dispatcher over the store that has begun to lead: see [`Dispatcher::lead`].
     ///
     /// # Errors
     /// The store refused the change.
     pub async fn start(store: Store) -> Result<Self, StoreError> {
-        let unknown = sessions::doubt_all(&store).await?;
+        let this = Self::new(store);
+        this.lead().await?;
+        Ok(this)
+    }
+
+    /// A dispatcher over the store that knows no node yet.
+    pub fn new(store: Store) -> Self {
         let shared = Arc::new(Shared {
             sessions: Sessions::new(store.clone()),
             statuses: Statuses::start(store.clone()),
             loads: Loads::default(),
             store,
         });
-        for node in unknown {
-            shared.sessions.expect(node, REGISTRATION);
+        Self { shared }
+    }
+
+    /// This manager begins to lead. Nodes that were ready under an earlier leader are unknown until they register; those
+    /// that do not, in time, are down.
+    ///
+    /// # Errors
+    /// The store refused the change.
+    pub async fn lead(&self) -> Result<(), StoreError> {
+        for node in sessions::doubt_all(&self.shared.store).await? {
+            self.shared.sessions.expect(node, RETURN);
         }
-        Ok(Self { shared })
+        Ok(())
+    }
+
+    /// Gives a node that has not registered no more than this time to do so.
+    pub(crate) fn hurry(&self, node: &NodeId, within: Duration) {
+        self.shared.sessions.hurry(node, within);
     }
 
     /// The gRPC service, to be served over any connection.
@@ -81,16 +103,14 @@ impl Dispatcher {
         DispatcherServer::new(self.clone())
     }
 
-    /// Serves the node in this process over a pipe in memory; the same messages as over a wire.
-    pub fn serve_in_process(&self) -> DispatcherClient<Channel> {
-        in_process::serve(self)
+    /// A way to this dispatcher for the node in this process: a pipe in memory, and the same messages as over a wire.
+    pub(crate) fn door(&self) -> Door {
+        Door::open(self)
     }
 
-    /// A request that whoever runs this process makes in a node's name, to be given to the service without a wire.
-    pub fn in_process_request<T>(message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.extensions_mut().insert(Caller::InProcess);
-        request
+    /// Serves the node in this process, as long as this manager leads.
+    pub fn serve_in_process(&self) -> DispatcherClient<Channel> {
+        self.door().client()
     }
 
     /// How busy the nodes say that they are.

@@ -40,16 +40,19 @@ struct Entry {
 pub(super) struct Session {
     pub(super) id: Arc<str>,
     pub(super) node: NodeId,
+    /// Whether the node has yet to register.
+    is_awaited: bool,
     /// When the node counts as lost; `None` once the session has ended.
     deadline: Arc<watch::Sender<Option<Instant>>>,
 }
 
 impl Session {
-    fn new(node: NodeId, deadline: Instant) -> Self {
+    fn new(node: NodeId, is_awaited: bool, deadline: Instant) -> Self {
         let id = NodeId::random();
         Self {
             id: id.as_str().into(),
             node,
+            is_awaited,
             deadline: Arc::new(watch::channel(Some(deadline)).0),
         }
     }
@@ -112,7 +115,7 @@ impl Sessions {
         address: Option<IpAddr>,
     ) -> Result<Session, StoreError> {
         // The session comes first: a watchdog that is about to say the opposite then sees that it is late.
-        let session = self.open(node, heartbeat_period(&self.store) * MISSED);
+        let session = self.open(node, false, heartbeat_period(&self.store) * MISSED);
         let change = |current: &mut Node| {
             current.description = NodeDescription {
                 tls_info: current.description.tls_info.clone(),
@@ -148,7 +151,18 @@ impl Sessions {
 
     /// Gives a node some time to register; then it is down.
     pub(super) fn expect(&self, node: NodeId, within: Duration) {
-        self.open(node, within);
+        self.open(node, true, within);
+    }
+
+    /// Gives a node that has not registered no more than this time.
+    pub(super) fn hurry(&self, node: &NodeId, within: Duration) {
+        let soon = Instant::now() + within;
+        let table = self.lock();
+        let entry = table.get(node).filter(|entry| entry.session.is_awaited);
+        if entry.is_some_and(|entry| entry.session.deadline().is_some_and(|deadline| deadline > soon)) {
+            drop(table);
+            self.expect(node.clone(), within);
+        }
     }
 
     /// The session with this identifier.
@@ -201,8 +215,8 @@ impl Sessions {
         }
     }
 
-    fn open(&self, node: NodeId, within: Duration) -> Session {
-        let session = Session::new(node.clone(), Instant::now() + within);
+    fn open(&self, node: NodeId, is_awaited: bool, within: Duration) -> Session {
+        let session = Session::new(node.clone(), is_awaited, Instant::now() + within);
         let watchdog = tokio::spawn(watch_over(
             self.store.clone(),
             Arc::downgrade(&self.table),

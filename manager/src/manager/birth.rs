@@ -153,7 +153,7 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, ManagerError> {
 }
 
 /// `IP`, `IP:port`, or nothing for this host alone.
-fn address(text: &str, port: u16) -> Result<SocketAddr, ManagerError> {
+pub(super) fn address(text: &str, port: u16) -> Result<SocketAddr, ManagerError> {
     if text.is_empty() {
         return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     }

@@ -1,11 +1,11 @@
 //! This manager's certificate and keys: there and good when it starts, renewed in time, and wrapped as the cluster says.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use proto::spec::NodeRole;
-use proto::{Cluster, ClusterId};
+use proto::{Cluster, ClusterId, NodeId};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::record::Record;
 use super::{ManagerConfig, ManagerError};
-use crate::ca::{Certificate, Identity, RootCa, node_life};
+use crate::ca::{Certificate, Identity, RootCa, Signed, node_life};
 use crate::files::chain;
 use crate::peer::Speaker;
 use crate::state::{Filter, Kind, Reader, Store};
@@ -30,8 +30,8 @@ const LOOK: Duration = Duration::from_secs(6 * 3600);
 #[derive(Debug)]
 pub(super) struct Certification {
     store: Store,
-    identity: Identity,
-    vault: Vault,
+    node: NodeId,
+    vault: Arc<Vault>,
     dir: PathBuf,
     current: Certificate,
     /// The cluster.
@@ -50,27 +50,24 @@ impl Certification {
         config: &ManagerConfig,
         record: &Record,
         store: &Store,
-        vault: Vault,
+        vault: Arc<Vault>,
     ) -> Result<Self, ManagerError> {
-        let damaged = || ManagerError::Damaged(config.state_dir.clone());
-        let cluster = cluster(store).ok_or_else(damaged)?;
-        let identity = Identity {
-            cluster: cluster.id.clone(),
-            node: record.node_id.clone(),
-            role: NodeRole::Manager,
-        };
         let dir = config.state_dir.join("certificates");
-        Identity::follow(&dir, &vault, unlock_key(&cluster)?.as_ref())?;
-        let (current, key) = ensure(&identity, &dir, &cluster, &vault)?;
-        let root = cluster.root_ca.as_ref().ok_or_else(damaged)?.cert.clone();
+        let node = record.node_id.clone();
+        let (root, found) = match cluster(store) {
+            Some(cluster) => follow_and_ensure(&node, &dir, &cluster, &vault)?,
+            // One of several managers learns from the others what the cluster is, and needs its certificate for that.
+            None => find(&dir, &vault)?,
+        };
+        let (current, key) = found;
         let speaker = Speaker::new(&root, key.clone(), current.clone())?;
         Ok(Self {
             store: store.clone(),
-            identity,
+            node,
             vault,
             dir,
+            cluster: current.cluster.clone(),
             current,
-            cluster: cluster.id.clone(),
             root,
             shown: Shown::new(key),
             speaker: watch::Sender::new(speaker),
@@ -97,10 +94,10 @@ impl Certification {
     }
 
     fn bring_up_to_date(&mut self) -> Result<(), ManagerError> {
-        let damaged = || ManagerError::Damaged(self.dir.clone());
-        let cluster = cluster(&self.store).ok_or_else(damaged)?;
-        Identity::follow(&self.dir, &self.vault, unlock_key(&cluster)?.as_ref())?;
-        let (current, key) = ensure(&self.identity, &self.dir, &cluster, &self.vault)?;
+        let Some(cluster) = cluster(&self.store) else {
+            return Ok(());
+        };
+        let (_, (current, key)) = follow_and_ensure(&self.node, &self.dir, &cluster, &self.vault)?;
         if current != self.current {
             tracing::info!(until = %current.not_after, "this manager's certificate is renewed");
             let speaker = Speaker::new(&self.root, key.clone(), current.clone())?;
@@ -112,6 +109,41 @@ impl Certification {
     }
 }
 
+/// A certificate, and the same with its key, ready to be shown.
+type Own = (Certificate, Arc<CertifiedKey>);
+
+/// The certificate that the directory holds, with the root.
+fn find(dir: &Path, vault: &Vault) -> Result<(String, Own), ManagerError> {
+    let found = Identity::find(dir, vault)?;
+    let (root, signed) = found.ok_or_else(|| ManagerError::Damaged(dir.to_owned()))?;
+    Ok((root, read(&signed)?))
+}
+
+/// Keeps the keys as the cluster says, and a good certificate. Returns the root, too.
+fn follow_and_ensure(
+    node: &NodeId,
+    dir: &Path,
+    cluster: &Cluster,
+    vault: &Vault,
+) -> Result<(String, Own), ManagerError> {
+    Identity::follow(dir, vault, unlock_key(cluster)?.as_ref())?;
+    let identity = Identity {
+        cluster: cluster.id.clone(),
+        node: node.clone(),
+        role: NodeRole::Manager,
+    };
+    let root = cluster.root_ca.as_ref();
+    let root = RootCa::from_object(root.ok_or_else(|| ManagerError::Damaged(dir.to_owned()))?);
+    let signed = identity.ensure(dir, &root, node_life(cluster), vault)?;
+    Ok((root.cert().to_owned(), read(&signed)?))
+}
+
+fn read(signed: &Signed) -> Result<Own, ManagerError> {
+    let key = certified(&signed.cert, &signed.key)?;
+    let der = key.end_entity_cert().map_err(TlsError::from)?;
+    Ok((Certificate::read(der)?, key))
+}
+
 /// The cluster's unlock key, while managers lock.
 fn unlock_key(cluster: &Cluster) -> Result<Option<UnlockKey>, ManagerError> {
     let key = cluster.unlock_key.as_ref().map(|key| key.parse()).transpose();
@@ -120,22 +152,6 @@ fn unlock_key(cluster: &Cluster) -> Result<Option<UnlockKey>, ManagerError> {
 
 fn cluster(store: &Store) -> Option<Arc<Cluster>> {
     store.view(|tx| tx.all::<Cluster>().into_iter().next())
-}
-
-fn ensure(
-    identity: &Identity,
-    dir: &std::path::Path,
-    cluster: &Cluster,
-    vault: &Vault,
-) -> Result<(Certificate, Arc<CertifiedKey>), ManagerError> {
-    let root = cluster
-        .root_ca
-        .as_ref()
-        .ok_or_else(|| ManagerError::Damaged(dir.to_owned()))?;
-    let signed = identity.ensure(dir, &RootCa::from_object(root), node_life(cluster), vault)?;
-    let key = certified(&signed.cert, &signed.key)?;
-    let der = key.end_entity_cert().map_err(TlsError::from)?;
-    Ok((Certificate::read(der)?, key))
 }
 
 /// Waits for a time of the wall's clock.

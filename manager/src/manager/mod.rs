@@ -8,7 +8,14 @@
 
 mod birth;
 mod certification;
+#[cfg(test)]
+mod group_tests;
+mod join;
+mod leave;
 mod record;
+mod reign;
+mod roles;
+mod route;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -16,9 +23,10 @@ mod tests;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use proto::object::{ManagerStatus, NodeDescription, Reachability};
-use proto::spec::{Availability, ClusterSpec};
+use proto::object::NodeDescription;
+use proto::spec::{Availability, ClusterSpec, NodeRole};
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::{Node, NodeId};
 use tokio::net::TcpListener;
@@ -29,17 +37,22 @@ use crate::ca::CaError;
 use crate::control::{Control, ControlError};
 use crate::dispatcher::Dispatcher;
 use crate::files::FileError;
-use crate::orchestration::Orchestration;
 use crate::peer::Credentials;
-use crate::rpc::{RpcServer, Services};
-use crate::state::consensus::message::Nowhere;
+use crate::remote::RemoteError;
+use crate::rpc::{RpcServer, Services, Wire};
+use crate::seat::Seat;
 use crate::state::consensus::{Consensus, ConsensusConfig, ConsensusError, Member, Timing};
-use crate::state::{Kind, Reader, Replica, Store, StoreError};
+use crate::state::{Event, Filter, Kind, Reader, Replica, Store, StoreError};
 use crate::tls::TlsError;
 use crate::vault::{UnlockKey, Vault, VaultError};
 use certification::Certification;
 pub(crate) use certification::{AbortOnDrop, until};
+pub use join::JoinManagers;
 use record::Record;
+use reign::Realm;
+
+/// How long a manager that is alone may take to begin its work.
+const BEGIN: Duration = Duration::from_secs(30);
 
 /// Where a manager lives and how its node is called.
 #[derive(Debug, Clone)]
@@ -92,12 +105,21 @@ pub enum ManagerError {
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
-    /// Leaving would lose the cluster.
+    /// Leaving needs force. The text says what it would do to the cluster.
+    #[error("You are attempting to leave the swarm on a node that is participating as a manager. {0}")]
+    Leaving(String),
+    /// There is no leader that is known.
     #[error(
-        "You are attempting to leave the swarm on a node that is participating as a manager. \
-         Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message."
+        "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are \
+         online. Make sure more than half of the managers are online."
     )]
-    LastManager,
+    NoLeader,
+    /// The managers that are there did not take this one in.
+    #[error("join the managers: {0}")]
+    NotTaken(String),
+    /// What makes this node one of the cluster could not be had or kept.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The record of this manager makes no sense.
     #[error("{} is damaged; restore the directory from a backup", .0.display())]
     Damaged(PathBuf),
@@ -136,17 +158,27 @@ pub enum ManagerError {
 /// A manager at work. Dropping it stops its loops; [`Manager::shutdown`] also waits for consensus to end.
 #[derive(Debug)]
 pub struct Manager {
-    config: ManagerConfig,
+    config: Arc<ManagerConfig>,
     record: Record,
+    vault: Arc<Vault>,
     store: Store,
-    consensus: Arc<Consensus>,
-    dispatcher: Dispatcher,
+    seat: Seat,
     client: DispatcherClient<Channel>,
     rpc: RpcServer,
+    wire: Arc<Wire>,
     credentials: Credentials,
     _renewal: AbortOnDrop,
     _settings: AbortOnDrop,
-    loops: Mutex<Option<JoinHandle<()>>>,
+    reign: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What consensus and the store are made of, before anything is served.
+struct Ground {
+    config: ManagerConfig,
+    record: Record,
+    vault: Vault,
+    wire: Arc<Wire>,
+    listener: TcpListener,
 }
 
 impl Manager {
@@ -168,11 +200,18 @@ impl Manager {
         let plan = birth::plan(&config.description, request, listen)?;
         // What a crash left of an earlier attempt has never been a cluster.
         record::erase(&config.state_dir)?;
-        let vault = Vault::create(&raft_dir(&config.state_dir), false)?;
-        let (consensus, store) = begin(&config, &plan.record, &vault).await?;
-        let record = plan.record.clone();
+        let ground = Ground {
+            vault: Vault::create(&raft_dir(&config.state_dir), false)?,
+            record: plan.record.clone(),
+            wire: Arc::default(),
+            config,
+            listener,
+        };
+        let replica = Replica::default();
+        let consensus = Arc::new(Consensus::create(&ground.consensus(), replica.clone()).await?);
+        let store = Store::new(replica, consensus.clone());
         birth::populate(&store, plan).await?;
-        let manager = Self::start(config, record, vault, consensus, store, listener).await?;
+        let manager = Self::start(ground, consensus, store).await?;
         manager.record.save(&manager.config.state_dir)?;
         Ok(Arc::new(manager))
     }
@@ -213,15 +252,20 @@ impl Manager {
         let record = Record::load(&config.state_dir)?.ok_or(ManagerError::Missing)?;
         let vault = Vault::open(&raft_dir(&config.state_dir), key)?;
         let (listener, _) = bind(record.listen).await?;
+        let ground = Ground {
+            config,
+            record,
+            vault,
+            wire: Arc::default(),
+            listener,
+        };
         let replica = Replica::default();
-        let consensus = Consensus::open(&consensus_config(&config, &record, &vault), replica.clone()).await?;
+        let consensus = Consensus::open(&ground.consensus(), replica.clone()).await?;
         // Whatever was not sealed yet is so now.
-        vault.sealed()?;
+        ground.vault.sealed()?;
         let consensus = Arc::new(consensus);
         let store = Store::new(replica, consensus.clone());
-        Ok(Arc::new(
-            Self::start(config, record, vault, consensus, store, listener).await?,
-        ))
+        Ok(Arc::new(Self::start(ground, consensus, store).await?))
     }
 
     /// What users may do with the cluster's objects.
@@ -259,6 +303,48 @@ impl Manager {
         &self.config.description
     }
 
+    /// Whether this manager leads, or which one does: what users ask of the cluster is for the leader to answer.
+    pub fn leader(&self) -> Leader {
+        match self.seat.leader() {
+            Some(leader) if leader == *self.seat.own() => Leader::This,
+            Some(leader) => Leader::Other(leader.node),
+            None => Leader::Unknown,
+        }
+    }
+
+    /// Waits until [`Manager::leader`] is known.
+    pub async fn await_leader(&self) -> Leader {
+        self.seat.await_leader().await;
+        self.leader()
+    }
+
+    /// Returns when most managers have just confirmed that this one leads: what is read afterwards is not old.
+    ///
+    /// # Errors
+    /// [`ManagerError::NoLeader`].
+    pub async fn confirm(&self) -> Result<(), ManagerError> {
+        let confirmed = self.seat.consensus().confirm().await;
+        confirmed.map_err(|_| ManagerError::NoLeader)
+    }
+
+    /// Waits until this manager is none any more: the others go on without it, or its node is to be a worker.
+    pub async fn is_dismissed(&self) {
+        let is_this = {
+            let own = self.record.node_id.clone();
+            move |event: &Event| matches!(event, Event::Node(change) if change.object().id == own)
+        };
+        let is_worker = || {
+            let node = self.store.view(|tx| tx.get::<Node>(&self.record.node_id));
+            node.is_some_and(|node| node.spec.role == NodeRole::Worker)
+        };
+        let mut events = self.store.watch(Filter::kinds(&[Kind::Node]).only(is_this));
+        let demoted = async { while !is_worker() && events.next().await.is_some() {} };
+        tokio::select! {
+            () = demoted => {}
+            () = self.seat.consensus().is_left_out() => {}
+        }
+    }
+
     /// A client of the dispatcher, for the worker on this node.
     pub fn dispatcher(&self) -> DispatcherClient<Channel> {
         self.client.clone()
@@ -266,101 +352,109 @@ impl Manager {
 
     /// Stops the loops and consensus; the cluster goes on when it is opened again.
     pub async fn shutdown(&self) {
-        let loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(loops) = loops {
-            loops.abort();
+        let reign = self.reign.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(reign) = reign {
+            reign.abort();
             // It was aborted: there is nothing to learn from how it ended.
-            let _ = loops.await;
+            let _ = reign.await;
         }
+        self.seat.set_reign(false);
         self.rpc.shutdown().await;
-        self.dispatcher.end_sessions();
-        self.consensus.shutdown().await;
+        self.seat.consensus().shutdown().await;
     }
 
-    /// Leaves the cluster and removes everything that was kept of it.
-    ///
-    /// # Errors
-    /// [`ManagerError::LastManager`] without `force`, and those of the files.
-    pub async fn leave(&self, force: bool) -> Result<(), ManagerError> {
-        if !force {
-            return Err(ManagerError::LastManager);
-        }
-        self.shutdown().await;
-        Ok(record::erase(&self.config.state_dir)?)
-    }
-
-    async fn start(
-        config: ManagerConfig,
-        record: Record,
-        vault: Vault,
-        consensus: Arc<Consensus>,
-        store: Store,
-        listener: TcpListener,
-    ) -> Result<Self, ManagerError> {
-        let identity = Certification::new(&config, &record, &store, vault)?;
-        lead(&store, &config, &record).await?;
-        let dispatcher = Dispatcher::start(store.clone()).await?;
-        let client = dispatcher.serve_in_process();
+    async fn start(ground: Ground, consensus: Arc<Consensus>, store: Store) -> Result<Self, ManagerError> {
+        let Ground {
+            config,
+            record,
+            vault,
+            wire,
+            listener,
+        } = ground;
+        let vault = Arc::new(vault);
+        let identity = Certification::new(&config, &record, &store, vault.clone())?;
+        wire.arm(&identity.root, &identity.cluster, identity.shown.clone());
+        let seat = Seat::new(member(&record), consensus);
+        let dispatcher = Dispatcher::new(store.clone());
         let services = Services {
             store: store.clone(),
             dispatcher: dispatcher.clone(),
             cluster: identity.cluster.clone(),
+            seat: seat.clone(),
+            transport: wire.clone(),
         };
         let rpc = RpcServer::start(listener, &identity.root, identity.shown.clone(), services)?;
         let credentials = Credentials::follow(&identity.speaker);
-        let renewal = AbortOnDrop(tokio::spawn(identity.keep_up()));
-        let loops = Orchestration::run_with_loads(store.clone(), dispatcher.loads(), std::future::pending());
-        let loops = tokio::spawn(loops);
-        let settings = AbortOnDrop(tokio::spawn(settings::follow(store.clone(), consensus.clone())));
-        let loops = Mutex::new(Some(loops));
+        let settings = settings::follow(store.clone(), seat.consensus().clone());
+        let client = route::client(seat.clone(), dispatcher.door(), wire.clone());
+        let config = Arc::new(config);
+        let realm = Realm {
+            config: config.clone(),
+            record: record.clone(),
+            store: store.clone(),
+            seat: seat.clone(),
+            dispatcher,
+        };
+        let reign = tokio::spawn(realm.reign_when_leading());
+        if seat.consensus().leadership().borrow().term().is_some() {
+            // Alone: whoever opens it finds it at work.
+            let begun = tokio::time::timeout(BEGIN, seat.await_leader()).await;
+            begun.map_err(|_| ManagerError::NoLeader)?;
+        }
         Ok(Self {
             config,
             record,
+            vault,
             store,
-            consensus,
-            dispatcher,
+            seat,
             client,
             rpc,
+            wire,
             credentials,
-            _renewal: renewal,
-            _settings: settings,
-            loops,
+            _renewal: AbortOnDrop(tokio::spawn(identity.keep_up())),
+            _settings: AbortOnDrop(tokio::spawn(settings)),
+            reign: Mutex::new(Some(reign)),
         })
     }
 }
 
+/// Who answers for the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leader {
+    /// This manager.
+    This,
+    /// The manager on another node.
+    Other(NodeId),
+    /// Nobody that is known.
+    Unknown,
+}
+
 impl Drop for Manager {
     fn drop(&mut self) {
-        if let Some(loops) = self.loops.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            loops.abort();
+        if let Some(reign) = self.reign.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            reign.abort();
         }
     }
 }
 
-async fn begin(
-    config: &ManagerConfig,
-    record: &Record,
-    vault: &Vault,
-) -> Result<(Arc<Consensus>, Store), ManagerError> {
-    let replica = Replica::default();
-    let consensus = Consensus::create(&consensus_config(config, record, vault), replica.clone()).await?;
-    let consensus = Arc::new(consensus);
-    let store = Store::new(replica, consensus.clone());
-    Ok((consensus, store))
+impl Ground {
+    fn consensus(&self) -> ConsensusConfig {
+        ConsensusConfig {
+            dir: raft_dir(&self.config.state_dir),
+            id: self.record.member,
+            member: member(&self.record),
+            transport: self.wire.clone(),
+            timing: Timing::default(),
+            seed: None,
+            at_rest: self.vault.at_rest(),
+        }
+    }
 }
 
-fn consensus_config(config: &ManagerConfig, record: &Record, vault: &Vault) -> ConsensusConfig {
-    ConsensusConfig {
-        dir: raft_dir(&config.state_dir),
-        id: record.member,
-        member: Member {
-            address: record.address.clone(),
-            node: record.node_id.clone(),
-        },
-        transport: Arc::new(Nowhere),
-        timing: Timing::default(),
-        seed: None,
-        at_rest: vault.at_rest(),
+fn member(record: &Record) -> Member {
+    Member {
+        address: record.address.clone(),
+        node: record.node_id.clone(),
     }
 }
 
@@ -375,29 +469,4 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ManagerE
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
-}
-
-/// This manager leads, and says so on its node. The node's description is brought up to date before the loops read it.
-async fn lead(store: &Store, config: &ManagerConfig, record: &Record) -> Result<(), ManagerError> {
-    let status = ManagerStatus {
-        leader: true,
-        reachability: Reachability::Reachable,
-        addr: record.address.clone(),
-    };
-    let update = store.update(|tx| {
-        let Some(node) = tx.get::<Node>(&record.node_id) else {
-            return Err(StoreError::NotFound {
-                kind: Kind::Node,
-                id: record.node_id.to_string(),
-            });
-        };
-        let mut now = Node::clone(&node);
-        now.manager_status = Some(status);
-        now.description = NodeDescription {
-            tls_info: now.description.tls_info,
-            ..config.description.clone()
-        };
-        if now == *node { Ok(()) } else { tx.update(now) }
-    });
-    Ok(update.await?)
 }

@@ -8,6 +8,7 @@ use proto::NodeId;
 use serde::{Deserialize, Serialize};
 
 use super::ManagerError;
+use crate::ca::Identity;
 use crate::files::{self, FileError};
 
 /// Who this manager is.
@@ -69,6 +70,15 @@ pub(super) fn erase(state_dir: &Path) -> Result<(), FileError> {
         remove(&state_dir.join(dir), std::fs::remove_dir_all)?;
     }
     Ok(())
+}
+
+/// Removes what makes the directory a manager's, its record first, and leaves what makes it a node's.
+pub(super) fn shed(state_dir: &Path) -> Result<(), FileError> {
+    let path = Record::path(state_dir);
+    remove(&path, std::fs::remove_file)?;
+    files::sync_dir(&path).map_err(files::error("sync", state_dir))?;
+    remove(&state_dir.join("raft"), std::fs::remove_dir_all)?;
+    Identity::shed(&state_dir.join("certificates"))
 }
 
 fn remove(path: &Path, remove: impl FnOnce(PathBuf) -> std::io::Result<()>) -> Result<(), FileError> {

@@ -127,7 +127,7 @@ async fn leaving_needs_force_and_leaves_nothing() {
     let first = manager.control().cluster().unwrap();
     assert!(matches!(
         manager.leave(false).await,
-        Err(ManagerError::LastManager)
+        Err(ManagerError::Leaving(_))
     ));
     manager.control().create_service(service("web", 1)).await.unwrap();
     manager.leave(true).await.unwrap();

@@ -3,11 +3,13 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use proto::ClusterId;
+use proto::wire::managers_client::ManagersClient;
+use proto::wire::{GetLeaderRequest, ManagerAddress};
+use proto::{ClusterId, NodeId};
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -16,13 +18,15 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 use super::record::{self, Credentials};
-use super::{RemoteError, RemoteManager};
+use super::{Joined, RemoteError, RemoteManager, explain};
 use crate::ca::Certificate;
 use crate::files::chain;
 use crate::peer::{self, Speaker};
-use crate::tls::client::{connect, trusting};
+use crate::tls::client::{connect, manager, trusting};
 use crate::tls::{Cut, TlsError, certified};
 
+/// A manager that has been asked who leads has this long to answer.
+const ASK: Duration = Duration::from_secs(3);
 /// The port of the managers.
 const PORT: u16 = 2377;
 /// A silent connection is asked this often whether it still is one …
@@ -61,10 +65,7 @@ impl Link {
 
     /// The managers that are known, the one that is spoken to first.
     pub(super) fn managers(&self) -> Vec<RemoteManager> {
-        self.managers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.lock().clone()
     }
 
     /// This node's certificate.
@@ -102,29 +103,105 @@ impl Link {
         endpoint().connect_with_connector_lazy(connector)
     }
 
-    /// Tries the managers in turn.
+    /// Asks the managers in turn who leads, and connects to that one.
     async fn connect(&self) -> io::Result<TokioIo<Cut<TlsStream<TcpStream>>>> {
+        let mut current = self.current.subscribe();
+        let config = current.borrow_and_update().0.clone();
+        let stream = self.leader(&config).await.map_err(io::Error::other)?;
+        let renewed = async move {
+            // Without a sender there is nobody who uses the connection.
+            let _ = current.changed().await;
+        };
+        Ok(TokioIo::new(Cut::new(stream, renewed)))
+    }
+
+    async fn leader(&self, config: &Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, String> {
         let mut failures = Vec::new();
         for manager in self.managers() {
-            let mut current = self.current.subscribe();
-            let config = current.borrow_and_update().0.clone();
-            match connect(manager.address, config).await {
-                Ok(stream) => {
-                    let renewed = async move {
-                        // Without a sender there is nobody who uses the connection.
-                        let _ = current.changed().await;
-                    };
-                    return Ok(TokioIo::new(Cut::new(stream, renewed)));
+            let asked = tokio::time::timeout(ASK, leader_at(manager.address, config.clone())).await;
+            match asked.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+                Ok((leader, managers)) => {
+                    self.learn(managers);
+                    match connect(leader, config.clone()).await {
+                        Ok(stream) => {
+                            self.prefer(leader);
+                            return Ok(stream);
+                        }
+                        Err(error) => failures.push(format!("{leader}: {}", chain(&error))),
+                    }
                 }
-                Err(error) => failures.push(format!("{}: {}", manager.address, chain(&error))),
+                Err(error) => failures.push(format!("{}: {error}", manager.address)),
             }
-            self.managers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .rotate_left(1);
+            self.lock().rotate_left(1);
         }
-        Err(io::Error::new(io::ErrorKind::NotConnected, failures.join("; ")))
+        Err(failures.join("; "))
     }
+
+    /// The managers are others than they were.
+    fn learn(&self, managers: Vec<RemoteManager>) {
+        let mut known = self.lock();
+        let same = known.len() == managers.len() && managers.iter().all(|manager| known.contains(manager));
+        if managers.is_empty() || same {
+            return;
+        }
+        known.clone_from(&managers);
+        drop(known);
+        let kept = record::load(&self.state_dir).and_then(|joined| match joined {
+            Some(joined) => record::save(&self.state_dir, &Joined { managers, ..joined }),
+            None => Ok(()),
+        });
+        // They are learned anew with the next connection.
+        if let Err(error) = kept {
+            tracing::warn!(error = chain(&error), "the managers' addresses were not kept");
+        }
+    }
+
+    /// This address is asked first from now on.
+    fn prefer(&self, address: SocketAddr) {
+        let mut known = self.lock();
+        if let Some(place) = known.iter().position(|manager| manager.address == address) {
+            known.rotate_left(place);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<RemoteManager>> {
+        self.managers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks one manager where the leader is, and who else there is.
+pub(super) async fn leader_at(
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+) -> Result<(SocketAddr, Vec<RemoteManager>), String> {
+    let stream = connect(address, config).await.map_err(|error| chain(&error))?;
+    let asked = manager(&stream).map(|certificate| certificate.node);
+    let mut client = ManagersClient::new(once(stream).await?);
+    let answer = client.get_leader(GetLeaderRequest {}).await;
+    let answer = answer.map_err(|status| explain(&status))?.into_inner();
+    let leader = answer.leader.ok_or("the cluster has no leader")?;
+    let mut managers: Vec<_> = answer.managers.into_iter().filter_map(known).collect();
+    // The address that has led to a manager is known to be good; what it advertises may be for others.
+    for manager in managers
+        .iter_mut()
+        .filter(|manager| Some(&manager.node) == asked.as_ref())
+    {
+        manager.address = address;
+    }
+    let leader = match Some(leader.node_id.as_str()) == asked.as_ref().map(NodeId::as_str) {
+        true => address,
+        false => leader
+            .address
+            .parse()
+            .map_err(|_| format!("the leader is at {:?}", leader.address))?,
+    };
+    Ok((leader, managers))
+}
+
+fn known(manager: ManagerAddress) -> Option<RemoteManager> {
+    let address = manager.address.parse().ok()?;
+    let node = manager.node_id.into();
+    Some(RemoteManager { node, address })
 }
 
 /// The addresses of managers as a user writes them.

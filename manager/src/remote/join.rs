@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use proto::object::NodeDescription;
-use proto::spec::{Availability, NodeRole};
+use proto::spec::Availability;
 use proto::wire::node_ca_client::NodeCaClient;
 use proto::wire::{GetRootCertificateRequest, IssueNodeCertificateRequest, IssueNodeCertificateResponse};
 use rcgen::{CertificateParams, KeyPair};
@@ -110,7 +110,11 @@ impl<'a> Application<'a> {
 
     async fn apply(&self, address: SocketAddr) -> Result<(Joined, Credentials), Attempt> {
         let root = self.root(address).await?;
-        let stream = connect(address, trusting(&root, None, None)?).await;
+        let config = trusting(&root, None, None)?;
+        let (address, _) = channel::leader_at(address, config.clone())
+            .await
+            .map_err(Attempt::Failed)?;
+        let stream = connect(address, config).await;
         let stream = stream.map_err(|error| Attempt::Failed(chain(&error)))?;
         let local = stream
             .get_ref()
@@ -156,10 +160,7 @@ impl<'a> Application<'a> {
             key: self.key.serialize_pem(),
         };
         let own = channel::certificate(&credentials).map_err(|_| answer(address, "certificate"))?;
-        if own.node.as_str() != issued.node_id
-            || own.cluster != manager.cluster
-            || own.role != NodeRole::Worker
-        {
+        if own.node.as_str() != issued.node_id || own.cluster != manager.cluster {
             return Err(answer(address, "certificate"));
         }
         // The address that has led to a manager is known to be good; what it advertises may be for others.

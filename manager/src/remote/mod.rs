@@ -38,6 +38,7 @@ use crate::manager::AbortOnDrop;
 use crate::peer::Credentials;
 use crate::tls::TlsError;
 use channel::Link;
+pub(crate) use record::Credentials as Kept;
 
 /// How long a node waits for its good-bye to be heard.
 const LEAVE: Duration = Duration::from_secs(2);
@@ -166,6 +167,41 @@ pub fn read(state_dir: &Path) -> Result<Option<Joined>, RemoteError> {
 /// [`RemoteError::File`].
 pub fn forget(state_dir: &Path) -> Result<(), RemoteError> {
     record::erase(state_dir)
+}
+
+/// Makes this node one that has joined, with a certificate that it has already: a manager becomes a worker.
+pub(crate) fn adopt(state_dir: &Path, joined: &Joined, credentials: &Kept) -> Result<(), RemoteError> {
+    record::save_credentials(state_dir, credentials)?;
+    record::save(state_dir, joined)
+}
+
+/// What this node shows and trusts.
+pub(crate) fn credentials(state_dir: &Path) -> Result<Kept, RemoteError> {
+    record::credentials(state_dir)
+}
+
+/// Removes what makes this node one that has joined, but not the certificates that a manager keeps beside it.
+pub(crate) fn shed(state_dir: &Path) -> Result<(), RemoteError> {
+    record::shed(state_dir)
+}
+
+/// A channel to the leader: see [`dispatcher`].
+pub(crate) fn to_leader(state_dir: &Path) -> Result<Channel, RemoteError> {
+    Ok(Link::open(state_dir)?.channel())
+}
+
+/// Asks for a new certificate now: the node's role has changed. Returns the role that it says.
+///
+/// # Errors
+/// [`RemoteError`]. The old certificate stays then.
+pub async fn renew(state_dir: &Path) -> Result<NodeRole, RemoteError> {
+    let link = Link::open(state_dir)?;
+    renewal::once(&link).await?;
+    let role = link.certificate().role;
+    if let Some(joined) = record::load(state_dir)? {
+        record::save(state_dir, &Joined { role, ..joined })?;
+    }
+    Ok(role)
 }
 
 /// A client of the managers' dispatcher. It connects when it is used, to the managers in turn until one answers. Call it

@@ -34,10 +34,10 @@ struct Manager {
 
 /// What the node shows and trusts, in PEM. Debug output does not show the key.
 #[derive(Clone)]
-pub(super) struct Credentials {
-    pub(super) root: String,
-    pub(super) cert: String,
-    pub(super) key: String,
+pub(crate) struct Credentials {
+    pub(crate) root: String,
+    pub(crate) cert: String,
+    pub(crate) key: String,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -119,6 +119,12 @@ pub(super) fn erase(state_dir: &Path) -> Result<(), RemoteError> {
         files::sync_dir(&path).map_err(files::error("sync", state_dir))?;
     }
     remove(&dir(state_dir), std::fs::remove_dir_all)
+}
+
+/// Removes the record and this node's own certificate, and leaves what a manager keeps beside them.
+pub(super) fn shed(state_dir: &Path) -> Result<(), RemoteError> {
+    remove(&path(state_dir), std::fs::remove_file)?;
+    remove(&own_path(state_dir), std::fs::remove_file)
 }
 
 /// Where the key begins in the file of both.

@@ -5,11 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use proto::Cluster;
 use proto::object::NodeState;
 use proto::spec::ClusterSpec;
+use proto::wire::managers_server::{Managers, ManagersServer};
 use proto::wire::node_ca_server::{NodeCa, NodeCaServer};
 use proto::wire::{
-    AssignmentsRequest, GetRootCertificateRequest, GetRootCertificateResponse, HeartbeatRequest,
-    IssueNodeCertificateRequest, IssueNodeCertificateResponse, RenewNodeCertificateRequest,
-    RenewNodeCertificateResponse, SessionRequest,
+    AssignmentsRequest, ConsensusMessage, GetLeaderRequest, GetLeaderResponse, GetRootCertificateRequest,
+    GetRootCertificateResponse, HeartbeatRequest, IssueNodeCertificateRequest, IssueNodeCertificateResponse,
+    JoinManagersRequest, JoinManagersResponse, LeaveManagersRequest, LeaveManagersResponse, ManagerAddress,
+    RenewNodeCertificateRequest, RenewNodeCertificateResponse, SessionRequest, SnapshotPart,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
@@ -191,7 +193,8 @@ async fn a_node_joins_works_leaves_and_is_removed() {
     forget(&site.node_dir()).unwrap();
     assert_eq!(read(&site.node_dir()).unwrap(), None);
     assert!(matches!(dispatcher(&site.node_dir()), Err(RemoteError::Missing)));
-    site.join(&site.token()).await.unwrap();
+    let joined = site.join(&site.token()).await.unwrap();
+    assert_eq!(joined.role, NodeRole::Worker);
 }
 
 #[tokio::test]
@@ -250,9 +253,6 @@ async fn wrong_and_rotated_tokens_are_refused() {
             "A valid join token is necessary to join this cluster"
         );
     }
-    let manager = control.cluster().unwrap().join_tokens.manager;
-    let refused = site.join(&manager).await.unwrap_err();
-    assert_eq!(refused.to_string(), "joining as a manager is not built yet");
     assert!(matches!(site.join("SWMTKN-1").await, Err(RemoteError::Token(_))));
     assert_eq!((site.nodes(), site.node_dir().exists()), (1, false));
     site.join(&site.token()).await.unwrap();
@@ -408,6 +408,45 @@ impl NodeCa for Impostor {
     }
 }
 
+/// Says that the leader is here.
+struct Leader(String);
+
+#[tonic::async_trait]
+impl Managers for Leader {
+    async fn get_leader(&self, _: Request<GetLeaderRequest>) -> Result<Response<GetLeaderResponse>, Status> {
+        let leader = ManagerAddress {
+            node_id: "n".into(),
+            address: self.0.clone(),
+        };
+        Ok(Response::new(GetLeaderResponse {
+            leader: Some(leader),
+            managers: Vec::new(),
+        }))
+    }
+
+    async fn deliver(&self, _: Request<ConsensusMessage>) -> Result<Response<ConsensusMessage>, Status> {
+        Err(Status::internal("not asked"))
+    }
+
+    async fn install_snapshot(
+        &self,
+        _: Request<tonic::Streaming<SnapshotPart>>,
+    ) -> Result<Response<ConsensusMessage>, Status> {
+        Err(Status::internal("not asked"))
+    }
+
+    async fn join(&self, _: Request<JoinManagersRequest>) -> Result<Response<JoinManagersResponse>, Status> {
+        Err(Status::internal("not asked"))
+    }
+
+    async fn leave(
+        &self,
+        _: Request<LeaveManagersRequest>,
+    ) -> Result<Response<LeaveManagersResponse>, Status> {
+        Err(Status::internal("not asked"))
+    }
+}
+
 /// Serves an impostor that says `root` and shows a certificate of `own`, of the role.
 async fn impostor(root: &RootCa, own: &RootCa, role: NodeRole) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -429,12 +468,16 @@ async fn impostor(root: &RootCa, own: &RootCa, role: NodeRole) -> (String, Arc<A
     });
     let (taken, connections) = mpsc::channel(1);
     let (end, ended) = tokio::sync::watch::channel(());
-    tokio::spawn(server::accept(listener, config, ended, taken));
+    let (reign, reigning) = tokio::sync::watch::channel(true);
+    tokio::spawn(server::accept(listener, config, ended, reigning, taken));
+    let leader = Leader(address.clone());
     tokio::spawn(async move {
-        let _end = end;
+        let _ends = (end, reign);
         let incoming = ReceiverStream::new(connections);
         let _ = tonic::transport::Server::builder()
-            .serve_with_incoming(service, incoming)
+            .add_service(service)
+            .add_service(ManagersServer::new(leader))
+            .serve_with_incoming(incoming)
             .await;
     });
     (address, asked)

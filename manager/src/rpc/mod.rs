@@ -1,12 +1,15 @@
-//! The manager's port for other nodes: [`NodeCa`](proto::wire::node_ca_server) and
-//! [`Dispatcher`](proto::wire::dispatcher_server) over mutual TLS.
+//! The manager's port for other nodes: [`NodeCa`](proto::wire::node_ca_server),
+//! [`Dispatcher`](proto::wire::dispatcher_server) and [`Managers`](proto::wire::managers_server) over mutual TLS.
 //!
 //! - [`RpcServer`]: from the bound port to the end of its last connection
-//! - `access`: who may call what
+//! - `access`: who may call what, and what only the leader answers
+//! - `managers`: the service between managers; [`Wire`]: its other side
 
 mod access;
+mod managers;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,10 +23,13 @@ use tonic::transport::Server;
 
 use crate::ca::Authority;
 use crate::dispatcher::Dispatcher;
+use crate::seat::Seat;
 use crate::state::Store;
+use crate::state::consensus::message::Transport;
 use crate::tls::TlsError;
 use crate::tls::server::{self, Shown};
 use access::AccessLayer;
+pub(crate) use wire::Wire;
 
 /// Connections that wait to be served.
 const QUEUE: usize = 16;
@@ -33,11 +39,13 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 
 /// What the server serves.
-#[derive(Debug)]
 pub(crate) struct Services {
     pub(crate) store: Store,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) cluster: ClusterId,
+    pub(crate) seat: Seat,
+    /// The way to other managers.
+    pub(crate) transport: Arc<dyn Transport>,
 }
 
 /// The server at work. Dropping it ends it with its connections.
@@ -58,7 +66,8 @@ impl RpcServer {
         let config = server::config(root, own)?;
         let (end, ended) = watch::channel(());
         let (taken, connections) = mpsc::channel(QUEUE);
-        let accept = tokio::spawn(server::accept(listener, config, ended, taken));
+        let reign = services.seat.reign();
+        let accept = tokio::spawn(server::accept(listener, config, ended, reign, taken));
         let serve = tokio::spawn(serve(services, ReceiverStream::new(connections)));
         Ok(Self {
             end,
@@ -94,15 +103,24 @@ async fn serve(services: Services, connections: ReceiverStream<std::io::Result<s
         store,
         dispatcher,
         cluster,
+        seat,
+        transport,
     } = services;
     let access = AccessLayer {
         store: store.clone(),
         cluster,
+        seat: seat.clone(),
+    };
+    let managers = managers::Service {
+        seat,
+        store: store.clone(),
+        transport,
     };
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
         .layer(access)
+        .add_service(managers.service())
         .add_service(dispatcher.service())
         .add_service(Authority::new(store, dispatcher).service());
     if let Err(error) = server.serve_with_incoming(connections).await {

@@ -14,9 +14,12 @@ use tower::service_fn;
 use super::access::{AccessLayer, Allowed, TABLE};
 use crate::ca::{Certificate, RootCa};
 use crate::manager::{InitRequest, Manager, ManagerConfig};
-use crate::state::Reader;
+use crate::seat::Seat;
+use crate::state::consensus::{Consensus, ConsensusConfig, Member};
+use crate::state::{Reader, Replica};
 use crate::tls::server::Peer;
 use crate::tls::{certified, client};
+use crate::vault::AtRest;
 
 /// A channel with a certificate of this role, or with none.
 async fn channel(manager: &Manager, own: Option<(NodeRole, &NodeId)>) -> Channel {
@@ -75,7 +78,7 @@ async fn every_entry_lets_in_whom_it_says() {
     let as_worker = channel(&manager, Some((NodeRole::Worker, &worker))).await;
     let as_manager = channel(&manager, Some((NodeRole::Manager, manager.node_id()))).await;
     let removed = channel(&manager, Some((NodeRole::Worker, &"gone".into()))).await;
-    for (path, allowed) in TABLE {
+    for (path, allowed, _) in TABLE {
         let codes = [
             call(&nobody, path).await,
             call(&as_worker, path).await,
@@ -95,9 +98,12 @@ async fn every_entry_lets_in_whom_it_says() {
                 roles.contains(&NodeRole::Worker),
                 roles.contains(&NodeRole::Manager),
             ],
+            Allowed::Members => [false, false, true],
         };
         assert_eq!(lets_in, expected, "{path}: {codes:?}");
-        assert_eq!(call(&removed, path).await, Code::PermissionDenied, "{path}");
+        if *allowed != Allowed::Anyone {
+            assert_eq!(call(&removed, path).await, Code::PermissionDenied, "{path}");
+        }
     }
     assert_eq!(
         call(&as_manager, "/shoal.v1.Dispatcher/Nosuch").await,
@@ -110,6 +116,7 @@ fn the_table_has_every_call_of_the_schema() {
     let schemas = [
         include_str!("../../../proto/schema/ca.proto"),
         include_str!("../../../proto/schema/dispatcher.proto"),
+        include_str!("../../../proto/schema/managers.proto"),
     ];
     let mut calls = BTreeSet::new();
     let mut service = "";
@@ -121,7 +128,7 @@ fn the_table_has_every_call_of_the_schema() {
             _ => {}
         }
     }
-    let table: BTreeSet<_> = TABLE.iter().map(|(path, _)| (*path).to_owned()).collect();
+    let table: BTreeSet<_> = TABLE.iter().map(|(path, ..)| (*path).to_owned()).collect();
     assert_eq!(table, calls);
 }
 
@@ -133,9 +140,14 @@ async fn a_certificate_that_expires_while_its_connection_lasts_is_refused() {
         ..proto::Node::default()
     };
     store.update(|tx| tx.create(node)).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let config = ConsensusConfig::alone(dir.path().join("raft"), AtRest::ephemeral());
+    let consensus = Consensus::create(&config, Replica::default()).await.unwrap();
+    let seat = Seat::new(Member::default(), consensus.into());
     let rules = AccessLayer {
         store,
         cluster: "c".into(),
+        seat: seat.clone(),
     };
     let check = |life: time::Duration| {
         let now = time::OffsetDateTime::now_utc();
@@ -152,6 +164,12 @@ async fn a_certificate_that_expires_while_its_connection_lasts_is_refused() {
         };
         rules.check("/shoal.v1.Dispatcher/Heartbeat", &peer)
     };
+    assert_eq!(
+        check(time::Duration::MINUTE).unwrap_err().code(),
+        Code::Unavailable,
+        "it does not lead"
+    );
+    seat.set_reign(true);
     assert!(check(time::Duration::MINUTE).unwrap().is_some());
     assert_eq!(
         check(-time::Duration::SECOND).unwrap_err().code(),

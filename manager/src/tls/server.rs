@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use proto::spec::NodeRole;
 use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
@@ -43,6 +44,11 @@ impl Shown {
         Arc::new(Self(RwLock::new(key)))
     }
 
+    /// What new connections see.
+    pub(crate) fn current(&self) -> Arc<CertifiedKey> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// New connections see this one.
     pub(crate) fn replace(&self, key: Arc<CertifiedKey>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = key;
@@ -51,7 +57,7 @@ impl Shown {
 
 impl ResolvesServerCert for Shown {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+        Some(self.current())
     }
 }
 
@@ -99,11 +105,13 @@ pub(crate) struct Connection {
     peer: Peer,
 }
 
-/// Takes connections until the receiver is dropped; when `end` changes or goes, those that were taken end too.
+/// Takes connections until the receiver is dropped; when `end` changes or goes, those that were taken end too. Those of
+/// nodes that are no managers end with each change of `reign`: they are for the leader alone.
 pub(crate) async fn accept(
     listener: TcpListener,
     config: Arc<ServerConfig>,
     end: watch::Receiver<()>,
+    reign: watch::Receiver<bool>,
     taken: mpsc::Sender<io::Result<Connection>>,
 ) {
     let acceptor = TlsAcceptor::from(config);
@@ -122,7 +130,11 @@ pub(crate) async fn accept(
                 continue;
             }
         };
-        let (acceptor, end, taken) = (acceptor.clone(), end.clone(), taken.clone());
+        let (acceptor, taken) = (acceptor.clone(), taken.clone());
+        let end = End {
+            server: end.clone(),
+            reign: reign.clone(),
+        };
         handshakes.spawn(async move {
             let shaken = tokio::time::timeout(HANDSHAKE, shake(stream, address, acceptor, end)).await;
             drop(place);
@@ -139,7 +151,7 @@ async fn shake(
     stream: TcpStream,
     address: SocketAddr,
     acceptor: TlsAcceptor,
-    mut end: watch::Receiver<()>,
+    end: End,
 ) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     let stream = acceptor.accept(stream).await?;
@@ -148,18 +160,30 @@ async fn shake(
     if certificates.is_some() && certificate.is_none() {
         return Err(io::Error::other("the certificate is none of a node"));
     }
-    let is_stranger = certificate.is_none();
-    let end = async move {
-        tokio::select! {
-            // The sender's end is ours as well.
-            _ = end.changed() => {}
-            () = tokio::time::sleep(STRANGER), if is_stranger => {}
-        }
-    };
+    let end = end.of(certificate.as_ref().map(|certificate| certificate.role));
     Ok(Connection {
         stream: Cut::new(stream, end),
         peer: Peer { address, certificate },
     })
+}
+
+/// What ends connections.
+struct End {
+    server: watch::Receiver<()>,
+    reign: watch::Receiver<bool>,
+}
+
+impl End {
+    /// The end of a connection of a node with this role, or of somebody without a certificate.
+    async fn of(mut self, role: Option<NodeRole>) {
+        self.reign.borrow_and_update();
+        tokio::select! {
+            // The sender's end is ours as well.
+            _ = self.server.changed() => {}
+            _ = self.reign.changed(), if role == Some(NodeRole::Worker) => {}
+            () = tokio::time::sleep(STRANGER), if role.is_none() => {}
+        }
+    }
 }
 
 impl Connected for Connection {

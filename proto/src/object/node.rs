@@ -31,6 +31,15 @@ pub struct Node {
     pub manager_status: Option<ManagerStatus>,
 }
 
+impl Node {
+    /// It has said good-bye, as a worker or a manager: its tasks are to be replaced.
+    pub fn leave(&mut self) {
+        self.spec.role = NodeRole::Worker;
+        self.status.state = NodeState::Down;
+        "the node has left".clone_into(&mut self.status.message);
+    }
+}
+
 api_struct! {
     /// What a node says about itself.
     pub struct NodeDescription {

@@ -41,6 +41,10 @@ pub(super) struct Driver {
     pub(super) timing: Timing,
     pub(super) rng: StdRng,
     pub(super) leadership: watch::Sender<Leadership>,
+    /// The members that have answered lately, while this one leads.
+    pub(super) reachable: watch::Sender<BTreeSet<u64>>,
+    /// Whether another member has said that this one is none any more.
+    pub(super) dismissed: watch::Sender<bool>,
 }
 
 impl Driver {
@@ -106,6 +110,7 @@ impl Driver {
                 self.give_up(&now, metrics).await;
                 break;
             }
+            self.publish_reachable(&now, &term);
             self.show_life(&now, &mut term);
             let next = sleep(self.timing.heartbeat);
             tokio::pin!(next);
@@ -126,6 +131,22 @@ impl Driver {
                 }
             }
         }
+    }
+
+    fn publish_reachable(&self, now: &Metrics, term: &Term) {
+        // A term that has just begun has not had the time to find out.
+        let is_new = term.since.elapsed() < self.timing.lost;
+        let nodes = now.membership_config.membership().nodes();
+        let heard = nodes.map(|(id, _)| *id).filter(|&id| {
+            let last = self.peers.last_answer(id);
+            is_new || id == now.id || last.is_some_and(|at| at.elapsed() < self.timing.lost)
+        });
+        let heard: BTreeSet<u64> = heard.collect();
+        self.reachable.send_if_modified(|current| {
+            let changed = *current != heard;
+            *current = heard;
+            changed
+        });
     }
 
     /// Whether most members have answered lately; a term that has just begun has not had the time to find out.
@@ -257,6 +278,8 @@ impl Driver {
             while !is_quorum(membership, &granted) {
                 match answers.next().await {
                     Some((id, Ok(Response::PreVote(true)))) => drop(granted.insert(id)),
+                    // openraft does not tell a member that it was taken out.
+                    Some((_, Err(error))) if error.dismissed => drop(self.dismissed.send_replace(true)),
                     Some(_) => {}
                     None => return false,
                 }

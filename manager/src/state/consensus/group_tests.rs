@@ -36,6 +36,7 @@ impl Transport for End {
             let lost = |reason: &str| TransportError {
                 address: to.clone(),
                 reason: reason.into(),
+                dismissed: false,
             };
             if is_cut(&net, &own, &to) {
                 return std::future::pending().await;

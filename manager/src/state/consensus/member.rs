@@ -4,7 +4,7 @@ use proto::NodeId;
 use serde::{Deserialize, Serialize};
 
 /// A manager as the others know it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Member {
     /// `host:port` at which the other managers reach it.
     #[serde(rename = "addr")]

@@ -57,10 +57,10 @@ impl Consensus {
         let metrics = self.raft.metrics().borrow().clone();
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let told = self.reachable.borrow().clone();
         let heard = |id| {
-            self.peers
-                .last_answer(id)
-                .is_some_and(|at: Instant| at.elapsed() < self.timing.lost)
+            let last = self.peers.last_answer(id);
+            told.contains(&id) || last.is_some_and(|at| at.elapsed() < self.timing.lost)
         };
         membership
             .nodes()
@@ -87,6 +87,7 @@ impl Consensus {
                 .await?;
             return Err(MembershipError::Late { address });
         }
+        self.peers.answered(id, Instant::now());
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id])))
             .await?;
         Ok(())

@@ -27,6 +27,13 @@ pub enum Request {
     Snapshot(SnapshotTransfer),
 }
 
+impl Request {
+    /// Says nothing but that somebody asks: to see whether there is an answer.
+    pub fn hello() -> Self {
+        Self::Ping(Ping { leader: 0, term: 0 })
+    }
+}
+
 /// The answer to a [`Request`] of the same name.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Response {
@@ -83,6 +90,8 @@ pub struct TransportError {
     pub address: String,
     /// Why not.
     pub reason: String,
+    /// Whether it said that who asks is no member.
+    pub dismissed: bool,
 }
 
 /// The way to the other members.
@@ -101,6 +110,7 @@ impl Transport for Nowhere {
         let error = TransportError {
             address: to.address.clone(),
             reason: "this group has one member".to_owned(),
+            dismissed: false,
         };
         Box::pin(async move { Err(error) })
     }

@@ -34,7 +34,7 @@ mod snapshot;
 mod tests;
 mod timing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -176,6 +176,8 @@ pub struct Consensus {
     peers: Arc<Peers>,
     timing: Timing,
     leadership: watch::Receiver<Leadership>,
+    reachable: watch::Receiver<BTreeSet<u64>>,
+    dismissed: watch::Receiver<bool>,
     /// One change of the membership at a time.
     changing: Mutex<()>,
     tasks: Vec<JoinHandle<()>>,
@@ -243,6 +245,11 @@ impl Consensus {
         self.leadership.clone()
     }
 
+    /// Changes when members come, go, or begin or cease to answer this leader.
+    pub fn reachable(&self) -> watch::Receiver<BTreeSet<u64>> {
+        self.reachable.clone()
+    }
+
     /// Waits until this member takes part in decisions, and has applied the entry that says so.
     ///
     /// # Errors
@@ -258,16 +265,19 @@ impl Consensus {
         state.map_err(stopped)
     }
 
-    /// Waits until the group goes on without this member, as far as it is told: a member that is taken out may never hear
-    /// of it. To be asked once the member takes part.
+    /// Waits until the group goes on without this member. To be asked once the member takes part.
     pub async fn is_left_out(&self) {
-        let mut metrics = self.raft.metrics();
-        let out = metrics.wait_for(|now| {
+        let (mut metrics, mut dismissed) = (self.raft.metrics(), self.dismissed.clone());
+        let agreed = metrics.wait_for(|now| {
             let config = &now.membership_config;
             config.log_id().is_some() && config.nodes().all(|(&id, _)| id != now.id)
         });
+        let out = tokio::select! {
+            out = agreed => out.is_ok(),
+            out = dismissed.wait_for(|dismissed| *dismissed) => out.is_ok(),
+        };
         // Without a sender consensus has stopped; nobody has said that the member is out.
-        if out.await.is_err() {
+        if !out {
             std::future::pending().await
         }
     }
@@ -339,6 +349,8 @@ impl Consensus {
         let raft = Raft::new(config.id, settings, network, log.clone(), machine.clone());
         let raft = raft.await.map_err(stopped)?;
         let (published, leadership) = watch::channel(Leadership::Unknown);
+        let (dismiss, dismissed) = watch::channel(false);
+        let (told, reachable) = watch::channel(BTreeSet::new());
         let driver = Driver {
             raft: raft.clone(),
             peers: peers.clone(),
@@ -349,6 +361,8 @@ impl Consensus {
                 .seed
                 .map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64),
             leadership: published,
+            reachable: told,
+            dismissed: dismiss,
         };
         let compaction = compact_when_asked(raft.clone(), machine.clone(), log.grown());
         Ok(Self {
@@ -357,6 +371,8 @@ impl Consensus {
             peers,
             timing: config.timing.clone(),
             leadership,
+            reachable,
+            dismissed,
             changing: Mutex::default(),
             tasks: vec![tokio::spawn(driver.run()), tokio::spawn(compaction)],
             machine,
@@ -392,7 +408,7 @@ impl Consensus {
     fn hear(&self, ping: Ping) -> bool {
         let term = self.raft.metrics().borrow().current_term;
         // A leader of a later term has been elected, even if this member does not know yet.
-        let is_leader = ping.term >= term && ping.leader != self.raft.metrics().borrow().id;
+        let is_leader = ping.term > 0 && ping.term >= term && ping.leader != self.raft.metrics().borrow().id;
         if is_leader {
             self.peers.leader_spoke();
         }

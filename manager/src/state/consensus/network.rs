@@ -106,5 +106,6 @@ fn confused(answer: &Response) -> NetworkError {
     NetworkError::new(&TransportError {
         address: String::new(),
         reason: format!("its answer is another question's: {answer:?}"),
+        dismissed: false,
     })
 }
