@@ -54,4 +54,4 @@ pub use snapshot::{Change, ChangeKind, OverlayPaths, SnapshotError, SnapshotInfo
 pub use steps::{Step, Steps};
 pub use store::Storage;
 pub use tar::Xattrs;
-pub use volume::{CreateVolume, Volume, VolumeError, Volumes};
+pub use volume::{Contents, CreateVolume, Incoming, Volume, VolumeError, Volumes};

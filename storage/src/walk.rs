@@ -20,6 +20,16 @@ pub(crate) type Visit<'a, E> = &'a mut dyn FnMut(&Entry, Option<File>) -> Result
 
 /// Calls `visit` for `base` itself (with an empty path) and everything below it. Sockets are passed over.
 pub(crate) fn walk<E: From<RootError>>(root: &RootFd, base: &Path, visit: Visit<'_, E>) -> Result<(), E> {
+    walk_counting(root, base, visit).map(drop)
+}
+
+/// The same; how many sockets were passed over.
+pub(crate) fn walk_counting<E: From<RootError>>(
+    root: &RootFd,
+    base: &Path,
+    visit: Visit<'_, E>,
+) -> Result<u64, E> {
+    let mut sockets = 0;
     let mut links = HashMap::new();
     // A stack of what is still to be visited, the next on top.
     let mut pending = vec![PathBuf::new()];
@@ -36,6 +46,7 @@ pub(crate) fn walk<E: From<RootError>>(root: &RootFd, base: &Path, visit: Visit<
             root.lstat(&path)?
         };
         let Some(kind) = entry_kind(stat.kind) else {
+            sockets += 1;
             continue;
         };
         let (entry, file) = describe(root, &path, &relative, kind, stat, &mut links)?;
@@ -45,7 +56,7 @@ pub(crate) fn walk<E: From<RootError>>(root: &RootFd, base: &Path, visit: Visit<
             pending.extend(children.into_iter().rev().map(|child| relative.join(child.name)));
         }
     }
-    Ok(())
+    Ok(sockets)
 }
 
 /// Writes a subtree as a tar; `prefix` is put before each name, and is the name of `base` itself.

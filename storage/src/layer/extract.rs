@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::LayerError;
 use super::path::{InRoot, link_climbs_out};
 use super::recipe::{self, RecipeWriter};
-use super::tree::{Replaced, Tree, finish_file};
+use super::tree::{Replaced, Tree};
 use crate::digest::DiffId;
 use crate::tar::{Entry, EntryKind, SparseMap, TarReader, show};
 
@@ -41,6 +41,8 @@ pub(super) enum Purpose {
     Layer,
     /// Plain files, as in a build context: `.wh.x` is a file like any other.
     Files,
+    /// A volume: plain files, of which nothing is refused or left out, for they are copied from a volume.
+    Volume,
 }
 
 /// Unpacks the plain tar into `dir/fs`, with `dir/recipe` for a layer. `dir` must be empty.
@@ -51,9 +53,14 @@ pub(super) fn extract(tar: impl Read, dir: &Path, purpose: Purpose) -> Result<Ex
     let recipe = (purpose == Purpose::Layer)
         .then(|| RecipeWriter::create(&dir.join("recipe")))
         .transpose();
+    let mut tree = Tree::open(&dir.join("fs")).map_err(io("open layer directory"))?;
+    if purpose == Purpose::Volume {
+        tree = tree.exact();
+    }
     let mut extraction = Extraction {
         dir,
-        tree: Tree::open(&dir.join("fs")).map_err(io("open layer directory"))?,
+        tree,
+        purpose,
         recipe: recipe.map_err(io(WRITE_RECIPE))?,
         numbers: HashMap::new(),
         size: 0,
@@ -73,6 +80,7 @@ const WRITE_RECIPE: &str = "write layer recipe";
 struct Extraction<'a> {
     dir: &'a Path,
     tree: Tree,
+    purpose: Purpose,
     recipe: Option<RecipeWriter>,
     /// Inode of each plain file → its number in the recipe.
     numbers: HashMap<u64, u32>,
@@ -143,7 +151,7 @@ impl Extraction<'_> {
                     .directory(&at, entry, &mut keep(self.dir, &self.numbers))
             }
             EntryKind::Symlink => {
-                if link_climbs_out(&at, &entry.link) {
+                if self.purpose != Purpose::Volume && link_climbs_out(&at, &entry.link) {
                     return Err(climbs(entry, &entry.link));
                 }
                 self.tree.symlink(&at, entry, &mut keep(self.dir, &self.numbers))
@@ -257,7 +265,9 @@ impl Extraction<'_> {
             copy(data, &mut file, entry)?;
             self.size += entry.stored;
         }
-        finish_file(&file, entry).map_err(|errno| applying(entry, errno))
+        self.tree
+            .finish_file(&file, entry)
+            .map_err(|errno| applying(entry, errno))
     }
 }
 

@@ -27,7 +27,7 @@ use crate::store::{self, Storage};
 use crate::tar::{TarError, TarReader};
 
 pub(crate) use self::path::InRoot;
-pub(crate) use self::tree::{Replaced, Tree, finish_file};
+pub(crate) use self::tree::{Replaced, Tree};
 
 /// A layer in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,6 +156,13 @@ impl Layers {
             })
         })();
         unpacked.map_err(|error| Error::from(error).explain_space("unpack files", self.0.root()))
+    }
+
+    /// Unpacks the plain tar of a volume aside: the directory with its files in `fs`, and how many entries they are.
+    pub(crate) fn unpack_volume(&self, tar: &mut dyn Read) -> Result<(Staging, u64)> {
+        let dir = Staging::create(&self.0, "volume")?;
+        let found = extract::extract(tar, dir.path(), Purpose::Volume)?;
+        Ok((dir, found.entries))
     }
 
     /// Looks up a layer and protects it with `lease`.

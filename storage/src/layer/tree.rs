@@ -43,6 +43,8 @@ pub(crate) struct Tree {
     cache: HashMap<Vec<u8>, Rc<OwnedFd>>,
     /// Times of directories, set at the end because every new name in them changes them.
     times: Vec<(InRoot, (i64, u32))>,
+    /// Overlay's own attributes are content like any other.
+    exact: bool,
     pub(crate) entries: u64,
 }
 
@@ -54,8 +56,14 @@ impl Tree {
             root,
             cache: HashMap::new(),
             times: Vec::new(),
+            exact: false,
             entries: 0,
         })
+    }
+
+    /// For a copy that shall differ in nothing: what overlay mounts inside of a volume have noted stays too.
+    pub(crate) fn exact(self) -> Self {
+        Self { exact: true, ..self }
     }
 
     /// Makes a directory or takes the one that is there, and gives it the entry's attributes.
@@ -68,7 +76,7 @@ impl Tree {
         self.times.push((at.clone(), entry.mtime));
         let Some((parent, name)) = at.split() else {
             let root = self.root.try_clone().map_err(to_errno)?;
-            return attributes(root.as_fd(), entry);
+            return self.attributes(root.as_fd(), entry);
         };
         let parent = self.dir(&parent)?;
         let name = OsStr::from_bytes(name);
@@ -87,10 +95,10 @@ impl Tree {
             // The same layer deletes the lower directory and makes a new one.
             rustix::fs::fsetxattr(&fd, OPAQUE, b"y", XattrFlags::empty())?;
         }
-        attributes(fd.as_fd(), entry)
+        self.attributes(fd.as_fd(), entry)
     }
 
-    /// Makes an empty regular file; its attributes are set by [`finish_file`] after the data is written.
+    /// Makes an empty regular file; its attributes are set by [`Tree::finish_file`] after the data is written.
     pub(crate) fn file(&mut self, at: &InRoot, replaced: OnReplaced<'_>) -> Result<File, Errno> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let create = |parent: BorrowedFd<'_>, name: &OsStr| {
@@ -106,10 +114,11 @@ impl Tree {
         replaced: OnReplaced<'_>,
     ) -> Result<(), Errno> {
         let target = OsStr::from_bytes(&entry.link);
+        let exact = self.exact;
         self.exclusively(at, replaced, |parent, name| {
             rustix::fs::symlinkat(target, parent, name)?;
             own(parent, name, entry)?;
-            xattrs_by_name(parent, name, entry)?;
+            xattrs_by_name(parent, name, entry, exact)?;
             set_times(parent, name, entry.mtime)
         })
     }
@@ -140,14 +149,31 @@ impl Tree {
             _ => FileType::Fifo,
         };
         let device = rustix::fs::makedev(entry.device.0, entry.device.1);
+        let exact = self.exact;
         self.exclusively(at, replaced, |parent, name| {
             rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)?;
             own(parent, name, entry)?;
             // Not a symlink: it was just created here, exclusively.
             rustix::fs::chmodat(parent, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
-            xattrs_by_name(parent, name, entry)?;
+            xattrs_by_name(parent, name, entry, exact)?;
             set_times(parent, name, entry.mtime)
         })
+    }
+
+    /// Gives a written file its owner, mode, xattrs and times, in the order in which the kernel clears the earlier.
+    pub(crate) fn finish_file(&self, file: &File, entry: &Entry) -> Result<(), Errno> {
+        self.attributes(file.as_fd(), entry)?;
+        rustix::fs::futimens(file, &times(entry.mtime))
+    }
+
+    /// chown(2) clears setuid bits and capabilities, so it comes first.
+    fn attributes(&self, fd: BorrowedFd<'_>, entry: &Entry) -> Result<(), Errno> {
+        rustix::fs::fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode))?;
+        for (name, value) in kept_xattrs(entry, self.exact) {
+            ignore_unsupported(rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()))?;
+        }
+        Ok(())
     }
 
     /// Hides what lower layers have at `at`. What this layer has put there itself stays.
@@ -274,38 +300,22 @@ enum Room {
     Free { was_whiteout: bool },
 }
 
-/// Gives a written file its owner, mode, xattrs and times, in the order in which the kernel clears the earlier.
-pub(crate) fn finish_file(file: &File, entry: &Entry) -> Result<(), Errno> {
-    attributes(file.as_fd(), entry)?;
-    rustix::fs::futimens(file, &times(entry.mtime))
-}
-
-/// chown(2) clears setuid bits and capabilities, so it comes first.
-fn attributes(fd: BorrowedFd<'_>, entry: &Entry) -> Result<(), Errno> {
-    rustix::fs::fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
-    rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode))?;
-    for (name, value) in kept_xattrs(entry) {
-        ignore_unsupported(rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()))?;
-    }
-    Ok(())
-}
-
 /// Overlay's own attributes are orders to the mount (redirects, opacity), not content: an archive cannot give them.
-fn kept_xattrs(entry: &Entry) -> impl Iterator<Item = (&OsStr, &[u8])> {
+fn kept_xattrs(entry: &Entry, exact: bool) -> impl Iterator<Item = (&OsStr, &[u8])> {
     let private = |name: &[u8]| name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.");
     entry
         .xattrs
         .iter()
-        .filter(move |(name, _)| !private(name))
+        .filter(move |(name, _)| exact || !private(name))
         .map(|(name, value)| (OsStr::from_bytes(name), value.as_slice()))
 }
 
 /// For nodes and symlinks, which cannot be opened: the directory's descriptor leads to the name.
-fn xattrs_by_name(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> Result<(), Errno> {
+fn xattrs_by_name(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry, exact: bool) -> Result<(), Errno> {
     let path = Path::new("/proc/self/fd")
         .join(parent.as_raw_fd().to_string())
         .join(name);
-    for (key, value) in kept_xattrs(entry) {
+    for (key, value) in kept_xattrs(entry, exact) {
         match rustix::fs::lsetxattr(&path, key, value, XattrFlags::empty()) {
             // user.* is for files and directories only (xattr(7)).
             Err(Errno::PERM) if key.as_bytes().starts_with(b"user.") => {}

@@ -16,6 +16,18 @@ pub(crate) struct SparseMap {
 const MAX_PIECES: usize = 1 << 18;
 
 impl SparseMap {
+    /// A map of so many pieces as a reader takes: where there are more, holes between neighbours are filled.
+    pub(crate) fn bounded(mut pieces: Vec<(u64, u64)>, size: u64) -> Self {
+        while pieces.len() > MAX_PIECES {
+            let joined = pieces.chunks(2).map(|pair| {
+                let (offset, end) = (pair[0].0, pair[pair.len() - 1]);
+                (offset, end.0 + end.1 - offset)
+            });
+            pieces = joined.collect();
+        }
+        Self { pieces, size }
+    }
+
     /// Checks order, bounds and that the pieces are exactly the `stored` bytes.
     pub(super) fn checked(pieces: Vec<(u64, u64)>, size: u64, stored: u64) -> Result<Self, String> {
         let mut end = 0u64;

@@ -1,7 +1,8 @@
 //! Writing tars that are the same for the same input: PAX only where ustar cannot say it, no names of users, no clock.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 
+use super::SparseMap;
 use super::header::{BLOCK, EntryKind};
 
 /// An entry to write. Times are whole where possible: a PAX record is added only for nanoseconds.
@@ -53,12 +54,43 @@ impl<W: Write> TarWriter<W> {
         self.header(entry)?;
         let copied = io::copy(&mut data.take(entry.size), &mut self.output)?;
         if copied != entry.size {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "file shrank while it was read",
-            ));
+            return Err(shrank());
         }
         self.pad(entry.size)
+    }
+
+    /// Writes a file with holes (PAX format 1.0: the map stands before the data). `entry.size` is the length of the file.
+    pub(crate) fn append_sparse(
+        &mut self,
+        entry: &NewEntry<'_>,
+        map: &SparseMap,
+        data: &mut (impl Read + Seek),
+    ) -> io::Result<()> {
+        let mut text = format!("{}\n", map.pieces.len()).into_bytes();
+        for (offset, length) in &map.pieces {
+            text.extend(format!("{offset}\n{length}\n").into_bytes());
+        }
+        text.resize(text.len().next_multiple_of(BLOCK), 0);
+        let stored: u64 = map.pieces.iter().map(|(_, length)| length).sum();
+        let shrunk = NewEntry {
+            size: text.len() as u64 + stored,
+            ..entry.clone()
+        };
+        let real = entry.size.to_string();
+        let sparse = [("major", "1"), ("minor", "0"), ("realsize", real.as_str())];
+        let sparse = sparse.map(|(key, value)| {
+            let key = format!("GNU.sparse.{key}").into_bytes();
+            (key, value.as_bytes().to_vec())
+        });
+        self.header_with(&shrunk, sparse.to_vec())?;
+        self.output.write_all(&text)?;
+        for (offset, length) in &map.pieces {
+            data.seek(SeekFrom::Start(*offset))?;
+            if io::copy(&mut data.by_ref().take(*length), &mut self.output)? != *length {
+                return Err(shrank());
+            }
+        }
+        self.pad(shrunk.size)
     }
 
     /// Hands out the stream for raw bytes.
@@ -74,7 +106,11 @@ impl<W: Write> TarWriter<W> {
 
     /// Writes the headers alone; the caller writes the data through [`TarWriter::raw`] and then pads.
     pub(crate) fn header(&mut self, entry: &NewEntry<'_>) -> io::Result<()> {
-        let records = pax_records(entry);
+        self.header_with(entry, Vec::new())
+    }
+
+    fn header_with(&mut self, entry: &NewEntry<'_>, more: Records) -> io::Result<()> {
+        let records = pax_records(entry, more);
         if !records.is_empty() {
             let mut special = NewEntry::new(b"PaxHeader", EntryKind::File, 0o644, records.len() as u64);
             special.mtime = (entry.mtime.0.max(0), 0);
@@ -92,6 +128,13 @@ impl<W: Write> TarWriter<W> {
         }
         Ok(())
     }
+}
+
+/// Keys and values of a PAX header.
+type Records = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn shrank() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "file shrank while it was read")
 }
 
 fn flag(kind: EntryKind) -> u8 {
@@ -147,8 +190,7 @@ fn whole_time(entry: &NewEntry<'_>) -> u64 {
 }
 
 /// The records for what the header block cannot hold, sorted by key.
-fn pax_records(entry: &NewEntry<'_>) -> Vec<u8> {
-    let mut records: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+fn pax_records(entry: &NewEntry<'_>, mut records: Records) -> Vec<u8> {
     let mut add = |key: &str, value: Vec<u8>| records.push((key.as_bytes().to_vec(), value));
     if entry.path.len() > 100 || !entry.path.is_ascii() {
         add("path", entry.path.to_vec());

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::VolumeError;
 use crate::durable;
 use crate::error::{Error, Result};
-use crate::layer::{InRoot, Tree, finish_file};
+use crate::layer::{InRoot, Tree};
 use crate::root_fd::{FileKind, RootError, RootFd};
 use crate::tar::{Entry, EntryKind, show};
 use crate::walk::walk;
@@ -103,7 +103,7 @@ fn put(tree: &mut Tree, entry: &Entry, file: Option<File>) -> io::Result<()> {
         (EntryKind::File, Some(mut source)) => {
             let mut target = tree.file(&at, kept)?;
             io::copy(&mut source, &mut target)?;
-            finish_file(&target, entry)?;
+            tree.finish_file(&target, entry)?;
         }
         (EntryKind::Directory, _) => tree.directory(&at, entry, kept)?,
         (EntryKind::Symlink, _) => tree.symlink(&at, entry, kept)?,

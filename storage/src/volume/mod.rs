@@ -3,6 +3,7 @@
 //! `volumes/<name>/_data` is what containers see, `volumes/<name>/volume.json` repeats the row, so that a lost
 //! database loses no volume. Names are checked before they become a path.
 
+mod carry;
 mod copy_up;
 mod watchers;
 
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::carry::{Contents, Incoming};
 pub(crate) use self::watchers::Watchers;
 use crate::durable;
 use crate::error::{Error, Kind, Result};
@@ -85,6 +87,22 @@ pub enum VolumeError {
         entry: String,
         source: io::Error,
     },
+    #[error("volume {name} is here already")]
+    Exists { name: String },
+    #[error(
+        "volume {name} did not arrive as it was sent: {found} instead of {expected}; something may write to it"
+    )]
+    Differs {
+        name: String,
+        expected: Contents,
+        found: Contents,
+    },
+    #[error("volume {name}: {entry:?} could not be copied")]
+    Carry {
+        name: String,
+        entry: String,
+        source: io::Error,
+    },
     #[error("list volumes")]
     List { source: io::Error },
 }
@@ -114,8 +132,8 @@ impl VolumeError {
         match self {
             Self::NotFound(_) | Self::Driver(_) => Kind::NotFound,
             Self::Name(_) | Self::ShortName(_) | Self::LongName(_) | Self::Option { .. } => Kind::Invalid,
-            Self::InUse { .. } => Kind::Conflict,
-            Self::Io { .. } | Self::CopyUp { .. } | Self::List { .. } => Kind::Internal,
+            Self::InUse { .. } | Self::Exists { .. } | Self::Differs { .. } => Kind::Conflict,
+            Self::Io { .. } | Self::CopyUp { .. } | Self::Carry { .. } | Self::List { .. } => Kind::Internal,
         }
     }
 }
