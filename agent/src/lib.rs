@@ -14,4 +14,5 @@ pub mod load;
 pub mod local_network;
 pub mod open_files;
 pub mod peer;
+pub mod transfer;
 pub mod worker;

@@ -13,6 +13,7 @@ pub mod body;
 pub mod build;
 pub mod containers;
 pub mod convert;
+pub mod distribution;
 pub mod error;
 pub mod events;
 pub mod exec;
@@ -30,6 +31,7 @@ pub mod nodes;
 pub mod params;
 pub mod progress;
 pub mod service_defaults;
+mod service_image;
 pub mod service_logs;
 pub mod services;
 pub mod state;
@@ -62,6 +64,7 @@ fn routes() -> Router<App> {
         .merge(archives::routes())
         .merge(build::routes())
         .merge(containers::routes())
+        .merge(distribution::routes())
         .merge(events::routes())
         .merge(exec::routes())
         .merge(images::routes())

@@ -15,6 +15,7 @@ use super::error::{ApiError, ApiResult};
 use super::filters::Filters;
 use super::params::Params;
 use super::service_defaults::fill;
+use super::service_image::{self, Through};
 use super::state::App;
 use super::swarm::version;
 use crate::worker::preview;
@@ -32,6 +33,8 @@ pub fn routes() -> Router<App> {
 
 async fn create(
     State(app): State<App>,
+    params: Params,
+    through: Through,
     body::Spec(mut spec): body::Spec<ServiceSpec>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let control = app.control()?;
@@ -39,10 +42,11 @@ async fn create(
     control.check_service(&spec)?;
     refuse_unrunnable(&spec)?;
     refuse_taken_ports(&app, &spec, None)?;
+    let warnings = service_image::pin(&app, &params, &through, &mut spec).await?;
     let service = control.create_service(spec).await?;
     Ok((
         StatusCode::CREATED,
-        Json(json!({ "ID": service.id, "Warnings": null })),
+        Json(json!({ "ID": service.id, "Warnings": warnings })),
     ))
 }
 
@@ -96,10 +100,12 @@ async fn update(
     State(app): State<App>,
     Path(id): Path<String>,
     params: Params,
+    through: Through,
     body::Spec(mut spec): body::Spec<ServiceSpec>,
 ) -> ApiResult<Json<Value>> {
     let control = app.control()?;
     say_replicas(&mut spec);
+    let mut warnings = None;
     let version = version(&params)?;
     match params.filled("rollback") {
         Some("previous") => drop(control.rollback_service(&id, version).await?),
@@ -113,10 +119,11 @@ async fn update(
             control.check_service(&spec)?;
             refuse_unrunnable(&spec)?;
             refuse_taken_ports(&app, &spec, Some(&current))?;
+            warnings = service_image::pin(&app, &params, &through, &mut spec).await?;
             control.update_service(&id, version, spec).await?;
         }
     }
-    Ok(Json(json!({ "Warnings": null })))
+    Ok(Json(json!({ "Warnings": warnings })))
 }
 
 async fn remove(State(app): State<App>, Path(id): Path<String>) -> ApiResult<()> {

@@ -38,10 +38,6 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
             get(|| async { ApiError::not_found("plugin not found") }),
         )
         .route(
-            "/distribution/{*rest}",
-            get(|| no("asking a registry is not built yet")),
-        )
-        .route(
             "/commit",
             post(|| no("making an image of a container is not built yet; use `image build`")),
         )

@@ -135,10 +135,10 @@ impl Ps {
             human::ellipsis(&command, 20)
         };
         let image = text(&container["Image"]);
-        let image = if self.no_trunc || !image.starts_with("sha256:") {
-            image
-        } else {
-            human::short(&image).to_owned()
+        let image = match (self.no_trunc, image.starts_with("sha256:")) {
+            (true, _) => image,
+            (false, true) => human::short(&image).to_owned(),
+            (false, false) => human::image(&image).to_owned(),
         };
         let names = container["Names"].as_array().into_iter().flatten();
         let names: Vec<String> = names

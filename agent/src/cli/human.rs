@@ -161,6 +161,14 @@ pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
+/// An image as lists show it: a name with a tag without the digest behind it.
+pub(crate) fn image(name: &str) -> &str {
+    match name.split_once('@') {
+        Some((tagged, _)) if tagged.rsplit('/').next().is_some_and(|last| last.contains(':')) => tagged,
+        _ => name,
+    }
+}
+
 /// Text that is cut at a length, with an ellipsis for what is missing.
 pub(crate) fn ellipsis(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
@@ -172,6 +180,18 @@ pub(crate) fn ellipsis(text: &str, most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pinned_images_are_shown_by_their_names() {
+        for (full, shown) in [
+            ("web:1@sha256:aa", "web:1"),
+            ("host:5000/web:1@sha256:aa", "host:5000/web:1"),
+            ("host:5000/web@sha256:aa", "host:5000/web@sha256:aa"),
+            ("web", "web"),
+        ] {
+            assert_eq!(image(full), shown);
+        }
+    }
 
     const DAY: i64 = 24 * HOUR;
 

@@ -142,7 +142,7 @@ fn row(service: &Service) -> [String; 6] {
         .task_template
         .container_spec
         .as_ref()
-        .map(|spec| spec.image.clone())
+        .map(|spec| human::image(&spec.image).to_owned())
         .unwrap_or_default();
     let ports = service
         .endpoint

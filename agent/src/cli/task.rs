@@ -73,8 +73,8 @@ impl Options {
             .spec
             .container_spec
             .as_ref()
-            .map(|spec| spec.image.clone())
-            .unwrap_or_default();
+            .map_or("", |spec| spec.image.as_str());
+        let image = if self.no_trunc { image } else { human::image(image) };
         let mut error = task.status.err.clone();
         if !error.is_empty() {
             if !self.no_trunc {
@@ -85,7 +85,7 @@ impl Options {
         [
             self.id(task),
             name,
-            image,
+            image.to_owned(),
             names.node(task),
             service::capitalised(task.desired_state.as_str()),
             format!(

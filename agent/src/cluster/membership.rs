@@ -163,6 +163,6 @@ fn work(
         netd: config.netd.clone(),
         dispatcher,
         drain: DRAIN,
-        members: config.peers.members().clone(),
+        peers: config.peers.clone(),
     })
 }

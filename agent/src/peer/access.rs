@@ -16,6 +16,7 @@ use proto::spec::NodeRole;
 
 use super::Members;
 use crate::api::error::{ApiError, ApiResult};
+use crate::transfer::images;
 
 /// An entry of the table.
 #[derive(Debug)]
@@ -35,6 +36,11 @@ const MANAGERS: &[NodeRole] = &[NodeRole::Manager];
 pub(super) const TABLE: &[Entry] = &[
     entry("GET", "/v1/ping", NODES),
     entry("*", "/api/{*path}", MANAGERS),
+    entry("GET", images::OFFER, NODES),
+    entry("GET", images::RESOLVE, NODES),
+    entry("GET", images::CONFIG, NODES),
+    entry("GET", images::MANIFEST, NODES),
+    entry("GET", images::LAYER, NODES),
 ];
 
 const fn entry(method: &'static str, path: &'static str, roles: &'static [NodeRole]) -> Entry {

@@ -9,13 +9,15 @@ use serde_json::{Value, json};
 use super::{access, proxy};
 use crate::api::App;
 use crate::api::error::{ApiError, ApiResult};
+use crate::transfer::images;
 
 /// The complete service.
 pub fn router(app: App) -> Router {
     guarded(
         Router::new()
             .route("/v1/ping", get(ping))
-            .route("/api/{*path}", any(proxy::receive)),
+            .route("/api/{*path}", any(proxy::receive))
+            .merge(images::routes()),
     )
     .with_state(app)
 }

@@ -103,12 +103,37 @@ impl Controller {
     }
 
     async fn prepare(&mut self, task: &Task) {
+        match self.bring_image(task).await {
+            None => return,
+            Some(Err(reason)) => return self.advance(TaskState::Rejected, "preparing", reason),
+            Some(Ok(())) => {}
+        }
         match self.try_prepare(task).await {
             Ok(id) => {
                 self.container = Some(id);
                 self.advance(TaskState::Ready, "prepared", String::new());
             }
             Err(reason) => self.advance(TaskState::Rejected, "preparing", reason),
+        }
+    }
+
+    /// Gets the task's image from other nodes if this one lacks it; `None` if the task is wanted otherwise meanwhile.
+    async fn bring_image(&mut self, task: &Task) -> Option<Result<(), String>> {
+        let image = task.spec.container_spec.as_ref().map(|spec| spec.image.clone());
+        let image = image.unwrap_or_default();
+        let (shared, reporter) = (self.shared.clone(), self.shared.reporter.clone());
+        let (id, status) = (task.id.clone(), self.status.clone());
+        let say = move |message: String| {
+            let status = TaskStatus {
+                timestamp: Timestamp::now(),
+                message,
+                ..status.clone()
+            };
+            reporter.put(id.clone(), status);
+        };
+        tokio::select! {
+            brought = shared.images.ensure(&image, &say) => Some(brought.map_err(|error| chain(&error))),
+            () = self.changed() => None,
         }
     }
 

@@ -42,7 +42,8 @@ use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
 use crate::engine::Engine;
-use crate::peer::Members;
+use crate::peer::{Members, Peers};
+use crate::transfer::Fetcher;
 use shared::Shared;
 use tasks::Tasks;
 
@@ -61,8 +62,8 @@ pub struct WorkerConfig {
     pub dispatcher: DispatcherClient<Channel>,
     /// How long a withdrawn task may finish what had been sent to it before its stop signal.
     pub drain: Duration,
-    /// Is told of the cluster's nodes.
-    pub members: Members,
+    /// The other nodes: is told which they are.
+    pub peers: Arc<Peers>,
 }
 
 /// A node at work.
@@ -77,6 +78,7 @@ impl Worker {
     /// Begins to hold sessions and to act on assignments.
     pub fn start(config: WorkerConfig) -> Self {
         let reporter = Arc::new(reporter::Reporter::default());
+        let images = Fetcher::new(config.engine.config().storage.clone(), config.peers.clone());
         let volumes = inventory::volumes(&config.engine.config().storage);
         let shared = Arc::new(Shared {
             engine: config.engine,
@@ -86,7 +88,8 @@ impl Worker {
             reporter: reporter.clone(),
             hostname: config.description.hostname.clone(),
             drain: config.drain,
-            members: config.members,
+            members: config.peers.members().clone(),
+            images,
         });
         let tasks = Arc::new(Tasks::new(shared));
         let sessions = session::Sessions {
@@ -126,7 +129,9 @@ impl Worker {
 /// Removes what an earlier process has left of a cluster that this node is no longer part of: it may have died while it
 /// was leaving.
 pub async fn clean_up(engine: Arc<Engine>, netd: Arc<Netd>) {
+    let peers = Arc::default();
     let shared = Shared {
+        images: Fetcher::new(engine.config().storage.clone(), peers),
         engine,
         directory: directory::Directory::new(netd.clone(), NodeId::default()),
         files: files::Files::default(),

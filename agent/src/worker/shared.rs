@@ -9,6 +9,7 @@ use super::networks::Networks;
 use super::reporter::Reporter;
 use crate::engine::Engine;
 use crate::peer::Members;
+use crate::transfer::Fetcher;
 
 /// The rooms that a controller works with.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct Shared {
     pub hostname: String,
     /// How long a withdrawn task may finish what had been sent to it before its stop signal.
     pub drain: Duration,
+    /// Brings images that this node lacks.
+    pub images: Fetcher,
     /// The cluster's nodes.
     pub members: Members,
 }

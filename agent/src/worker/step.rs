@@ -12,7 +12,7 @@ pub enum Step {
     Accept,
     /// Say that preparation begins.
     BeginPreparing,
-    /// Check the image, make volumes, networks, secrets and the container; then READY.
+    /// Bring the image here, make volumes, networks, secrets and the container; then READY.
     Prepare,
     /// Say that the container is being started.
     BeginStarting,

@@ -5,6 +5,7 @@ mod containers;
 mod docker_cli;
 mod example;
 mod images;
+mod images_travel;
 mod recovery;
 mod services;
 mod stack_versions;

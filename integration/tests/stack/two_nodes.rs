@@ -11,7 +11,7 @@ use crate::docker_cli::Docker;
 
 const REMOTE: &str = "10.99.0.1:2377";
 
-/// Two nodes, both with the image that the services here are made of: images do not travel yet.
+/// Two nodes, both with the image that the services here are made of.
 fn joined() -> Result<Cluster> {
     let cluster = Cluster::joined(2)?;
     for node in &cluster.nodes {

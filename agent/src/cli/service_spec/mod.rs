@@ -67,6 +67,9 @@ pub(crate) struct Create {
     /// Specify configurations to expose to the service
     #[arg(long)]
     config: Vec<String>,
+    /// Do not settle for all nodes which image the name means
+    #[arg(long)]
+    no_resolve_image: bool,
     #[command(flatten)]
     lists: Lists,
     #[command(flatten)]
@@ -87,7 +90,12 @@ impl Create {
         let mut spec = self.spec(client).await?;
         lists.apply(&mut spec.task_template)?;
         neighbours.apply(&mut spec.labels)?;
-        let answer = client.post("/services/create", &spec).await?;
+        let query = if self.no_resolve_image {
+            "?resolveImage=never"
+        } else {
+            ""
+        };
+        let answer = client.post(&format!("/services/create{query}"), &spec).await?;
         service::warn(&answer);
         let id = text(&answer["ID"]);
         println!("{id}");

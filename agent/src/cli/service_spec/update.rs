@@ -89,6 +89,9 @@ pub(crate) struct Update {
     /// Remove a placement preference
     #[arg(long)]
     placement_pref_rm: Vec<String>,
+    /// Do not settle for all nodes which image the name means
+    #[arg(long)]
+    no_resolve_image: bool,
     #[command(flatten)]
     lists: Changes,
     #[command(flatten)]
@@ -114,6 +117,9 @@ impl Update {
                 bail!("other flags may not be combined with --rollback");
             }
             path.push_str("&rollback=previous");
+        }
+        if self.no_resolve_image {
+            path.push_str("&resolveImage=never");
         }
         let answer = client.post(&path, &spec).await?;
         service::warn(&answer);
