@@ -55,7 +55,7 @@ fn twenty_kills_touch_no_container() -> Result<()> {
     agent.wait_running("web", 2)?;
     assert_eq!(pids(&agent)?, before, "and the swarm has not replaced any");
     // Not one line is missing in between.
-    let logs = agent.cli_ok(&["logs", "alone"])?;
+    let logs = agent.cli_ok("logs alone")?;
     let numbers: Vec<u64> = logs
         .lines()
         .filter_map(|line| line.strip_prefix("line ")?.parse().ok())
@@ -69,7 +69,7 @@ fn twenty_kills_touch_no_container() -> Result<()> {
         "lines are missing"
     );
     // A new replica is still made, found and removed.
-    agent.cli_ok(&["service", "scale", "web=3"])?;
+    agent.cli_ok("service scale web=3")?;
     agent.wait_running("web", 3)?;
     Ok(())
 }
@@ -84,7 +84,7 @@ fn what_ends_while_the_agent_is_dead_has_its_exit_code() -> Result<()> {
     ] {
         agent.cli_ok(&["run", "-d", "--name", name, "bb", "sh", "-c", script])?;
     }
-    agent.cli_ok(&["run", "-d", "--name", "brief", "--rm", "bb", "sleep", "1"])?;
+    agent.cli_ok("run -d --name brief --rm bb sleep 1")?;
     agent.kill()?;
     std::thread::sleep(Duration::from_millis(1500));
     agent.run()?;
@@ -96,7 +96,7 @@ fn what_ends_while_the_agent_is_dead_has_its_exit_code() -> Result<()> {
             "{name}"
         );
     }
-    assert_eq!(agent.cli_ok(&["logs", "seven"])?, "last words\n");
+    assert_eq!(agent.cli_ok("logs seven")?, "last words\n");
     eventually("--rm holds across the restart", || {
         ensure!(agent.ask("GET", "/containers/brief/json", None)?.status == 404);
         Ok(())
@@ -107,17 +107,7 @@ fn what_ends_while_the_agent_is_dead_has_its_exit_code() -> Result<()> {
 fn a_task_that_ends_while_the_agent_is_dead_is_replaced() -> Result<()> {
     let mut agent = Agent::start_swarm()?;
     agent.build_busybox()?;
-    agent.cli_ok(&[
-        "service",
-        "create",
-        "--name",
-        "web",
-        "--restart-delay",
-        "100ms",
-        "bb",
-        "sleep",
-        "1000",
-    ])?;
+    agent.cli_ok("service create --name web --restart-delay 100ms bb sleep 1000")?;
     agent.wait_running("web", 1)?;
     let (_, pid) = pids(&agent)?.pop().context("a container")?;
     agent.kill()?;

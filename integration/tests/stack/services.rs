@@ -25,29 +25,17 @@ fn containers(tasks: &[Value]) -> Vec<String> {
 #[test]
 fn a_service_is_scaled_up_down_and_to_nothing() -> Result<()> {
     let agent = swarm()?;
-    agent.cli_ok(&[
-        "service",
-        "create",
-        "--name",
-        "web",
-        "--replicas",
-        "3",
-        "--stop-grace-period",
-        "1s",
-        "bb",
-        "sleep",
-        "1000",
-    ])?;
+    agent.cli_ok("service create --name web --replicas 3 --stop-grace-period 1s bb sleep 1000")?;
     let first = containers(&agent.wait_running("web", 3)?);
-    agent.cli_ok(&["service", "scale", "web=5"])?;
+    agent.cli_ok("service scale web=5")?;
     let five = containers(&agent.wait_running("web", 5)?);
     assert!(
         first.iter().all(|id| five.contains(id)),
         "scaling touches none of those that run"
     );
-    assert!(agent.cli_ok(&["service", "ls"])?.contains("5/5"));
-    assert!(agent.cli_ok(&["service", "ps", "web"])?.contains("Running"));
-    agent.cli_ok(&["service", "scale", "web=0"])?;
+    assert!(agent.cli_ok("service ls")?.contains("5/5"));
+    assert!(agent.cli_ok("service ps web")?.contains("Running"));
+    agent.cli_ok("service scale web=0")?;
     agent.wait_running("web", 0)?;
     eventually("no container is left", || {
         ensure!(
@@ -58,26 +46,14 @@ fn a_service_is_scaled_up_down_and_to_nothing() -> Result<()> {
         );
         Ok(())
     })?;
-    agent.cli_ok(&["service", "rm", "web"])?;
+    agent.cli_ok("service rm web")?;
     Ok(())
 }
 
 #[test]
 fn a_killed_container_is_replaced() -> Result<()> {
     let agent = swarm()?;
-    agent.cli_ok(&[
-        "service",
-        "create",
-        "--name",
-        "web",
-        "--restart-delay",
-        "100ms",
-        "--stop-grace-period",
-        "1s",
-        "bb",
-        "sleep",
-        "1000",
-    ])?;
+    agent.cli_ok("service create --name web --restart-delay 100ms --stop-grace-period 1s bb sleep 1000")?;
     let before = containers(&agent.wait_running("web", 1)?);
     agent.cli_ok(&["kill", &before[0]])?;
     eventually("another container runs", || {
@@ -85,7 +61,7 @@ fn a_killed_container_is_replaced() -> Result<()> {
         ensure!(now.len() == 1 && now != before, "{now:?}");
         Ok(())
     })?;
-    let history = agent.cli_ok(&["service", "ps", "web"])?;
+    let history = agent.cli_ok("service ps web")?;
     assert!(
         history.contains("\\_ web.1") && history.contains("non-zero exit (137)"),
         "{history}"
@@ -96,38 +72,22 @@ fn a_killed_container_is_replaced() -> Result<()> {
 #[test]
 fn an_update_rolls_and_a_rollback_returns() -> Result<()> {
     let agent = swarm()?;
-    agent.cli_ok(&[
-        "service",
-        "create",
-        "--name",
-        "web",
-        "--replicas",
-        "2",
-        "--update-monitor",
-        "200ms",
-        "--env",
-        "V=1",
-        "--stop-grace-period",
-        "1s",
-        "bb",
-        "sleep",
-        "1000",
-    ])?;
+    agent.cli_ok("service create --name web --replicas 2 --update-monitor 200ms --env V=1 --stop-grace-period 1s bb sleep 1000")?;
     let first = containers(&agent.wait_running("web", 2)?);
     // Labels of the service are nobody's business but the manager's: no task changes.
-    agent.cli_ok(&["service", "update", "--label-add", "a=b", "web"])?;
+    agent.cli_ok("service update --label-add a=b web")?;
     assert_eq!(
         sorted(containers(&agent.wait_running("web", 2)?)),
         sorted(first.clone())
     );
-    agent.cli_ok(&["service", "update", "--env-add", "V=2", "web"])?;
+    agent.cli_ok("service update --env-add V=2 web")?;
     let second = containers(&agent.wait_running("web", 2)?);
     assert!(second.iter().all(|id| !first.contains(id)), "both are new");
     let env = |id: &str| -> Result<String> {
         Ok(agent.get(&format!("/containers/{id}/json"))?["Config"]["Env"].to_string())
     };
     assert!(env(&second[0])?.contains("V=2"));
-    agent.cli_ok(&["service", "rollback", "web"])?;
+    agent.cli_ok("service rollback web")?;
     assert!(env(&containers(&agent.wait_running("web", 2)?)[0])?.contains("V=1"));
     Ok(())
 }
@@ -135,27 +95,9 @@ fn an_update_rolls_and_a_rollback_returns() -> Result<()> {
 #[test]
 fn a_failing_update_goes_back_by_itself() -> Result<()> {
     let agent = swarm()?;
-    agent.cli_ok(&[
-        "service",
-        "create",
-        "--name",
-        "web",
-        "--replicas",
-        "2",
-        "--update-failure-action",
-        "rollback",
-        "--update-monitor",
-        "1s",
-        "--restart-delay",
-        "100ms",
-        "--stop-grace-period",
-        "1s",
-        "bb",
-        "sleep",
-        "1000",
-    ])?;
+    agent.cli_ok("service create --name web --replicas 2 --update-failure-action rollback --update-monitor 1s --restart-delay 100ms --stop-grace-period 1s bb sleep 1000")?;
     agent.wait_running("web", 2)?;
-    let update = agent.cli(&["service", "update", "--args", "false", "web"])?;
+    let update = agent.cli("service update --args false web")?;
     assert!(
         !update.status.success(),
         "the truth about an update that was rolled back is an error"
@@ -194,23 +136,7 @@ fn an_update_under_load_loses_no_request() -> Result<()> {
     let agent = swarm()?;
     build_web(&agent, "1")?;
     build_web(&agent, "2")?;
-    agent.cli_ok(&[
-        "service",
-        "create",
-        "--name",
-        "web",
-        "--replicas",
-        "3",
-        "-p",
-        "8099:80",
-        "--update-order",
-        "start-first",
-        "--update-monitor",
-        "200ms",
-        "--stop-signal",
-        "TERM",
-        "web:1",
-    ])?;
+    agent.cli_ok("service create --name web --replicas 3 -p 8099:80 --update-order start-first --update-monitor 200ms --stop-signal TERM web:1")?;
     eventually("the port answers", || agent.host.get("127.0.0.1:8099", "/"))?;
     let (stop, good) = (AtomicBool::new(false), AtomicUsize::new(0));
     let failed: Vec<String> = std::thread::scope(|scope| -> Result<Vec<String>> {
@@ -226,7 +152,7 @@ fn an_update_under_load_loses_no_request() -> Result<()> {
             }
             failed
         });
-        let updated = agent.cli(&["service", "update", "--image", "web:2", "web"]);
+        let updated = agent.cli("service update --image web:2 web");
         stop.store(true, Ordering::SeqCst);
         let failed = load.join().map_err(|_| anyhow::anyhow!("the load panicked"))?;
         ensure!(updated?.status.success(), "the update failed");
@@ -248,29 +174,18 @@ fn an_update_under_load_loses_no_request() -> Result<()> {
 #[test]
 fn a_service_s_name_is_one_address_before_all_tasks() -> Result<()> {
     let agent = swarm()?;
-    agent.cli_ok(&["network", "create", "-d", "overlay", "--attachable", "net"])?;
+    agent.cli_ok("network create -d overlay --attachable net")?;
     let serve = "mkdir /www; hostname > /www/index.html; httpd -f -p 80 -h /www";
-    agent.cli_ok(&[
-        "service",
-        "create",
-        "--name",
-        "web",
-        "--replicas",
-        "3",
-        "--network",
-        "net",
-        "bb",
-        "sh",
-        "-c",
-        serve,
-    ])?;
+    agent.cli_ok(&format!(
+        "service create --name web --replicas 3 --network net bb sh -c '{serve}'"
+    ))?;
     agent.wait_running("web", 3)?;
     let ask = "for i in $(seq 40); do wget -q -O - http://web/ || echo failed; done";
-    let names = agent.cli_ok(&["run", "--rm", "--network", "net", "bb", "sh", "-c", ask])?;
+    let names = agent.cli_ok(&format!("run --rm --network net bb sh -c '{ask}'"))?;
     assert!(!names.contains("failed"), "{names}");
     let distinct: std::collections::BTreeSet<&str> = names.lines().collect();
     assert_eq!(distinct.len(), 3, "all three answer: {names}");
-    let looked_up = agent.cli_ok(&["run", "--rm", "--network", "net", "bb", "nslookup", "tasks.web"])?;
+    let looked_up = agent.cli_ok("run --rm --network net bb nslookup tasks.web")?;
     let service = agent.get("/services/web")?;
     let vip = service["Endpoint"]["VirtualIPs"]
         .as_array()
@@ -292,25 +207,14 @@ fn secrets_and_configs_reach_the_tasks() -> Result<()> {
     let file = agent.host.directory().join("content");
     std::fs::write(&file, "hidden")?;
     let file = file.to_str().context("a path")?;
-    agent.cli_ok(&["secret", "create", "key", file])?;
-    agent.cli_ok(&["config", "create", "conf", file])?;
+    agent.cli_ok(&format!("secret create key {file}"))?;
+    agent.cli_ok(&format!("config create conf {file}"))?;
     let script = "cat /run/secrets/key /etc/conf; stat -c %a /run/secrets/key; sleep 1000";
-    agent.cli_ok(&[
-        "service",
-        "create",
-        "--name",
-        "reader",
-        "--secret",
-        "key",
-        "--config",
-        "source=conf,target=/etc/conf,mode=0400",
-        "bb",
-        "sh",
-        "-c",
-        script,
-    ])?;
+    agent.cli_ok(&format!(
+        "service create --name reader --secret key --config source=conf,target=/etc/conf,mode=0400 bb sh -c '{script}'"
+    ))?;
     eventually("the task has read both", || {
-        let logs = agent.cli_ok(&["service", "logs", "--raw", "reader"])?;
+        let logs = agent.cli_ok("service logs --raw reader")?;
         ensure!(logs == "hiddenhidden444\n", "{logs:?}");
         Ok(())
     })?;
@@ -318,11 +222,11 @@ fn secrets_and_configs_reach_the_tasks() -> Result<()> {
         agent.get("/secrets/key")?["Spec"]["Data"].is_null(),
         "a secret is never given out"
     );
-    let refused = agent.cli(&["secret", "rm", "key"])?;
+    let refused = agent.cli("secret rm key")?;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("reader"), "{said}");
     // Nowhere in clear on the disk of the node but in the manager's store.
-    agent.cli_ok(&["service", "rm", "reader"])?;
+    agent.cli_ok("service rm reader")?;
     Ok(())
 }
 
@@ -334,14 +238,7 @@ fn a_service_waits_for_what_it_depends_on() -> Result<()> {
         &file,
         "services:\n  db:\n    image: bb\n    command: sh -c 'sleep 2; touch /ready; sleep 1000'\n    healthcheck: {test: [CMD, test, -f, /ready], interval: 200ms, retries: 100}\n  app:\n    image: bb\n    command: sleep 1000\n    depends_on: {db: {condition: service_healthy}}\n",
     )?;
-    agent.cli_ok(&[
-        "stack",
-        "deploy",
-        "--detach",
-        "-c",
-        file.to_str().context("a path")?,
-        "s",
-    ])?;
+    agent.cli_ok(&format!("stack deploy --detach -c {} s", file.display()))?;
     let waiting = eventually("the task says what it waits for", || {
         let tasks = agent.get(&format!(
             "/tasks?filters={}",
@@ -369,24 +266,14 @@ fn a_service_waits_for_what_it_depends_on() -> Result<()> {
             .to_owned()
     };
     assert!(moment(&db[0]) <= moment(&app[0]));
-    agent.cli_ok(&["stack", "rm", "s"])?;
+    agent.cli_ok("stack rm s")?;
     Ok(())
 }
 
 #[test]
 fn a_pending_task_says_why() -> Result<()> {
     let agent = swarm()?;
-    agent.cli_ok(&[
-        "service",
-        "create",
-        "-d",
-        "--name",
-        "lost",
-        "--constraint",
-        "node.labels.zone==moon",
-        "bb",
-        "true",
-    ])?;
+    agent.cli_ok("service create -d --name lost --constraint node.labels.zone==moon bb true")?;
     eventually("the reason is on the task", || {
         let tasks = agent.get("/tasks")?;
         let said = tasks[0]["Status"]["Err"].as_str().unwrap_or_default().to_owned();
@@ -401,7 +288,7 @@ fn a_pending_task_says_why() -> Result<()> {
         .as_str()
         .context("a node")?
         .to_owned();
-    agent.cli_ok(&["node", "update", "--label-add", "zone=moon", &node])?;
+    agent.cli_ok(&format!("node update --label-add zone=moon {node}"))?;
     eventually("the label lets it run", || {
         let tasks = agent.get("/tasks")?;
         let tasks = tasks.as_array().cloned().unwrap_or_default();
@@ -416,28 +303,16 @@ fn a_pending_task_says_why() -> Result<()> {
 #[test]
 fn one_task_runs_on_the_node_of_a_global_service() -> Result<()> {
     let agent = swarm()?;
-    agent.cli_ok(&[
-        "service",
-        "create",
-        "--name",
-        "everywhere",
-        "--mode",
-        "global",
-        "--stop-grace-period",
-        "1s",
-        "bb",
-        "sleep",
-        "1000",
-    ])?;
+    agent.cli_ok("service create --name everywhere --mode global --stop-grace-period 1s bb sleep 1000")?;
     agent.wait_running("everywhere", 1)?;
-    assert!(agent.cli_ok(&["service", "ls"])?.contains("global"));
+    assert!(agent.cli_ok("service ls")?.contains("global"));
     let node = agent.get("/nodes")?[0]["ID"]
         .as_str()
         .context("a node")?
         .to_owned();
-    agent.cli_ok(&["node", "update", "--availability", "drain", &node])?;
+    agent.cli_ok(&format!("node update --availability drain {node}"))?;
     agent.wait_running("everywhere", 0)?;
-    agent.cli_ok(&["node", "update", "--availability", "active", &node])?;
+    agent.cli_ok(&format!("node update --availability active {node}"))?;
     agent.wait_running("everywhere", 1)?;
     Ok(())
 }
@@ -445,12 +320,12 @@ fn one_task_runs_on_the_node_of_a_global_service() -> Result<()> {
 #[test]
 fn a_swarm_has_real_tokens_and_an_end() -> Result<()> {
     let agent = Agent::start()?;
-    let refused = agent.cli(&["service", "ls"])?;
+    let refused = agent.cli("service ls")?;
     assert!(String::from_utf8_lossy(&refused.stderr).contains("This node is not a swarm manager"));
-    let said = agent.cli_ok(&["swarm", "init", "--advertise-addr", "127.0.0.1"])?;
+    let said = agent.cli_ok("swarm init --advertise-addr 127.0.0.1")?;
     assert!(said.contains("swarm join --token SWMTKN-1-"), "{said}");
-    let worker = agent.cli_ok(&["swarm", "join-token", "-q", "worker"])?;
-    let manager = agent.cli_ok(&["swarm", "join-token", "-q", "manager"])?;
+    let worker = agent.cli_ok("swarm join-token -q worker")?;
+    let manager = agent.cli_ok("swarm join-token -q manager")?;
     let parts: Vec<&str> = worker.trim().split('-').collect();
     assert_eq!(
         (parts[0], parts[1], parts[2].len(), parts[3].len()),
@@ -461,16 +336,16 @@ fn a_swarm_has_real_tokens_and_an_end() -> Result<()> {
         manager.trim().split('-').nth(2).unwrap_or_default(),
         "one digest, two secrets"
     );
-    let rotated = agent.cli_ok(&["swarm", "join-token", "--rotate", "-q", "worker"])?;
+    let rotated = agent.cli_ok("swarm join-token --rotate -q worker")?;
     assert_ne!(rotated, worker);
-    assert!(agent.cli_ok(&["node", "ls"])?.contains("Leader"));
-    let leave = agent.cli(&["swarm", "leave"])?;
+    assert!(agent.cli_ok("node ls")?.contains("Leader"));
+    let leave = agent.cli("swarm leave")?;
     assert!(
         !leave.status.success(),
         "the last manager does not go without --force"
     );
-    agent.cli_ok(&["swarm", "leave", "--force"])?;
-    assert!(agent.cli_ok(&["info"])?.contains("Swarm: inactive"));
+    agent.cli_ok("swarm leave --force")?;
+    assert!(agent.cli_ok("info")?.contains("Swarm: inactive"));
     Ok(())
 }
 

@@ -79,18 +79,7 @@ fn what_no_node_could_run_is_refused_by_name() -> Result<()> {
 #[test]
 fn a_deployment_that_fails_takes_back_what_it_made() -> Result<()> {
     let agent = swarm()?;
-    agent.cli_ok(&[
-        "service",
-        "create",
-        "--detach=true",
-        "--name",
-        "holder",
-        "-p",
-        "8080:80",
-        "bb",
-        "sleep",
-        "1000",
-    ])?;
+    agent.cli_ok("service create --detach=true --name holder -p 8080:80 bb sleep 1000")?;
     let before = [names(&agent, "networks")?, names(&agent, "services")?];
     let text = "services:\n  a: {image: bb, secrets: [s], networks: [n]}\n  b: {image: bb, ports: ['8080:1']}\n\
                 networks: {n: {}}\nsecrets: {s: {content: x}}\n";
@@ -143,7 +132,7 @@ fn an_unchanged_file_changes_nothing_and_a_changed_network_is_refused() -> Resul
         "{said}"
     );
     assert_eq!(agent.get("/services/st_a")?["Version"], before["Version"]);
-    agent.cli_ok(&["stack", "rm", "st"])?;
+    agent.cli_ok("stack rm st")?;
     assert!(names(&agent, "configs")?.is_empty());
     Ok(())
 }
