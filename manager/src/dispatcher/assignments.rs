@@ -43,7 +43,10 @@ pub(super) fn concerns(node: &NodeId, event: &Event) -> bool {
         Event::Task(change) => {
             let (old, new) = (change.old(), change.new_object());
             let here = old.into_iter().chain(new).any(|task| task.node_id == *node);
-            let answers = |task: Option<&Arc<Task>>| task.is_some_and(|task| endpoint::is_backend(task));
+            // What is on no network and publishes nothing is reached by nobody: most nodes need not hear of it.
+            let answers = |task: Option<&Arc<Task>>| {
+                task.is_some_and(|task| endpoint::is_backend(task) && endpoint::can_be_reached(task))
+            };
             here || answers(old) != answers(new)
         }
         Event::Service(_) | Event::Network(_) | Event::Secret(_) | Event::Config(_) => true,
@@ -192,11 +195,13 @@ impl Assignments {
     }
 
     fn look_at_service(&mut self, tx: &impl Reader, id: ServiceId) -> Option<AssignmentChange> {
-        let endpoint = tx.get::<Service>(&id).and_then(|service| {
-            let known = |network: &NetworkId| self.networks.contains_key(network);
+        let known = |network: &NetworkId| self.networks.contains_key(network);
+        let service = tx.get::<Service>(&id);
+        // Its tasks may be many: they are looked at only where they matter.
+        let service = service.filter(|service| endpoint::matters(service, known));
+        let endpoint = service.map(|service| {
             let tasks = tx.by_key::<Task>(Key::Service(id.as_str().to_owned()));
-            let endpoint = endpoint::of(&service, &tasks, known);
-            (!endpoint.networks.is_empty() || !endpoint.ports.is_empty()).then_some(endpoint)
+            endpoint::of(&service, &tasks, known)
         });
         let Some(endpoint) = endpoint else {
             return self

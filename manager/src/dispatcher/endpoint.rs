@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proto::object::{Backend, BackendAddress, ServiceNetwork};
-use proto::spec::PublishMode;
+use proto::spec::{PortConfig, PublishMode};
 use proto::{NetworkId, Service, ServiceEndpoint, Task, TaskState};
 
 /// The service's endpoint on the networks of which `known` holds.
@@ -12,11 +12,6 @@ pub(super) fn of(
     tasks: &[Arc<Task>],
     known: impl Fn(&NetworkId) -> bool,
 ) -> ServiceEndpoint {
-    let ports = service
-        .endpoint
-        .ports
-        .iter()
-        .filter(|port| port.publish_mode == PublishMode::Ingress);
     let backends = tasks
         .iter()
         .filter(|task| is_backend(task))
@@ -28,9 +23,20 @@ pub(super) fn of(
         networks: networks(service)
             .filter(|network| known(&network.network_id))
             .collect(),
-        ports: ports.cloned().collect(),
+        ports: ports(service).cloned().collect(),
         backends: backends.collect(),
     }
+}
+
+/// Whether a node on these networks must be able to reach the service.
+pub(super) fn matters(service: &Service, known: impl Fn(&NetworkId) -> bool) -> bool {
+    ports(service).next().is_some() || networks(service).any(|network| known(&network.network_id))
+}
+
+/// Whether somebody may reach the task: it is on a network, or its service publishes ports.
+pub(super) fn can_be_reached(task: &Task) -> bool {
+    let ports = task.endpoint.as_ref().map_or(0, |endpoint| endpoint.ports.len());
+    ports > 0 || !task.networks_attachments.is_empty()
 }
 
 /// Whether the task takes part in answering for its service: it runs, and is wanted to.
@@ -66,6 +72,12 @@ pub(super) fn networks(service: &Service) -> impl Iterator<Item = ServiceNetwork
             aliases: Vec::new(),
         }
     }))
+}
+
+/// The ports that every node publishes.
+fn ports(service: &Service) -> impl Iterator<Item = &PortConfig> {
+    let ports = service.endpoint.ports.iter();
+    ports.filter(|port| port.publish_mode == PublishMode::Ingress)
 }
 
 fn backend(task: &Task, known: impl Fn(&NetworkId) -> bool) -> Backend {

@@ -77,7 +77,7 @@ impl dispatcher_server::Dispatcher for Dispatcher {
             let noted = self.shared.sessions.note_volumes(&session, volumes.names).await;
             noted.map_err(refused)?;
         }
-        let period = self.shared.sessions.beat(&session.id).ok_or_else(no_session)?;
+        let period = self.shared.sessions.beat(&session).ok_or_else(no_session)?;
         if let Some(load) = request.load {
             self.shared.loads.put(&session.node, load);
         }
@@ -140,7 +140,13 @@ impl dispatcher_server::Dispatcher for Dispatcher {
 impl Dispatcher {
     /// The session, if it is the caller's.
     fn open_session(&self, caller: &Caller, id: &str) -> Result<Session, Status> {
-        let session = self.shared.sessions.get(id).ok_or_else(no_session)?;
+        let sessions = &self.shared.sessions;
+        if let Caller::Node { id: node, .. } = caller
+            && let Some(session) = sessions.of(node, id)
+        {
+            return Ok(session);
+        }
+        let session = sessions.get(id).ok_or_else(no_session)?;
         match caller {
             Caller::Node { id, .. } if *id != session.node => {
                 Err(Status::permission_denied("the session is another node's"))

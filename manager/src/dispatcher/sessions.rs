@@ -174,15 +174,21 @@ impl Sessions {
             .cloned()
     }
 
+    /// The session of this node, if it has this identifier: a heartbeat looks at no other node's.
+    pub(super) fn of(&self, node: &NodeId, id: &str) -> Option<Session> {
+        let table = self.lock();
+        let session = &table.get(node)?.session;
+        (&*session.id == id).then(|| session.clone())
+    }
+
     /// Whether the node has a session.
     pub(super) fn has(&self, node: &NodeId) -> bool {
         self.lock().contains_key(node)
     }
 
     /// A heartbeat: the node is not lost for so many periods more. Returns the period, unless there is no such session.
-    pub(super) fn beat(&self, id: &str) -> Option<Duration> {
+    pub(super) fn beat(&self, session: &Session) -> Option<Duration> {
         let period = heartbeat_period(&self.store);
-        let session = self.get(id)?;
         session.extend(Instant::now() + period * MISSED).then_some(period)
     }
 
