@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 
 use super::client::{Client, escape, filters, query};
 use super::container::{LogOptions, each, text};
+use super::converge::{self, Goal, Target, WaitFlags};
 use super::format::{ListFlags, Listing};
 use super::output::Demultiplexer;
 use super::service_spec::{Create, Update};
-use super::{converge, human, inspect, output, pretty, task};
+use super::{human, inspect, output, pretty, task};
 
 /// `service …`
 #[derive(Debug, Subcommand)]
@@ -40,16 +41,14 @@ pub(crate) enum ServiceVerb {
     },
     /// Revert changes to a service's configuration
     Rollback {
-        /// Exit immediately instead of waiting for the service to converge
-        #[arg(short, long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
-        detach: bool,
+        #[command(flatten)]
+        wait: WaitFlags,
         name: String,
     },
     /// Scale one or multiple replicated services
     Scale {
-        /// Exit immediately instead of waiting for the service to converge
-        #[arg(short, long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
-        detach: bool,
+        #[command(flatten)]
+        wait: WaitFlags,
         #[arg(required = true, value_name = "SERVICE=REPLICAS")]
         words: Vec<String>,
     },
@@ -73,8 +72,8 @@ impl ServiceVerb {
                 })
                 .await
             }
-            Self::Rollback { detach, name } => rollback(client, &name, detach).await,
-            Self::Scale { detach, words } => scale(client, &words, detach).await,
+            Self::Rollback { wait, name } => rollback(client, &name, &wait).await,
+            Self::Scale { wait, words } => scale(client, &words, &wait).await,
             Self::Update(update) => update.run(client).await,
         }
     }
@@ -306,7 +305,7 @@ async fn pretty(client: &Client, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-async fn rollback(client: &Client, name: &str, detach: bool) -> Result<()> {
+async fn rollback(client: &Client, name: &str, wait: &WaitFlags) -> Result<()> {
     let service = client.get(&format!("/services/{}", escape(name))).await?;
     let path = format!(
         "/services/{}/update?version={}&rollback=previous",
@@ -315,15 +314,12 @@ async fn rollback(client: &Client, name: &str, detach: bool) -> Result<()> {
     );
     client.post(&path, &service["Spec"]).await?;
     println!("{name}");
-    if detach {
-        Ok(())
-    } else {
-        converge::reach(client, &[text(&service["ID"])], converge::Goal::Rollback, false).await
-    }
+    let target = Target::new(text(&service["ID"]), Goal::Rollback);
+    converge::reach(client, &[target], wait, false).await
 }
 
-async fn scale(client: &Client, words: &[String], detach: bool) -> Result<()> {
-    let mut ids = Vec::new();
+async fn scale(client: &Client, words: &[String], wait: &WaitFlags) -> Result<()> {
+    let mut targets = Vec::new();
     for word in words {
         let (name, count) = word
             .split_once('=')
@@ -350,13 +346,9 @@ async fn scale(client: &Client, words: &[String], detach: bool) -> Result<()> {
         let answer = client.post(&path, &spec).await?;
         warn(&answer);
         println!("{name} scaled to {count}");
-        ids.push(text(&service["ID"]));
+        targets.push(Target::new(text(&service["ID"]), Goal::Update));
     }
-    if detach {
-        Ok(())
-    } else {
-        converge::wait(client, &ids).await
-    }
+    converge::reach(client, &targets, wait, false).await
 }
 
 /// Prints the warnings of an answer.

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
@@ -55,6 +56,9 @@ const FILES: [&str; 4] = [
     "docker-compose.yml",
 ];
 
+/// How long tasks may take to end at Ctrl-C; another Ctrl-C ends the wait.
+const END: Duration = Duration::from_secs(60);
+
 /// Label of containers whose image `up` has built: its identifier.
 const IMAGE_LABEL: &str = "shoal.image";
 
@@ -93,7 +97,7 @@ impl Up {
         let mut plan = compose::plan(&stack, &name);
         mark(&mut plan, &name, &built);
         let services = stack::deploy(&client, &plan, &name, true).await?;
-        converge::wait(&client, &services).await?;
+        converge::wait(&client, &services, false).await?;
         print_addresses(&client, &name).await?;
         if self.detach {
             Ok(())
@@ -190,8 +194,8 @@ impl Started {
         let removed = match &self.stack {
             Some((client, name)) => {
                 let removed = stack::remove(client, name).await;
-                stack::wait_gone(client, name).await;
-                removed
+                let gone = stack::wait_gone(client, name);
+                removed.and(converge::limited(Some(END), gone).await)
             }
             None => Ok(()),
         };

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod containers;
+mod convergence;
 mod docker_cli;
 mod example;
 mod images;

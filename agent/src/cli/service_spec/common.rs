@@ -7,6 +7,7 @@ use proto::spec::{ContainerSpec, EndpointMode, LogDriver, RestartPolicy, UpdateC
 
 use super::upkeep::UpkeepFlags;
 use super::words::{nanoseconds, set};
+use crate::cli::converge::WaitFlags;
 use crate::cli::health::HealthFlags;
 use crate::cli::run;
 use crate::compose;
@@ -14,9 +15,8 @@ use crate::compose;
 /// Flags that create and update share: each that is given takes the place of what the spec says.
 #[derive(Debug, Args)]
 pub(super) struct Common {
-    /// Exit immediately instead of waiting for the service to converge
-    #[arg(short, long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
-    pub(super) detach: bool,
+    #[command(flatten)]
+    pub(super) wait: WaitFlags,
     /// Suppress progress output
     #[arg(short, long)]
     pub(super) quiet: bool,

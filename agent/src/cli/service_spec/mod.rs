@@ -18,7 +18,8 @@ use proto::spec::{ContainerSpec, EndpointSpec, Placement};
 
 use super::client::Client;
 use super::container::text;
-use super::{converge, run, service};
+use super::converge::{self, Goal, Target};
+use super::{run, service};
 use common::Common;
 use lists::Lists;
 use neighbours::Neighbours;
@@ -99,11 +100,8 @@ impl Create {
         service::warn(&answer);
         let id = text(&answer["ID"]);
         println!("{id}");
-        if self.common.detach {
-            Ok(())
-        } else {
-            converge::reach(client, &[id], converge::Goal::Update, self.common.quiet).await
-        }
+        let target = Target::new(id, Goal::Update);
+        converge::reach(client, &[target], &self.common.wait, self.common.quiet).await
     }
 
     async fn spec(&self, client: &Client) -> Result<ServiceSpec> {

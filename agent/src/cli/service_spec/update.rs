@@ -11,7 +11,8 @@ use super::neighbours::NeighbourChanges;
 use super::words::{change_map, config, environment, mount, network, preference, publish, secret, set};
 use crate::cli::client::{Client, escape};
 use crate::cli::container::text;
-use crate::cli::{converge, service};
+use crate::cli::converge::{self, Goal, Target};
+use crate::cli::service;
 use crate::compose;
 
 /// `service update`
@@ -124,16 +125,18 @@ impl Update {
         let answer = client.post(&path, &spec).await?;
         service::warn(&answer);
         println!("{}", self.service);
-        if self.common.detach {
-            Ok(())
+        let goal = if self.rollback {
+            Goal::Rollback
         } else {
-            let goal = if self.rollback {
-                converge::Goal::Rollback
-            } else {
-                converge::Goal::Update
-            };
-            converge::reach(client, &[id], goal, self.common.quiet).await
-        }
+            Goal::Update
+        };
+        converge::reach(
+            client,
+            &[Target::new(id, goal)],
+            &self.common.wait,
+            self.common.quiet,
+        )
+        .await
     }
 
     async fn apply(&self, client: &Client, spec: &mut ServiceSpec) -> Result<()> {

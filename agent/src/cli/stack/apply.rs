@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::super::client::Client;
+use super::super::converge::{Goal, Target};
 use super::super::service;
 use super::contents::{self, Action, Kind, Step};
 use super::look::{Changes, ServiceStep, look};
@@ -16,7 +17,7 @@ pub(crate) async fn deploy(
     plan: &StackPlan,
     stack: &str,
     prune: bool,
-) -> Result<Vec<String>> {
+) -> Result<Vec<Target>> {
     let changes = look(client, plan, stack, prune).await?;
     for service in &changes.prune {
         println!("Removing service {}", service.spec.name);
@@ -30,7 +31,7 @@ pub(crate) async fn deploy(
     outcome
 }
 
-async fn apply(client: &Client, mut changes: Changes, made: &mut Made) -> Result<Vec<String>> {
+async fn apply(client: &Client, mut changes: Changes, made: &mut Made) -> Result<Vec<Target>> {
     for spec in &changes.networks {
         println!("Creating network {}", spec.name);
         let id = made.add("networks", &networks::create(client, spec).await?);
@@ -45,13 +46,13 @@ async fn apply(client: &Client, mut changes: Changes, made: &mut Made) -> Result
             known.insert(step.base.clone(), (step.name.clone(), id));
         }
     }
-    let mut ids = Vec::new();
+    let mut targets = Vec::new();
     for step in &changes.services {
-        ids.push(service(client, step, &changes, made).await?);
+        targets.push(service(client, step, &changes, made).await?);
     }
     contents::collect(client, Kind::Secret, &changes.secrets).await;
     contents::collect(client, Kind::Config, &changes.configs).await;
-    Ok(ids)
+    Ok(targets)
 }
 
 /// What this deployment has created, so that a failure leaves nothing half made.
@@ -105,23 +106,23 @@ async fn content(client: &Client, kind: Kind, step: &Step, made: &mut Made) -> R
     }
 }
 
-/// Makes a service, or updates it if its spec has changed; its identifier.
-async fn service(client: &Client, step: &ServiceStep, changes: &Changes, made: &mut Made) -> Result<String> {
+/// Makes a service, or updates it if its spec has changed.
+async fn service(client: &Client, step: &ServiceStep, changes: &Changes, made: &mut Made) -> Result<Target> {
     let spec = step.bound(&changes.known);
     let Some(before) = &step.before else {
         println!("Creating service {}", spec.name);
         let answer = client.post("/services/create", &spec).await;
         let answer = answer.with_context(|| format!("create service {}", spec.name))?;
         service::warn(&answer);
-        return Ok(made.add("services", &answer));
+        return Ok(Target::new(made.add("services", &answer), Goal::Update));
     };
     let id = before.id.to_string();
     if spec == before.spec {
-        return Ok(id);
+        return Ok(Target::new(id, Goal::Present));
     }
     println!("Updating service {} (id: {id})", spec.name);
     let path = format!("/services/{id}/update?version={}", before.meta.version.index);
     let answer = client.post(&path, &spec).await;
     service::warn(&answer.with_context(|| format!("update service {}", spec.name))?);
-    Ok(id)
+    Ok(Target::new(id, Goal::Update))
 }

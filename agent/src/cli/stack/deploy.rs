@@ -6,8 +6,9 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use super::super::client::Client;
-use super::super::converge;
+use super::super::converge::{self, WaitFlags};
 use super::apply::deploy;
+use super::dry_run;
 use crate::compose::{self, Loaded};
 
 /// `stack deploy`
@@ -19,9 +20,11 @@ pub(crate) struct Deploy {
     /// Prune services that are no longer referenced
     #[arg(long)]
     prune: bool,
-    /// Exit immediately instead of waiting for the stack services to converge
-    #[arg(short, long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
-    detach: bool,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    wait: WaitFlags,
     stack: String,
 }
 
@@ -41,12 +44,11 @@ impl Deploy {
             );
         }
         let plan = compose::plan(&loaded.stack, &self.stack);
-        let services = deploy(client, &plan, &self.stack, self.prune).await?;
-        if self.detach {
-            Ok(())
-        } else {
-            converge::wait(client, &services).await
+        if self.dry_run {
+            return dry_run::print(client, &plan, &self.stack, self.prune).await;
         }
+        let services = deploy(client, &plan, &self.stack, self.prune).await?;
+        converge::reach(client, &services, &self.wait, false).await
     }
 }
 

@@ -1,12 +1,15 @@
 //! `stack`: a compose file and the API's objects that it becomes.
 //!
 //! - [`deploy`]: the verb, and what it reads; [`look`]: what there is to do; [`apply`]: does it
+//! - [`dry_run`]: says it instead; [`difference`]: of two specs
 //! - [`contents`]: secrets and configs, of which a changed file makes a new version
 //! - [`networks`]; [`remove`]: the way back
 
 mod apply;
 mod contents;
 mod deploy;
+mod difference;
+mod dry_run;
 mod look;
 mod networks;
 mod remove;
@@ -20,6 +23,7 @@ use proto::object::Service;
 use serde_json::json;
 
 use super::client::{Client, query};
+use super::converge::{self, WaitFlags};
 use super::format::Listing;
 use super::service::Ls;
 use super::task;
@@ -56,9 +60,8 @@ pub(crate) enum StackVerb {
     /// Remove one or more stacks
     #[command(visible_aliases = ["remove", "down"])]
     Rm {
-        /// Do not wait for the tasks to be gone
-        #[arg(short, long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
-        detach: bool,
+        #[command(flatten)]
+        wait: WaitFlags,
         #[arg(required = true, value_name = "STACK")]
         names: Vec<String>,
     },
@@ -83,11 +86,11 @@ impl StackVerb {
                 require(client, &stack).await?;
                 options.print(client, &[("label", &label(&stack))]).await
             }
-            Self::Rm { detach, names } => {
+            Self::Rm { wait, names } => {
                 for name in &names {
                     remove(client, name).await?;
-                    if !detach {
-                        wait_gone(client, name).await;
+                    if !wait.detach {
+                        converge::limited(wait.wait_timeout, wait_gone(client, name)).await?;
                     }
                 }
                 Ok(())
