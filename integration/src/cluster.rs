@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::{Agent, Host, eventually};
+use crate::{Agent, Switch, eventually};
 
 /// Machines, of which the first is the manager once there is a swarm. Dropped in this order, so that what the manager
 /// still wants is withdrawn first.
@@ -13,21 +13,18 @@ pub struct Cluster {
     /// The agents.
     pub nodes: Vec<Agent>,
     /// The bridge between them.
-    switch: Host,
+    switch: Switch,
 }
 
 impl Cluster {
     /// So many agents on one network; no swarm yet.
     pub fn new(count: u8) -> Result<Self> {
-        let switch = Host::new()?;
-        switch.ip("link add switch type bridge")?;
-        switch.ip("link set switch up")?;
         let mut cluster = Self {
             nodes: Vec::new(),
-            switch,
+            switch: Switch::new()?,
         };
         for number in 1..=count {
-            let host = cluster.plug_in(number)?;
+            let host = cluster.switch.plug_in(number)?;
             cluster.nodes.push(Agent::start_on(host)?);
         }
         Ok(cluster)
@@ -131,24 +128,7 @@ impl Cluster {
 
     /// Cuts a node off, or connects it again. Neither side is told: packets are lost.
     pub fn set_cable(&self, number: u8, connected: bool) -> Result<()> {
-        // The link stays up for both ends; it only leads nowhere.
-        let place = if connected { "master switch" } else { "nomaster" };
-        self.switch.ip(&format!("link set port{number} {place}"))
-    }
-
-    /// A new host, its cable in the switch.
-    fn plug_in(&self, number: u8) -> Result<Host> {
-        let host = Host::new()?.named(&format!("node{number}"));
-        let place = host.namespace();
-        let switch = &self.switch;
-        switch.ip(&format!(
-            "link add port{number} type veth peer name eth0 netns {}",
-            place.display()
-        ))?;
-        switch.ip(&format!("link set port{number} master switch up"))?;
-        host.ip(&format!("address add 10.99.0.{number}/24 dev eth0"))?;
-        host.ip("link set eth0 up")?;
-        Ok(host)
+        self.switch.set_cable(number, connected)
     }
 }
 

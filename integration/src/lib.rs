@@ -11,12 +11,14 @@ pub mod cluster;
 pub mod host;
 pub mod http;
 pub mod image;
+pub mod switch;
 pub mod vm;
 pub mod words;
 
 pub use agent::Agent;
 pub use cluster::Cluster;
 pub use host::Host;
+pub use switch::Switch;
 pub use words::Words;
 
 use std::path::PathBuf;

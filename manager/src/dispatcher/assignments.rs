@@ -28,7 +28,8 @@ pub(super) struct Assignments {
     configs: BTreeMap<ConfigId, u64>,
     networks: BTreeMap<NetworkId, u64>,
     endpoints: BTreeMap<ServiceId, ServiceEndpoint>,
-    peers: BTreeMap<NodeId, Peer>,
+    /// Nodes as they were told, by identifier. Every session has every node: what they have is shared.
+    peers: Vec<Arc<Node>>,
     /// Tasks, services and nodes to look at again.
     dirty_tasks: BTreeSet<TaskId>,
     dirty_services: BTreeSet<ServiceId>,
@@ -71,7 +72,7 @@ impl Assignments {
             configs: BTreeMap::new(),
             networks: BTreeMap::new(),
             endpoints: BTreeMap::new(),
-            peers: BTreeMap::new(),
+            peers: Vec::new(),
             dirty_tasks: tasks.iter().map(|task| task.id.clone()).collect(),
             dirty_services: tx
                 .all::<Service>()
@@ -184,14 +185,22 @@ impl Assignments {
     }
 
     fn look_at_node(&mut self, tx: &impl Reader, id: NodeId) -> Option<AssignmentChange> {
-        let Some(peer) = tx.get::<Node>(&id).map(|node| Peer::of(&node)) else {
-            let told = self.peers.remove(&id);
-            return told.map(|_| remove(WireKind::Peer, id.as_str()));
+        let place = self.peers.binary_search_by(|told| told.id.cmp(&id));
+        let told = place.ok().map(|place| &self.peers[place]);
+        let Some(node) = tx.get::<Node>(&id) else {
+            told?;
+            self.peers.retain(|told| told.id != id);
+            return Some(remove(WireKind::Peer, id.as_str()));
         };
-        let changed = self.peers.get(&id) != Some(&peer);
-        let change = changed.then(|| update(WireKind::Peer, id.as_str(), &peer));
-        self.peers.insert(id, peer);
-        change
+        if told.is_some_and(|told| same_peer(told, &node)) {
+            return None;
+        }
+        let change = update(WireKind::Peer, id.as_str(), &Peer::of(&node));
+        match place {
+            Ok(place) => self.peers[place] = node,
+            Err(place) => self.peers.insert(place, node),
+        }
+        Some(change)
     }
 
     fn look_at_service(&mut self, tx: &impl Reader, id: ServiceId) -> Option<AssignmentChange> {
