@@ -44,6 +44,26 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// So many managers, of which the first leads, and so many workers after them, all of them ready.
+    pub fn managed(managers: u8, workers: u8) -> Result<Self> {
+        let cluster = Self::new(managers + workers)?;
+        cluster.init()?;
+        for number in 1..managers + workers {
+            let role = if number < managers { "manager" } else { "worker" };
+            cluster.join(number.into(), role)?;
+        }
+        for number in 1..=managers + workers {
+            cluster.wait_state(&format!("node{number}"), "ready")?;
+        }
+        Ok(cluster)
+    }
+
+    /// Lets a node join as a worker or a manager.
+    pub fn join(&self, node: usize, role: &str) -> Result<String> {
+        let token = self.manager().cli_ok(&["swarm", "join-token", "-q", role])?;
+        self.nodes[node].cli_ok(&["swarm", "join", "--token", token.trim(), "10.99.0.1:2377"])
+    }
+
     /// Makes the first node a manager.
     pub fn init(&self) -> Result<()> {
         let words = ["swarm", "init", "--advertise-addr", "10.99.0.1"];

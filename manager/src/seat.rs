@@ -76,7 +76,7 @@ impl Seat {
     }
 
     /// Waits until the leader is another than this one.
-    pub(crate) async fn is_deposed(self, leader: Member) {
+    pub(crate) async fn until_deposed(self, leader: Member) {
         let (mut leadership, mut reign) = (self.consensus.leadership(), self.reign());
         loop {
             leadership.borrow_and_update();

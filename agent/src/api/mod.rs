@@ -23,6 +23,7 @@ pub mod image_json;
 pub mod images;
 pub mod info;
 mod info_swarm;
+mod leader;
 mod logs_elsewhere;
 pub mod materials;
 pub mod network_view;
@@ -56,7 +57,8 @@ pub(crate) const JSON_BODY_LIMIT: usize = 4 << 20;
 
 /// The complete service: version handling around every route, JSON errors for everything unknown.
 pub fn router(app: App) -> Router {
-    version::wrap(routes().with_state(app))
+    let leader = axum::middleware::from_fn_with_state(app.clone(), leader::route);
+    version::wrap(routes().layer(leader).with_state(app))
 }
 
 fn routes() -> Router<App> {

@@ -3,8 +3,8 @@
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use manager::InitRequest;
 use manager::control::Rotate;
+use manager::{InitRequest, JoinManagers};
 use proto::Hidden;
 use proto::spec::{Availability, ClusterSpec};
 use serde::{Deserialize, Serialize};
@@ -14,9 +14,6 @@ use super::error::{ApiError, ApiResult};
 use super::params::Params;
 use super::state::App;
 use crate::cluster::{AddressError, JoinRequest, advertise, manager_address, resolve};
-
-/// What the stock CLI sends when no listen address was given.
-const DEFAULT_LISTEN: &[&str] = &["", "0.0.0.0:2377", "0.0.0.0", "[::]:2377"];
 
 /// Routes of this module.
 pub fn routes() -> Router<App> {
@@ -64,15 +61,12 @@ async fn init(State(app): State<App>, body::Spec(body): body::Spec<InitBody>) ->
         data_path_port: body.data_path_port,
         availability: body.availability.unwrap_or_default(),
     };
-    let node_id = app.cluster.init(request).await?;
+    let node_id = app.cluster.init(request, body.force_new_cluster).await?;
     Ok(Json(node_id.to_string()))
 }
 
 fn refuse(body: &InitBody) -> ApiResult<()> {
     let no = |what: &str| Err(ApiError::not_implemented(format!("{what} is not built yet")));
-    if body.force_new_cluster {
-        return no("--force-new-cluster");
-    }
     if !body.data_path_addr.is_empty() {
         return no("a separate data path (--data-path-addr)");
     }
@@ -92,8 +86,10 @@ struct JoinBody {
 
 async fn join(State(app): State<App>, body::Spec(body): body::Spec<JoinBody>) -> ApiResult<()> {
     let advertise_addr = resolve(&app.netd, &body.advertise_addr).await.map_err(invalid)?;
+    let listen_addr = resolve(&app.netd, &body.listen_addr).await.map_err(invalid)?;
     let request = join_request(JoinBody {
         advertise_addr,
+        listen_addr,
         ..body
     })?;
     Ok(app.cluster.join(request).await?)
@@ -108,10 +104,6 @@ fn join_request(body: JoinBody) -> ApiResult<JoinRequest> {
     let no = |what: &str| Err(ApiError::not_implemented(format!("{what} is not built yet")));
     if !body.data_path_addr.is_empty() {
         return no("a separate data path (--data-path-addr)");
-    }
-    // A worker listens on nothing: only who joins as a manager could act on it.
-    if !DEFAULT_LISTEN.contains(&body.listen_addr.as_str()) {
-        return no("joining with --listen-addr");
     }
     if body.remote_addrs.is_empty() {
         return Err(ApiError::bad_request(
@@ -135,6 +127,10 @@ fn join_request(body: JoinBody) -> ApiResult<JoinRequest> {
             .transpose()
             .map_err(invalid)?
             .map(|address| address.ip()),
+        manager: JoinManagers {
+            advertise_addr: body.advertise_addr,
+            listen_addr: body.listen_addr,
+        },
         token: body.join_token,
         availability: body.availability.unwrap_or_default(),
     })
@@ -221,7 +217,6 @@ mod tests {
         assert!(refused(|body| body.remote_addrs = vec!["host".into()]).contains("host"));
         assert!(refused(|body| body.join_token.clear()).contains("token"));
         assert!(refused(|body| body.data_path_addr = "eth0".into()).contains("--data-path-addr"));
-        assert!(refused(|body| body.listen_addr = "1.2.3.4".into()).contains("--listen-addr"));
     }
 
     #[test]

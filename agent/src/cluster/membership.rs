@@ -9,6 +9,7 @@ use manager::Manager;
 use manager::remote::{self, Joined, RemoteManager, Remotes};
 use proto::NodeId;
 use proto::object::NodeDescription;
+use proto::spec::NodeRole;
 use proto::wire::dispatcher_client::DispatcherClient;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -42,9 +43,23 @@ pub struct WorkerPart {
     joined: Joined,
     remotes: Remotes,
     trouble: watch::Receiver<String>,
+    role: watch::Receiver<Option<NodeRole>>,
 }
 
 impl WorkerPart {
+    /// Waits until the managers want this node to be one of them.
+    pub(super) async fn is_promoted(&self) {
+        let mut role = self.role.clone();
+        // Without a sender the worker has ended.
+        if role
+            .wait_for(|role| *role == Some(NodeRole::Manager))
+            .await
+            .is_err()
+        {
+            std::future::pending().await
+        }
+    }
+
     /// The node that this is.
     pub fn node(&self) -> &NodeId {
         &self.joined.node
@@ -106,6 +121,7 @@ impl Membership {
             joined,
             remotes,
             trouble: worker.trouble(),
+            role: worker.role(),
         };
         Ok(Self {
             part: Part::Worker(Arc::new(part)),
@@ -134,6 +150,18 @@ impl Membership {
             );
         }
         Ok(remote::forget(state_dir)?)
+    }
+
+    /// Ends without removing anything: another membership of the same node follows.
+    pub(super) async fn give_way(self) {
+        let Self {
+            worker,
+            part,
+            _events,
+            port,
+        } = self;
+        drop((worker, part, _events));
+        port.end().await;
     }
 
     /// Removes every task with its container, service and network.

@@ -9,19 +9,21 @@ mod events;
 pub mod generic;
 mod interface;
 mod membership;
+mod succession;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use manager::remote::{self, RemoteError};
+use manager::remote::{self, Joined, RemoteError};
 use manager::vault::VaultError;
-use manager::{Control, InitRequest, Manager, ManagerConfig, ManagerError};
+use manager::{Control, InitRequest, JoinManagers, Manager, ManagerConfig, ManagerError};
 use netd::Netd;
 use proto::NodeId;
 use proto::object::NodeDescription;
-use proto::spec::{Availability, GenericResource};
+use proto::spec::{Availability, GenericResource, NodeRole};
 use tokio::sync::{Mutex, watch};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::Engine;
 use crate::host::HostFacts;
@@ -61,12 +63,15 @@ pub struct JoinRequest {
     pub token: String,
     /// Whether it runs tasks.
     pub availability: Availability,
+    /// Where a manager listens, and is reached by the others; by default everywhere, and where it comes from.
+    pub manager: JoinManagers,
 }
 
 /// This node's part in a cluster.
 #[derive(Debug)]
 pub struct Cluster {
     config: ClusterConfig,
+    succession: OnceLock<AbortOnDropHandle<()>>,
     /// One change of membership at a time; holds what ends with it.
     membership: Mutex<Option<Membership>>,
     /// The same for readers.
@@ -119,9 +124,14 @@ impl Cluster {
     pub async fn open(config: ClusterConfig) -> Result<Arc<Self>, ClusterError> {
         let cluster = Arc::new(Self {
             config,
+            succession: OnceLock::new(),
             membership: Mutex::default(),
             part: watch::Sender::default(),
         });
+        let follow = succession::follow(Arc::downgrade(&cluster), cluster.part.subscribe());
+        cluster
+            .succession
+            .get_or_init(|| AbortOnDropHandle::new(tokio::spawn(follow)));
         if Manager::is_locked(&cluster.config.state_dir)? {
             tracing::warn!("the manager is locked; its containers run on until somebody unlocks it");
             cluster.part.send_replace(Part::Locked);
@@ -164,9 +174,12 @@ impl Cluster {
         self.manager().map(|manager| manager.control())
     }
 
-    /// Makes a new cluster of this one node.
-    pub async fn init(&self, request: InitRequest) -> Result<NodeId, ClusterError> {
+    /// Makes a new cluster of this one node. With `force`, of what this manager has kept of a cluster that is lost.
+    pub async fn init(&self, request: InitRequest, force: bool) -> Result<NodeId, ClusterError> {
         let mut membership = self.membership.lock().await;
+        if force && let Part::Manager(manager) = self.part() {
+            return self.rescue(&mut membership, &manager, &request).await;
+        }
         if membership.is_some() {
             return Err(ClusterError::AlreadyMember);
         }
@@ -178,18 +191,30 @@ impl Cluster {
         Ok(node_id)
     }
 
-    /// Becomes a worker of a cluster that is there.
+    async fn rescue(
+        &self,
+        membership: &mut Option<Membership>,
+        manager: &Manager,
+        request: &InitRequest,
+    ) -> Result<NodeId, ClusterError> {
+        manager.shutdown().await;
+        self.part.send_replace(Part::None);
+        if let Some(member) = membership.take() {
+            member.give_way().await;
+        }
+        let manager = Manager::rescue(self.manager_config().await, request).await?;
+        let node_id = manager.node_id().clone();
+        let member = self.beside(manager).await?;
+        self.take_up(membership, Some(member));
+        Ok(node_id)
+    }
+
+    /// Becomes a worker or, as the token says, a manager of a cluster that is there.
     pub async fn join(&self, request: JoinRequest) -> Result<(), ClusterError> {
         let mut membership = self.membership.lock().await;
         if membership.is_some() {
             return Err(ClusterError::AlreadyMember);
         }
-        check_advertised(&request)?;
-        let port = self
-            .config
-            .peers
-            .bind(everywhere(request.remotes.first()))
-            .await?;
         let description = self.description().await;
         let remotes: Vec<String> = request.remotes.iter().map(ToString::to_string).collect();
         let state_dir = &self.config.state_dir;
@@ -201,12 +226,32 @@ impl Cluster {
             request.availability,
         )
         .await?;
-        let worker = Membership::worker(&self.config, joined, description, port);
-        if worker.is_err() {
+        let member = match joined.role {
+            NodeRole::Worker => self.join_workers(&request, joined, description).await,
+            NodeRole::Manager => self.join_managers(&request).await,
+        };
+        if member.is_err() {
             remote::forget(state_dir)?;
         }
-        self.take_up(&mut membership, Some(worker?));
+        self.take_up(&mut membership, Some(member?));
         Ok(())
+    }
+
+    async fn join_workers(
+        &self,
+        request: &JoinRequest,
+        joined: Joined,
+        description: NodeDescription,
+    ) -> Result<Membership, ClusterError> {
+        check_advertised(request)?;
+        let ip = everywhere(request.remotes.first());
+        let port = self.config.peers.bind(ip).await?;
+        Membership::worker(&self.config, joined, description, port)
+    }
+
+    async fn join_managers(&self, request: &JoinRequest) -> Result<Membership, ClusterError> {
+        let manager = Manager::join(self.manager_config().await, request.manager.clone()).await?;
+        self.beside(manager).await
     }
 
     /// Takes up a locked manager's membership again.
@@ -273,10 +318,15 @@ impl Cluster {
         let Some(joined) = remote::read(&self.config.state_dir)? else {
             return Ok(None);
         };
+        Ok(Some(self.as_worker(joined).await?))
+    }
+
+    /// The membership of a node that has joined.
+    async fn as_worker(&self, joined: Joined) -> Result<Membership, ClusterError> {
         let description = self.description().await;
         let manager = joined.managers.first().map(|manager| &manager.address);
         let port = self.config.peers.bind(everywhere(manager)).await?;
-        Ok(Some(Membership::worker(&self.config, joined, description, port)?))
+        Membership::worker(&self.config, joined, description, port)
     }
 
     /// The membership of a manager that has been opened.

@@ -15,7 +15,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{
     CONNECTION, EXPECT, HOST, HeaderName, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::{Extensions, HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -112,11 +112,23 @@ pub(super) async fn receive(State(app): State<App>, mut request: Request) -> Api
         ));
     }
     *request.uri_mut() = versioned;
+    // What the routes of this port have found in the path is not for those of the API.
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    request.extensions_mut().clear();
+    request
+        .extensions_mut()
+        .extend(upgrade.map(extension).unwrap_or_default());
     request.extensions_mut().insert(Forwarded(caller));
     match router(app).oneshot(request).await {
         Ok(answer) => Ok(answer),
         Err(never) => match never {},
     }
+}
+
+fn extension(upgrade: OnUpgrade) -> Extensions {
+    let mut extensions = Extensions::new();
+    extensions.insert(upgrade);
+    extensions
 }
 
 /// Whether a request without version prefix is about the cluster. Where that depends on its body, the body is read.

@@ -19,7 +19,7 @@ pub fn is_cluster_scoped(method: &Method, path: &str) -> bool {
 /// Joining, leaving and unlocking are this node's own affair.
 fn is_of_swarm(method: &Method, what: &str) -> bool {
     match what {
-        "update" | "unlockkey" => true,
+        "update" | "unlockkey" | "rebalance" => true,
         "init" | "join" | "leave" | "unlock" => false,
         // Whatever else there is to be read is the cluster's.
         _ => *method == Method::GET,

@@ -36,6 +36,7 @@ use std::time::Duration;
 use netd::Netd;
 use proto::NodeId;
 use proto::object::NodeDescription;
+use proto::spec::NodeRole;
 use proto::wire::dispatcher_client::DispatcherClient;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -72,6 +73,7 @@ pub struct Worker {
     tasks: Arc<Tasks>,
     session: JoinHandle<()>,
     trouble: watch::Receiver<String>,
+    role: watch::Receiver<Option<NodeRole>>,
 }
 
 impl Worker {
@@ -100,18 +102,25 @@ impl Worker {
             reporter,
             sink: tasks.clone(),
             trouble: watch::Sender::default(),
+            role: watch::Sender::default(),
         };
-        let trouble = sessions.trouble.subscribe();
+        let (trouble, role) = (sessions.trouble.subscribe(), sessions.role.subscribe());
         Self {
             tasks,
             session: tokio::spawn(sessions.run()),
             trouble,
+            role,
         }
     }
 
     /// Why there is no session with a manager; empty while there is one.
     pub fn trouble(&self) -> watch::Receiver<String> {
         self.trouble.clone()
+    }
+
+    /// What the managers want this node to be; unknown before the first session.
+    pub fn role(&self) -> watch::Receiver<Option<NodeRole>> {
+        self.role.clone()
     }
 
     /// Ends the session for good; containers and their controllers stay.

@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::object::NodeDescription;
+use proto::spec::NodeRole;
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::{
     AssignmentsRequest, HeartbeatRequest, NodeVolumes, SessionMessage, SessionRequest, TaskStatusUpdate,
     UpdateTaskStatusRequest,
 };
-use proto::{NodeId, TaskId, object::TaskStatus};
+use proto::{Node, NodeId, TaskId, object::TaskStatus};
 use rand::Rng;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -88,6 +89,8 @@ pub struct Sessions<S> {
     pub sink: Arc<S>,
     /// Why there is no session; empty while there is one.
     pub trouble: watch::Sender<String>,
+    /// What the managers want this node to be; unknown before the first session.
+    pub role: watch::Sender<Option<NodeRole>>,
 }
 
 impl<S: Sink> Sessions<S> {
@@ -122,15 +125,31 @@ impl<S: Sink> Sessions<S> {
         };
         let mut stream = self.register(session_id, &described).await?;
         let first = next(&mut stream).await?;
+        self.hear(&first);
         *session_id = first.session_id;
         *registered = true;
         self.trouble.send_replace(String::new());
         tracing::debug!(session.id = %session_id, "registered");
         tokio::select! {
-            ended = drain(stream) => ended,
+            ended = self.listen(stream) => ended,
             ended = self.heartbeats(session_id, volumes) => ended,
             ended = self.assignments(session_id) => ended,
             ended = self.report(session_id) => ended,
+        }
+    }
+
+    /// Later messages tell of changes of the node itself; their end is the session's end.
+    async fn listen(&self, mut stream: Streaming<SessionMessage>) -> Result<Never, SessionError> {
+        loop {
+            self.hear(&next(&mut stream).await?);
+        }
+    }
+
+    fn hear(&self, message: &SessionMessage) {
+        // A node that cannot be read is another version's: it says nothing that this one could act on.
+        if let Ok(node) = serde_json::from_slice::<Node>(&message.node) {
+            self.role
+                .send_if_modified(|role| role.replace(node.spec.role) != Some(node.spec.role));
         }
     }
 
@@ -272,13 +291,6 @@ async fn next(stream: &mut Streaming<SessionMessage>) -> Result<SessionMessage, 
         status,
     })?;
     message.ok_or(SessionError::Ended("session messages"))
-}
-
-/// Later messages tell of the node itself; nothing depends on them yet, but their end is the session's end.
-async fn drain(mut stream: Streaming<SessionMessage>) -> Result<Never, SessionError> {
-    loop {
-        next(&mut stream).await?;
-    }
 }
 
 /// Between half and the whole of `wait`, so that nodes do not return in step.

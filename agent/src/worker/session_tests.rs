@@ -177,6 +177,7 @@ async fn an_unacknowledged_status_survives_the_loss_of_its_session() {
         reporter: reporter.clone(),
         sink: Arc::new(Told(tasks)),
         trouble: watch::Sender::default(),
+        role: watch::Sender::default(),
     };
     let running = tokio::spawn(sessions.run());
     assert_eq!(assigned.recv().await.unwrap(), "t");

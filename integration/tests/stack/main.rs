@@ -7,6 +7,7 @@ mod docker_cli;
 mod example;
 mod images;
 mod images_travel;
+mod managers;
 mod recovery;
 mod services;
 mod stack_versions;

@@ -49,5 +49,5 @@ async fn connect(seat: Seat, door: Door, wire: Arc<Wire>) -> io::Result<Cut<Box<
         true => Box::new(door.connect()?),
         false => Box::new(wire.dial(&leader).await.map_err(io::Error::other)?),
     };
-    Ok(Cut::new(stream, seat.is_deposed(leader)))
+    Ok(Cut::new(stream, seat.until_deposed(leader)))
 }
