@@ -28,17 +28,23 @@ const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 pub(crate) struct Delay {
     /// Not before this.
     at: Instant,
-    /// Not before this task has stopped, or the time is over.
-    after: Option<(TaskId, Instant)>,
+    /// Not before each of these tasks has stopped, or its time is over.
+    after: Vec<(TaskId, Instant)>,
 }
 
 impl Delay {
-    /// Waits for the time, and for the task to stop if there is one.
-    pub(crate) fn new(now: Instant, delay: Duration, after: Option<&Task>) -> Self {
-        let after = after.map(|task| (task.id.clone(), now + stop_timeout(task)));
+    /// Waits for the time, and for these tasks to stop.
+    pub(crate) fn new<'t>(
+        now: Instant,
+        delay: Duration,
+        after: impl IntoIterator<Item = &'t Arc<Task>>,
+    ) -> Self {
+        let after = after
+            .into_iter()
+            .map(|task| (task.id.clone(), now + stop_timeout(task)));
         Self {
             at: now + delay,
-            after,
+            after: after.collect(),
         }
     }
 
@@ -47,11 +53,16 @@ impl Delay {
         if now < self.at {
             return Some(self.at);
         }
-        let (id, give_up) = self.after.as_ref()?;
-        let task = draft.task(key, id)?;
-        let stopped = has_stopped(task) || fitness(draft.node(&task.node_id)) == Some(Unfit::Lost);
-        (!stopped && now < *give_up).then_some(*give_up)
+        let waits = |(id, give_up): &&(TaskId, Instant)| {
+            now < *give_up && draft.task(key, id).is_some_and(|task| is_held(draft, task))
+        };
+        self.after.iter().filter(waits).map(|(_, give_up)| *give_up).min()
     }
+}
+
+/// Whether a task of the slot still has its place: it has not stopped, and somebody will stop it.
+fn is_held(draft: &Draft<'_>, task: &Task) -> bool {
+    !has_stopped(task) && fitness(draft.node(&task.node_id)) != Some(Unfit::Lost)
 }
 
 /// The waiting tasks of one service.
@@ -96,12 +107,12 @@ fn started(task: &Task) -> TaskState {
 fn recovered(draft: &Draft<'_>, key: &SlotKey, task: &Task, now: Instant) -> Delay {
     let age = Timestamp::now().0 - task.meta.created_at.0;
     let rest = restart_delay(task, &draft.upkeep).saturating_sub(age.try_into().unwrap_or_default());
-    let before = draft
-        .slot(key)
-        .iter()
-        .rev()
-        .find(|other| !is_wanted(other) && !has_stopped(other));
-    Delay::new(now, rest, before.map(Arc::as_ref))
+    let before = draft.slot(key).iter();
+    Delay::new(
+        now,
+        rest,
+        before.filter(|other| !is_wanted(other) && !has_stopped(other)),
+    )
 }
 
 fn stop_timeout(task: &Task) -> Duration {

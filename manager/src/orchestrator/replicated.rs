@@ -39,25 +39,22 @@ pub(crate) fn scale(draft: &mut Draft<'_>, delays: &mut Delays, replicas: u64, n
 /// Makes a task for an empty slot. It waits for tasks that were removed from the slot and have yet to stop.
 pub(crate) fn fill(draft: &mut Draft<'_>, delays: &mut Delays, key: &SlotKey, now: Instant) {
     draft.begin();
-    let before = draft
+    let before: Vec<_> = draft
         .slot(key)
         .iter()
-        .rev()
-        .find(|task| !has_stopped(task))
-        .cloned();
+        .filter(|task| !has_stopped(task))
+        .cloned()
+        .collect();
     let running = match draft.service().spec.mode.is_job() {
         true => TaskState::Complete,
         false => TaskState::Running,
     };
-    match before {
-        None => {
-            draft.create(key, running);
-        }
-        Some(before) => {
-            let id = draft.create(key, TaskState::Ready);
-            delays.insert(id, Delay::new(now, Duration::ZERO, Some(&before)));
-        }
+    if before.is_empty() {
+        draft.create(key, running);
+        return;
     }
+    let id = draft.create(key, TaskState::Ready);
+    delays.insert(id, Delay::new(now, Duration::ZERO, &before));
 }
 
 /// Whether the slot counts as one of the service's: a task in it is wanted, or the last one ended for good.

@@ -90,12 +90,25 @@ fn replace(
         Cause::Ended => failures_with(task, &draft.upkeep),
         Cause::Unfit(_) | Cause::Misplaced => 0,
     };
+    // Besides the task itself an earlier update may have left some that have yet to stop.
+    let before: Vec<_> = draft
+        .slot(key)
+        .iter()
+        .filter(|other| {
+            if other.id == task.id {
+                stops
+            } else {
+                !is_wanted(other) && !has_stopped(other)
+            }
+        })
+        .cloned()
+        .collect();
     let made = draft.create_with(key, TaskState::Ready, |task| task.failures = failures);
     let delay = match cause {
         Cause::Ended => restart_delay(&made, &draft.upkeep),
         Cause::Unfit(_) | Cause::Misplaced => Duration::ZERO,
     };
-    delays.insert(made.id.clone(), Delay::new(now, delay, stops.then_some(task)));
+    delays.insert(made.id.clone(), Delay::new(now, delay, &before));
 }
 
 /// Whether an ended task of the slot is to be replaced: by the condition of its policy, and if the restarts of its

@@ -326,6 +326,31 @@ impl World {
     }
 }
 
+/// Two updates in quick succession: the last task waits for both that are to stop, not for the later one alone.
+#[test]
+fn a_new_task_waits_for_all_that_have_yet_to_stop() {
+    let mut world = World::new(false, UpdateConfig::default(), 1);
+    let state = |world: &World, task: usize| world.picture.tasks[task].desired_state;
+    world.reconcile();
+    (0..5).for_each(|_| world.step(0, false));
+    assert_eq!(world.picture.tasks[0].status.state, TaskState::Running);
+    for _ in 0..2 {
+        world.happen(&Happening::NewSpec);
+        world.reconcile();
+        let alive = world.picture.tasks.len() - 1;
+        (0..2).for_each(|_| world.step(alive, false));
+    }
+    assert_eq!(world.picture.tasks.len(), 3);
+    // Of those alive the second is the second one made; it has been told to stop.
+    world.step(1, false);
+    world.reconcile();
+    assert_eq!(world.picture.tasks[1].status.state, TaskState::Shutdown);
+    assert_eq!(state(&world, 2), TaskState::Ready, "the first one still runs");
+    world.step(0, false);
+    world.reconcile();
+    assert_eq!(state(&world, 2), TaskState::Running);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 

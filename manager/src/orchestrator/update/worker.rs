@@ -103,15 +103,16 @@ pub(super) fn begin(
         // It is wanted running at once: nothing has to stop before.
         (None, UpdateOrder::StartFirst) => draft.create(key, TaskState::Running),
         (None, UpdateOrder::StopFirst) => {
-            let old = draft
+            // An earlier update may have left more than one of them.
+            let old: Vec<_> = draft
                 .slot(key)
                 .iter()
-                .rev()
-                .find(|task| !has_stopped(task))
-                .cloned();
+                .filter(|task| !has_stopped(task))
+                .cloned()
+                .collect();
             let id = draft.create(key, TaskState::Ready);
             shut_down_others(draft, key, &id);
-            delays.insert(id.clone(), Delay::new(now, Duration::ZERO, old.as_deref()));
+            delays.insert(id.clone(), Delay::new(now, Duration::ZERO, &old));
             id
         }
     };
