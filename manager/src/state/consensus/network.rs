@@ -11,6 +11,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
 use openraft::{AnyError, OptionalSend, Snapshot, Vote};
+use tokio::time::timeout;
 
 use super::message::{Request, Response, SnapshotTransfer, Transport, TransportError};
 use super::peers::Peers;
@@ -18,6 +19,11 @@ use super::{Member, Types};
 
 /// Between two attempts to reach a member that could not be reached.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// How long a member may take to receive a snapshot and keep it, and how much longer for each MiB of it. openraft sets no
+/// limit of its own: it would wait for a lost one for ever, and send nothing else to that member.
+const TRANSFER: Duration = Duration::from_secs(5);
+const TRANSFER_PER_MIB: Duration = Duration::from_secs(1);
 
 type Answer<T> = Result<T, RPCError<u64, Member, RaftError<u64>>>;
 
@@ -87,10 +93,19 @@ impl RaftNetwork<Types> for Line {
             meta: snapshot.meta,
             data: Arc::new(snapshot.snapshot.into_inner()),
         };
+        let limit =
+            TRANSFER + TRANSFER_PER_MIB * u32::try_from(transfer.data.len() >> 20).unwrap_or(u32::MAX);
         let answer = tokio::select! {
+            biased;
             closed = cancel => return Err(closed.into()),
-            answer = self.send(Request::Snapshot(transfer)) => answer?,
+            answer = timeout(limit, self.send(Request::Snapshot(transfer))) => answer,
         };
+        let late = |_| {
+            Unreachable::new(&AnyError::error(format!(
+                "no answer to a snapshot within {limit:?}"
+            )))
+        };
+        let answer = answer.map_err(late)??;
         match answer {
             Response::Snapshot(answer) => Ok(answer),
             other => Err(confused(&other).into()),
