@@ -8,6 +8,7 @@
 //! - `seat`: this manager's place among the managers
 //! - `rpc`: the port for other nodes, and who may call what
 //! - `tls`: mutual TLS under the cluster's root
+//! - [`disk`]: work that waits for a disk, which a simulation replaces
 //! - [`ca`]: root certificate, node certificates, join tokens
 //! - [`peer`]: connections between any two nodes
 //! - [`remote`]: the nodes' side of joining a cluster and of speaking to its managers
@@ -20,6 +21,7 @@
 pub mod allocator;
 pub mod ca;
 pub mod control;
+pub mod disk;
 pub mod dispatcher;
 mod files;
 pub mod manager;

@@ -92,8 +92,9 @@ impl Reaper {
         let mut deadline = None;
         while self.reasons.len() < MAX_REASONS {
             let event = tokio::select! {
-                event = self.events.next() => event,
+                biased;
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => return true,
+                event = self.events.next() => event,
             };
             let Some(event) = event else { return false };
             if self.reasons.note(&self.store, &event) && deadline.is_none() {

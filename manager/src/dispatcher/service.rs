@@ -55,6 +55,7 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         let loads = self.loads();
         tokio::spawn(async move {
             tokio::select! {
+                biased;
                 removed = tell_of_node(&store, &session, &sender) => if removed {
                     drop_session();
                     loads.remove(&session.node);
@@ -117,6 +118,7 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         let store = self.shared.store.clone();
         tokio::spawn(async move {
             tokio::select! {
+                biased;
                 () = assign(&store, &session.node, &sender) => {}
                 () = session.ended() => {}
                 () = sender.closed() => {}

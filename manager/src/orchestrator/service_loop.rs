@@ -88,11 +88,12 @@ impl Orchestrator {
         while self.dirty.is_empty() {
             let wake = self.wake.values().min().copied();
             let event = tokio::select! {
-                event = self.events.next() => event,
+                biased;
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
                     self.note_time();
                     continue;
                 }
+                event = self.events.next() => event,
             };
             let Some(event) = event else { return false };
             self.note(&event);

@@ -117,6 +117,7 @@ impl Driver {
             // What openraft says of itself is passed on meanwhile, without further signs of life.
             loop {
                 tokio::select! {
+                    biased;
                     () = &mut next => break,
                     changed = metrics.changed() => {
                         if changed.is_err() {
@@ -231,13 +232,14 @@ impl Driver {
             false => self.rng.random_range(self.timing.election.clone()),
         };
         tokio::select! {
-            // Whoever is late itself listens once more before it judges: what was said meanwhile lies in the queue.
+            // Whoever is late itself has not heard yet what was said meanwhile: that comes before the judgement.
+            biased;
+            _ = leader.changed() => quiet_since,
+            _ = metrics.changed() => quiet_since,
             () = sleep_until(quiet_since + patience) => {
                 self.campaign(now, metrics).await;
                 Instant::now()
             }
-            _ = leader.changed() => quiet_since,
-            _ = metrics.changed() => quiet_since,
         }
     }
 

@@ -13,10 +13,10 @@ use openraft::{
     Vote,
 };
 use tokio::sync::{Notify, watch};
-use tokio::task::spawn_blocking;
 
 use super::journal::{Journal, Record};
 use super::{Compaction, ConsensusError, Types};
+use crate::disk;
 use crate::state::batch::size_of_json;
 use crate::state::proposer::ProposeError;
 use crate::vault::AtRest;
@@ -30,6 +30,7 @@ const MESSAGE: usize = 1 << 20;
 /// The log. Cheap to clone: all clones are the same log.
 #[derive(Debug, Clone)]
 pub(super) struct Log {
+    dir: Arc<Path>,
     memory: Arc<Mutex<Memory>>,
     disk: Arc<Mutex<Disk>>,
     grown: Arc<Notify>,
@@ -65,6 +66,7 @@ impl Log {
         let journal = Journal::open(dir, at_rest, |record| memory.replay(record))?;
         let due = journal.size() + GROWTH;
         Ok(Self {
+            dir: dir.into(),
             memory: Arc::new(Mutex::new(memory)),
             disk: Arc::new(Mutex::new(Disk {
                 journal,
@@ -129,7 +131,7 @@ impl Log {
     /// Makes sure that so many bytes can be appended.
     pub(super) async fn reserve(&self, bytes: u64) -> Result<(), ProposeError> {
         let disk = self.disk.clone();
-        let reserved = spawn_blocking(move || {
+        let reserved = disk::work(&self.dir, move || {
             let disk = &mut *lock(&disk);
             let path = disk.journal.path().display().to_string();
             disk.journal.reserve(bytes).map_err(|error| match error.kind() {
@@ -153,7 +155,7 @@ impl Log {
     /// Appends to the journal, away from the threads that must not wait.
     async fn keep(&self, records: Vec<Record>) -> io::Result<()> {
         let this = self.clone();
-        let kept = spawn_blocking(move || {
+        let kept = disk::work(&self.dir, move || {
             let disk = &mut *lock(&this.disk);
             disk.journal.append(&records)?;
             let entries = records.iter().filter(|record| matches!(record, Record::Entry(_)));
@@ -171,7 +173,7 @@ impl Log {
     /// Shrinks the journal to what is still needed.
     async fn shrink(&self) {
         let this = self.clone();
-        let shrunk = spawn_blocking(move || {
+        let shrunk = disk::work(&self.dir, move || {
             let records = this.memory().records();
             let disk = &mut *lock(&this.disk);
             let shrunk = disk.journal.rewrite(&records);

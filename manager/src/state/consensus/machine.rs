@@ -12,9 +12,9 @@ use openraft::{
     StorageError, StorageIOError, StoredMembership,
 };
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 
 use super::{ConsensusError, Member, Types, Verdict, snapshot};
+use crate::disk;
 use crate::state::replica::Replica;
 use crate::vault::AtRest;
 
@@ -72,7 +72,7 @@ impl Machine {
     /// Writes the state to the directory's snapshot.
     pub(super) async fn write_snapshot(&self) -> Result<(), ConsensusError> {
         let this = self.clone();
-        let written = spawn_blocking(move || {
+        let written = disk::work(&self.dir, move || {
             let _one_at_a_time = this.saving.lock().unwrap_or_else(PoisonError::into_inner);
             let (meta, tables) = {
                 let applied = this.applied();
@@ -205,7 +205,7 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError<u64>> {
         let this = self.clone();
-        let current = spawn_blocking(move || this.current()).await;
+        let current = disk::work(&self.dir, move || this.current()).await;
         current
             .unwrap_or_else(|error| Err(super::stopped(error)))
             .map_err(failed)

@@ -53,6 +53,7 @@ use tokio::time::timeout;
 use super::object::StoreAction;
 use super::proposer::{ProposeError, Proposer};
 use super::replica::Replica;
+use crate::disk;
 use crate::files::{self, FileError};
 use crate::vault::AtRest;
 pub use change::{ChangeSet, Verdict};
@@ -334,7 +335,7 @@ impl Consensus {
 
     async fn start(config: &ConsensusConfig, replica: Replica) -> Result<Self, ConsensusError> {
         let (dir, at_rest) = (config.dir.clone(), config.at_rest.clone());
-        let opened = tokio::task::spawn_blocking(move || {
+        let opened = disk::work(&config.dir, move || {
             files::make_dir(&dir)?;
             let machine = Machine::open(&dir, &at_rest, replica)?;
             Ok::<_, ConsensusError>((Log::open(&dir, &at_rest, machine.kept())?, machine))
@@ -384,6 +385,7 @@ impl Consensus {
         let mut metrics = self.raft.metrics();
         let mut leadership = self.leadership.clone();
         tokio::select! {
+            biased;
             led = leadership.wait_for(|seen| seen.term().is_some()) => led.map(drop).map_err(stopped),
             failed = metrics.wait_for(|now| now.running_state.is_err()) => {
                 let state = failed.map_err(stopped)?.running_state.clone();

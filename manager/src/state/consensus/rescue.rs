@@ -1,11 +1,11 @@
 //! One member goes on alone with what it has: for a cluster that has lost more managers than it can spare.
 
 use openraft::Vote;
-use tokio::task::spawn_blocking;
 
 use super::log::Log;
 use super::machine::Machine;
 use super::{Consensus, ConsensusConfig, ConsensusError, stopped};
+use crate::disk;
 use crate::state::replica::Replica;
 
 impl Consensus {
@@ -23,7 +23,7 @@ impl Consensus {
             });
         }
         let (dir, at_rest) = (config.dir.clone(), config.at_rest.clone());
-        let opened = spawn_blocking(move || {
+        let opened = disk::work(&config.dir, move || {
             let machine = Machine::open(&dir, &at_rest, Replica::default())?;
             Ok::<_, ConsensusError>((Log::open(&dir, &at_rest, machine.kept())?, machine))
         });
