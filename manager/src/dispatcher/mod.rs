@@ -26,6 +26,7 @@ use std::time::Duration;
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::dispatcher_server::DispatcherServer;
 use proto::{Cluster, NodeId};
+use tonic::Request;
 use tonic::transport::Channel;
 
 use crate::scheduler::loads::Loads;
@@ -101,6 +102,13 @@ impl Dispatcher {
     /// The gRPC service, to be served over any connection.
     pub fn service(&self) -> DispatcherServer<impl proto::wire::dispatcher_server::Dispatcher> {
         DispatcherServer::new(self.clone())
+    }
+
+    /// A request that whoever runs this process makes in a node's name, to be given to the service without a wire.
+    pub fn in_process_request<T>(message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.extensions_mut().insert(Caller::InProcess);
+        request
     }
 
     /// A way to this dispatcher for the node in this process: a pipe in memory, and the same messages as over a wire.
