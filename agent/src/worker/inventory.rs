@@ -1,22 +1,21 @@
 //! Which volumes this node has: what the managers know of it, so that a task goes back to its data.
 
-use storage::{Storage, Volume};
+use storage::{Storage, Volume, Volumes};
 use tokio::sync::watch;
 
 /// Names of the named volumes, sorted; always as they are now. Volumes that nobody named belong to one container and attract
 /// no task.
 pub fn volumes(storage: &Storage) -> watch::Receiver<Vec<String>> {
     let (sender, receiver) = watch::channel(Vec::new());
-    let store = storage.clone();
-    let look = move || {
+    let look = move |volumes: &Volumes| {
         // A list that cannot be read is no news; whoever works with the volumes meets the same error.
-        if let Ok(found) = store.volumes().list() {
+        if let Ok(found) = volumes.list() {
             let names = names(&found);
             sender.send_if_modified(|known| std::mem::replace(known, names.clone()) != names);
         }
         !sender.is_closed()
     };
-    look();
+    look(&storage.volumes());
     storage.volumes().on_change(look);
     receiver
 }

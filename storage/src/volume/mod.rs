@@ -202,7 +202,7 @@ impl Volumes {
             .inner()
             .metadata
             .update(|tx| tx.remove(Table::Volumes, name))?;
-        self.0.inner().volume_watchers.tell();
+        self.0.inner().volume_watchers.tell(self);
         match buried {
             Some(grave) => durable::remove_any(&grave).map_err(|e| failed("remove", name, e)),
             None => Ok(()),
@@ -230,8 +230,8 @@ impl Volumes {
     }
 
     /// Calls `watcher` after each change of which volumes there are, on the thread that made it, until it returns false. It
-    /// may list the volumes; it may not change them.
-    pub fn on_change(&self, watcher: impl Fn() -> bool + Send + 'static) {
+    /// may list the volumes that it is given; it may not change them, nor hold the storage, which holds it.
+    pub fn on_change(&self, watcher: impl Fn(&Self) -> bool + Send + 'static) {
         self.0.inner().volume_watchers.add(Box::new(watcher));
     }
 
@@ -305,7 +305,7 @@ impl Volumes {
             .inner()
             .metadata
             .update(|tx| tx.put(Table::Volumes, &name, &row))?;
-        self.0.inner().volume_watchers.tell();
+        self.0.inner().volume_watchers.tell(self);
         Ok(self.volume(name, row))
     }
 

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-type Watcher = Box<dyn Fn() -> bool + Send>;
+use super::Volumes;
+
+type Watcher = Box<dyn Fn(&Volumes) -> bool + Send>;
 
 /// Functions to call after each change; one that says false is not called again.
 #[derive(Default)]
@@ -17,9 +19,9 @@ impl Watchers {
             .push(watcher);
     }
 
-    pub(crate) fn tell(&self) {
+    pub(crate) fn tell(&self, volumes: &Volumes) {
         let mut watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        watchers.retain(|watcher| watcher());
+        watchers.retain(|watcher| watcher(volumes));
     }
 }
 
