@@ -10,7 +10,7 @@ use agent::api::{App, AppState, router};
 use agent::cluster::{Cluster, ClusterConfig};
 use agent::engine::Engine;
 use agent::host::HostFacts;
-use agent::peer::Peers;
+use agent::peer::{Peers, proxy, routes};
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use home::{Home, at_home};
@@ -164,12 +164,15 @@ fn a_service_runs_is_replaced_outlives_the_agent_and_leaves_nothing() {
             let created = post(&app, "/services/create", service(script, 2)).await;
             let first = until_running(&app, 2, &[]).await;
             let logs = format!("/services/{}/logs?stdout=1", created["ID"].as_str().unwrap());
-            let (_, logs) = call(&app, Method::GET, &logs, Value::Null).await;
-            let logs = String::from_utf8_lossy(&logs).into_owned();
-            assert!(
-                logs.contains("I am web-1") && logs.contains("I am web-2"),
-                "{logs}"
-            );
+            // A task runs before it has said anything.
+            loop {
+                let (_, said) = call(&app, Method::GET, &logs, Value::Null).await;
+                let said = String::from_utf8_lossy(&said).into_owned();
+                if said.contains("I am web-1") && said.contains("I am web-2") {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
 
             app.engine.kill(&first[0].1, "KILL").await.unwrap();
             tasks = until_running(&app, 2, &[first[0].0.clone()]).await;
@@ -222,6 +225,68 @@ fn a_task_without_its_image_is_rejected_with_its_name() {
                 }
             };
             assert_eq!(rejected["Status"]["Err"], "No such image: absent:1");
+            post(&app, "/swarm/leave?force=1", Value::Null).await;
+        });
+    });
+}
+
+/// Any request of the API, by way of the port between nodes of the same node.
+async fn call_through_port(app: &App, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
+    let client = app.cluster.peers().client().unwrap();
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("Content-Type", "application/json")
+        .body(Body::from(body.to_string()))
+        .unwrap();
+    let answer = proxy::proxy(&client, &client.node(), request).await;
+    let status = answer.status();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or_default())
+}
+
+#[test]
+fn a_manager_answers_others_what_is_about_the_cluster() {
+    at_home(|home| {
+        home.agent(|engine| async {
+            let app = open(home, engine).await;
+            let up = std::process::Command::new("ip")
+                .args(["link", "set", "lo", "up"])
+                .status();
+            assert!(up.unwrap().success());
+            app.cluster.peers().serve(Some(routes::router(app.clone())));
+            let init = json!({ "ListenAddr": "127.0.0.1:2377", "AdvertiseAddr": "127.0.0.1" });
+            post(&app, "/swarm/init", init).await;
+            while !app.cluster.peers().members().are_known() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let ask = |method, path, body| call_through_port(&app, method, path, body);
+            let (status, created) = ask(Method::POST, "/services/create", service("sleep 1000", 1)).await;
+            assert_eq!(status, StatusCode::CREATED, "{created}");
+            let path = format!("/services/{}", created["ID"].as_str().unwrap());
+            let (status, service) = ask(Method::GET, &path, Value::Null).await;
+            assert_eq!(
+                (status, &service["Spec"]["Name"]),
+                (StatusCode::OK, &json!("web"))
+            );
+            let overlay = json!({ "Name": "over", "Driver": "overlay" });
+            let (status, _) = ask(Method::POST, "/networks/create", overlay).await;
+            assert_eq!(status, StatusCode::CREATED);
+            let (status, _) = ask(Method::DELETE, "/networks/over", Value::Null).await;
+            assert_eq!(status, StatusCode::NO_CONTENT);
+
+            let bridge = json!({ "Name": "own", "Driver": "bridge" });
+            for (method, path, body) in [
+                (Method::GET, "/containers/json", Value::Null),
+                (Method::GET, "/v1.44/images/json", Value::Null),
+                (Method::POST, "/networks/create", bridge),
+                (Method::DELETE, "/networks/bridge", Value::Null),
+                (Method::POST, "/swarm/leave?force=1", Value::Null),
+            ] {
+                let (status, said) = ask(method, path, body).await;
+                assert_eq!(status, StatusCode::FORBIDDEN, "{path}: {said}");
+            }
+            until_running(&app, 1, &[]).await;
             post(&app, "/swarm/leave?force=1", Value::Null).await;
         });
     });

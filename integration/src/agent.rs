@@ -208,6 +208,15 @@ impl Agent {
 
     /// Runs our command line with these words on its standard input.
     pub fn cli_with(&self, words: &[&str], input: &str) -> Result<Output> {
+        let mut process = self.cli_piped(words)?;
+        let stdin = process.stdin.take().context("standard input")?;
+        // It may have ended without reading it.
+        let _ = { stdin }.write_all(input.as_bytes());
+        Ok(process.wait_with_output()?)
+    }
+
+    /// Starts our command line with pipes at both ends.
+    pub fn cli_piped(&self, words: &[&str]) -> Result<Child> {
         let mut command = Command::new(binaries().join("agent"));
         command
             .args(words)
@@ -215,14 +224,9 @@ impl Agent {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut process = self
-            .host
+        self.host
             .enter(|| command.spawn())?
-            .context("run the command line")?;
-        let stdin = process.stdin.take().context("standard input")?;
-        // It may have ended without reading it.
-        let _ = { stdin }.write_all(input.as_bytes());
-        Ok(process.wait_with_output()?)
+            .context("run the command line")
     }
 
     /// Runs our command line; what it prints, if it ends well.

@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod host;
 pub mod http;
 pub mod image;
+pub mod node_client;
 pub mod switch;
 pub mod vm;
 pub mod words;

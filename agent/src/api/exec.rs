@@ -35,7 +35,6 @@ async fn create(
     Ok((StatusCode::CREATED, Json(json!({ "Id": exec }))))
 }
 
-/// Errors are answered before the connection stops being HTTP.
 async fn start(
     State(app): State<App>,
     Extension(version): Extension<ApiVersion>,
@@ -43,8 +42,19 @@ async fn start(
     hijack: Hijack,
     OptionalJson(start): OptionalJson<ExecStart>,
 ) -> ApiResult<Response> {
-    let keys = DetachKeys::parse(&app.engine.exec_inspect(&id).await?.detach_keys)?;
-    Ok(match app.engine.exec_start(&id, start).await? {
+    begin(&app, &id, version, hijack, start).await
+}
+
+/// Runs a prepared process on the connection. Errors are answered before it stops being HTTP.
+pub(super) async fn begin(
+    app: &App,
+    id: &str,
+    version: ApiVersion,
+    hijack: Hijack,
+    start: ExecStart,
+) -> ApiResult<Response> {
+    let keys = DetachKeys::parse(&app.engine.exec_inspect(id).await?.detach_keys)?;
+    Ok(match app.engine.exec_start(id, start).await? {
         None => StatusCode::OK.into_response(),
         Some(process) => hijack.respond(stream_type(process.tty, version), move |client| {
             pump(client, process, keys)

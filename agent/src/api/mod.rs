@@ -24,10 +24,10 @@ pub mod images;
 pub mod info;
 mod info_swarm;
 mod leader;
-mod logs_elsewhere;
 pub mod materials;
 pub mod network_view;
 pub mod networks;
+mod node_stream;
 pub mod nodes;
 pub mod params;
 pub mod progress;
@@ -40,6 +40,7 @@ pub mod stream;
 pub mod stubs;
 pub mod swarm;
 pub mod system;
+pub mod task_exec;
 pub mod tasks;
 pub mod time;
 pub mod types;
@@ -79,6 +80,7 @@ fn routes() -> Router<App> {
         .merge(stubs::routes())
         .merge(swarm::routes())
         .merge(system::routes())
+        .merge(task_exec::routes())
         .merge(tasks::routes())
         .merge(volumes::routes())
         .fallback(page_not_found)

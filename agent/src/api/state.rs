@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use manager::Control;
+use manager::{Control, Manager};
 use netd::Netd;
 use storage::Storage;
 
@@ -11,6 +11,7 @@ use super::error::{ApiError, ApiResult};
 use crate::cluster::{Cluster, Part};
 use crate::engine::Engine;
 use crate::host::HostFacts;
+use crate::peer::Client;
 
 /// Shared state of the API, extracted by handlers with `State<App>`.
 pub type App = Arc<AppState>;
@@ -56,6 +57,16 @@ impl AppState {
             Part::None => Err(ApiError::unavailable(NOT_A_MANAGER)),
             Part::Locked => Err(ApiError::unavailable(LOCKED)),
         }
+    }
+
+    /// The manager on this node, and the way to the other nodes.
+    ///
+    /// # Errors
+    /// As [`AppState::control`].
+    pub fn manager(&self) -> ApiResult<(Arc<Manager>, Client)> {
+        self.control()?;
+        let parts = self.cluster.manager().zip(self.cluster.peers().client());
+        parts.ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))
     }
 
     /// Identity of this engine in `/info`: stable per root.

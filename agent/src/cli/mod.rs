@@ -69,6 +69,9 @@ enum Verb {
     /// Manage services
     #[command(subcommand)]
     Service(service::ServiceVerb),
+    /// Manage tasks
+    #[command(subcommand)]
+    Task(task::TaskVerb),
     /// Manage the swarm
     #[command(subcommand)]
     Swarm(swarm::SwarmVerb),
@@ -295,6 +298,7 @@ async fn act(verb: Verb, host: Option<&str>) -> Result<()> {
         Verb::Up(_) => Ok(()),
         Verb::Stack(verb) => verb.run(client).await,
         Verb::Service(verb) => verb.run(client).await,
+        Verb::Task(verb) => verb.run(client).await,
         Verb::Swarm(verb) => verb.run(client).await,
         Verb::Node(verb) => verb.run(client).await,
         Verb::Image(verb) => verb.run(client).await,

@@ -11,13 +11,15 @@ use super::converge::{self, Goal, Target, WaitFlags};
 use super::format::{ListFlags, Listing};
 use super::output::Demultiplexer;
 use super::service_spec::{Create, Update};
-use super::{human, inspect, output, pretty, task};
+use super::{exec, human, inspect, output, pretty, task};
 
 /// `service …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServiceVerb {
     /// Create a new service
     Create(Box<Create>),
+    /// Execute a command in a running task of a service, on whatever node
+    Exec(exec::ServiceExec),
     /// Display detailed information on one or more services
     Inspect {
         /// Print the information in a human friendly format
@@ -62,6 +64,7 @@ impl ServiceVerb {
             Self::Create(create) => create.run(client).await,
             Self::Inspect { pretty: true, names } => pretty(client, names.names()).await,
             Self::Inspect { names, .. } => names.run(client, "services", "").await,
+            Self::Exec(exec) => exec.run(client).await,
             Self::Logs(logs) => logs.run(client).await,
             Self::Ls(ls) => ls.run(client).await,
             Self::Ps(ps) => ps.run(client).await,

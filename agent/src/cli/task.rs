@@ -1,14 +1,30 @@
-//! Tables of tasks, for `service ps`, `stack ps` and `node ps`.
+//! `task`, and the tables of tasks for `service ps`, `stack ps` and `node ps`.
 
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, Subcommand};
 use proto::object::{Node, Service, Task};
 
 use super::client::{Client, filters, query};
+use super::exec::TaskExec;
 use super::format::{ListFlags, Listing};
 use super::{human, service};
+
+/// `task …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum TaskVerb {
+    /// Execute a command in a running task, on whatever node
+    Exec(TaskExec),
+}
+
+impl TaskVerb {
+    pub(crate) async fn run(self, client: &Client) -> Result<()> {
+        match self {
+            Self::Exec(exec) => exec.run(client).await,
+        }
+    }
+}
 
 /// What the three have in common.
 #[derive(Debug, Args)]

@@ -16,6 +16,7 @@ use proto::spec::NodeRole;
 
 use super::Members;
 use crate::api::error::{ApiError, ApiResult};
+use crate::api::service_logs;
 use crate::transfer::images;
 
 /// An entry of the table.
@@ -35,6 +36,11 @@ const MANAGERS: &[NodeRole] = &[NodeRole::Manager];
 /// The table.
 pub(super) const TABLE: &[Entry] = &[
     entry("GET", "/v1/ping", NODES),
+    entry("GET", service_logs::NODE_PATH, MANAGERS),
+    entry("POST", "/v1/tasks/{id}/exec", MANAGERS),
+    entry("POST", "/v1/tasks/{id}/exec/{exec}/start", MANAGERS),
+    entry("POST", "/v1/tasks/{id}/exec/{exec}/resize", MANAGERS),
+    entry("GET", "/v1/tasks/{id}/exec/{exec}/json", MANAGERS),
     entry("*", "/api/{*path}", MANAGERS),
     entry("GET", images::OFFER, NODES),
     entry("GET", images::RESOLVE, NODES),

@@ -15,7 +15,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{
     CONNECTION, EXPECT, HOST, HeaderName, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use axum::http::{Extensions, HeaderMap, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -71,14 +71,21 @@ pub async fn to_manager(app: &App, manager: &NodeId, request: Request) -> Result
 }
 
 /// Sends a request to the API of a manager and passes its answer on, whatever it is.
-pub async fn proxy(client: &Client, manager: &NodeId, mut request: Request) -> Response {
-    let version = request.extensions().get::<ApiVersion>().copied();
+pub async fn proxy(client: &Client, manager: &NodeId, request: Request) -> Response {
+    let version = request.extensions().get::<ApiVersion>();
+    let version = version.map(|version| format!("/v{version}")).unwrap_or_default();
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    match format!("{PREFIX}{version}{path}").parse() {
+        Ok(uri) => pass_on(client, manager, uri, request).await,
+        Err(_) => ApiError::bad_request("invalid path").into_response(),
+    }
+}
+
+/// Sends a request to a path at the port of another node and passes its answer on, whatever it is.
+pub async fn pass_on(client: &Client, node: &NodeId, uri: Uri, mut request: Request) -> Response {
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
-    let forwarded = match forwarded(request, version, upgrade.is_some()) {
-        Ok(forwarded) => forwarded,
-        Err(refusal) => return refusal.into_response(),
-    };
-    match (client.send(manager, forwarded).await, upgrade) {
+    let request = forwarded(request, uri, upgrade.is_some());
+    match (client.send(node, request).await, upgrade) {
         (Ok(answer), Some(upgrade)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
             joined(answer, upgrade)
         }
@@ -104,31 +111,19 @@ pub(super) async fn receive(State(app): State<App>, mut request: Request) -> Api
     let bare = without_version(request.uri().path()).to_owned();
     let versioned = request.uri().clone();
     *request.uri_mut() = bare.parse().map_err(|_| ApiError::bad_request("invalid path"))?;
-    let (about_cluster, mut request) = about_cluster(&app, request).await?;
+    let (about_cluster, request) = about_cluster(&app, request).await?;
     if !about_cluster {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "only what is about the cluster is answered to other nodes",
         ));
     }
-    *request.uri_mut() = versioned;
-    // What the routes of this port have found in the path is not for those of the API.
-    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
-    request.extensions_mut().clear();
-    request
-        .extensions_mut()
-        .extend(upgrade.map(extension).unwrap_or_default());
+    let mut request = anew(request, versioned);
     request.extensions_mut().insert(Forwarded(caller));
     match router(app).oneshot(request).await {
         Ok(answer) => Ok(answer),
         Err(never) => match never {},
     }
-}
-
-fn extension(upgrade: OnUpgrade) -> Extensions {
-    let mut extensions = Extensions::new();
-    extensions.insert(upgrade);
-    extensions
 }
 
 /// Whether a request without version prefix is about the cluster. Where that depends on its body, the body is read.
@@ -168,11 +163,18 @@ fn makes_cluster_network(body: &Bytes) -> bool {
     new.driver.as_deref() == Some("overlay") || new.scope.as_deref() == Some("swarm")
 }
 
-fn forwarded(request: Request, version: Option<ApiVersion>, upgrade: bool) -> ApiResult<Request> {
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let version = version.map(|version| format!("/v{version}")).unwrap_or_default();
-    let uri = format!("{PREFIX}{version}{path}").parse::<Uri>();
-    let uri = uri.map_err(|_| ApiError::bad_request("invalid path"))?;
+/// The request for another router of this node: what the first has read from its path is forgotten.
+pub(crate) fn anew(mut request: Request, uri: Uri) -> Request {
+    *request.uri_mut() = uri;
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    request.extensions_mut().clear();
+    if let Some(upgrade) = upgrade {
+        request.extensions_mut().insert(upgrade);
+    }
+    request
+}
+
+fn forwarded(request: Request, uri: Uri, upgrade: bool) -> Request {
     let (mut parts, body) = request.into_parts();
     let wanted = (
         parts.headers.get(CONNECTION).cloned(),
@@ -185,7 +187,7 @@ fn forwarded(request: Request, version: Option<ApiVersion>, upgrade: bool) -> Ap
     }
     parts.uri = uri;
     parts.extensions.clear();
-    Ok(Request::from_parts(parts, body))
+    Request::from_parts(parts, body)
 }
 
 fn strip(headers: &mut HeaderMap) {
@@ -259,11 +261,11 @@ mod tests {
                 .body(Body::empty())
                 .unwrap()
         };
-        let version = Some(ApiVersion::new(1, 41));
-        let plain = forwarded(request(), version, false).unwrap();
-        assert_eq!(plain.uri(), "/api/v1.41/exec/x/start?a=b");
+        let uri = || Uri::from_static("/v1/x");
+        let plain = forwarded(request(), uri(), false);
+        assert_eq!(plain.uri(), "/v1/x");
         assert_eq!(plain.headers().len(), 1, "{:?}", plain.headers());
-        let upgraded = forwarded(request(), version, true).unwrap();
+        let upgraded = forwarded(request(), uri(), true);
         assert_eq!(upgraded.headers()[UPGRADE], "tcp");
     }
 }

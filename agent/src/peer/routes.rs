@@ -7,8 +7,8 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::{access, proxy};
-use crate::api::App;
 use crate::api::error::{ApiError, ApiResult};
+use crate::api::{App, service_logs, task_exec};
 use crate::transfer::images;
 
 /// The complete service.
@@ -16,6 +16,8 @@ pub fn router(app: App) -> Router {
     guarded(
         Router::new()
             .route("/v1/ping", get(ping))
+            .route(service_logs::NODE_PATH, get(service_logs::of_node))
+            .merge(task_exec::node_routes())
             .route("/api/{*path}", any(proxy::receive))
             .merge(images::routes()),
     )

@@ -8,6 +8,8 @@ mod example;
 mod images;
 mod images_travel;
 mod managers;
+mod peer_port;
+mod reach;
 mod recovery;
 mod services;
 mod stack_versions;

@@ -128,7 +128,7 @@ impl Incoming {
         }
         durable::publish(dir, &self.volumes.dir(name)).map_err(io)?;
         inner.metadata.update(|tx| tx.put(Table::Volumes, name, row))?;
-        inner.volume_watchers.tell();
+        inner.volume_watchers.tell(&self.volumes);
         Ok(self.volumes.volume(name.to_owned(), row.clone()))
     }
 }
