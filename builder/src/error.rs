@@ -52,7 +52,10 @@ pub enum StepError {
     #[error("file not found in build context or excluded by .dockerignore: stat {0}: file does not exist")]
     NotInContext(String),
     #[error("image {image} is not on this machine, and pulling is not built yet: build it or load it first")]
-    NoBase { image: String, source: storage::Error },
+    NoBase {
+        image: String,
+        source: Box<storage::Error>,
+    },
     #[error(transparent)]
     Storage(#[from] storage::Error),
     #[error(transparent)]

@@ -120,6 +120,10 @@ async fn update(
             refuse_unrunnable(&spec)?;
             refuse_taken_ports(&app, &spec, Some(&current))?;
             warnings = service_image::pin(&app, &params, &through, &mut spec).await?;
+            // Beyond Docker: a spec that is the service's own, once its image is resolved, begins no update.
+            if params.flag("ifChanged") && spec == current.spec {
+                return Ok(Json(json!({ "Warnings": warnings, "Unchanged": true })));
+            }
             control.update_service(&id, version, spec).await?;
         }
     }

@@ -86,7 +86,7 @@ impl Solver<'_> {
                 }
                 StorageKind::NotFound => StepError::NoBase {
                     image: image.to_owned(),
-                    source,
+                    source: Box::new(source),
                 },
                 _ => source.into(),
             })?;

@@ -58,7 +58,7 @@ fn an_image_of_the_manager_runs_on_every_node() -> Result<()> {
     assert_eq!(said.lines().count(), 1, "{said}");
     cluster.wait_spread("web", &[1, 1, 1])?;
     for node in &cluster.nodes {
-        assert_eq!(running(node)?, [made.clone()]);
+        assert_eq!(running(node)?, *std::slice::from_ref(&made));
         // It has its name there too, and the layers are the same to the last byte.
         assert_eq!(id(node, "web:1")?, made);
         let file = node.host.directory().join("saved.tar");
@@ -92,7 +92,7 @@ fn the_image_that_was_meant_runs_where_its_name_is_another_ones() -> Result<()> 
     assert_ne!(other, meant);
     serve(&cluster, &["--replicas", "2"], "web:1")?;
     cluster.wait_spread("web", &[1, 1])?;
-    assert_eq!(running(worker)?, [meant.clone()]);
+    assert_eq!(running(worker)?, *std::slice::from_ref(&meant));
     assert_eq!(id(worker, "web:1")?, other, "somebody's name was taken away");
 
     // Built anew, it is rolled out by the name alone; without resolving, each node has its own.
@@ -127,7 +127,7 @@ fn an_image_of_a_worker_is_found_and_one_of_nobody_is_said_so() -> Result<()> {
     serve(&cluster, &["--replicas", "3"], "web:1")?;
     cluster.wait_spread("web", &[1, 1, 1])?;
     for node in &cluster.nodes {
-        assert_eq!(running(node)?, [made.clone()]);
+        assert_eq!(running(node)?, *std::slice::from_ref(&made));
     }
     let words = [
         "service",
@@ -189,7 +189,7 @@ fn a_source_that_dies_is_replaced_by_another() -> Result<()> {
     let source: usize = source.parse()?;
     cluster.nodes[source - 1].kill()?;
     eventually("it runs all the same", || {
-        ensure!(running(&cluster.nodes[3])? == [made.clone()]);
+        ensure!(running(&cluster.nodes[3])? == *std::slice::from_ref(&made));
         Ok(())
     })?;
     cluster.nodes[source - 1].run()

@@ -99,7 +99,21 @@ impl Realm {
                 volumes: now.description.volumes,
                 ..self.config.description.clone()
             };
-            if now == *node { Ok(()) } else { tx.update(now) }
+            if now != *node {
+                tx.update(now)?;
+            }
+            // Whoever led before does not, whatever becomes of it.
+            let leads = |node: &Node| node.manager_status.as_ref().is_some_and(|status| status.leader);
+            for other in tx.all::<Node>() {
+                if other.id != own.node_id && leads(&other) {
+                    tx.modify(&other.id, |node: &mut Node| {
+                        node.manager_status
+                            .iter_mut()
+                            .for_each(|status| status.leader = false);
+                    })?;
+                }
+            }
+            Ok(())
         });
         update.await
     }

@@ -120,9 +120,15 @@ async fn service(client: &Client, step: &ServiceStep, changes: &Changes, made: &
     if spec == before.spec {
         return Ok(Target::new(id, Goal::Present));
     }
-    println!("Updating service {} (id: {id})", spec.name);
-    let path = format!("/services/{id}/update?version={}", before.meta.version.index);
+    // What is behind the image's name may be another image by now: the manager finds out.
+    let version = before.meta.version.index;
+    let path = format!("/services/{id}/update?version={version}&ifChanged=1");
     let answer = client.post(&path, &spec).await;
-    service::warn(&answer.with_context(|| format!("update service {}", spec.name))?);
+    let answer = answer.with_context(|| format!("update service {}", spec.name))?;
+    service::warn(&answer);
+    if answer["Unchanged"] == true {
+        return Ok(Target::new(id, Goal::Present));
+    }
+    println!("Updating service {} (id: {id})", spec.name);
     Ok(Target::new(id, Goal::Update))
 }

@@ -6,6 +6,8 @@ use std::fmt;
 use proto::ServiceSpec;
 use serde_json::Value;
 
+use crate::transfer::resolve;
+
 /// A field that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Difference {
@@ -28,6 +30,20 @@ impl fmt::Display for Difference {
         let word = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
         write!(out, "{field}: {} -> {}", word(&self.before), word(&self.after))
     }
+}
+
+/// The spec with the image that the service runs, if that is what the spec's image meant when it was resolved last.
+pub(super) fn with_pin_of(before: &ServiceSpec, after: &ServiceSpec) -> ServiceSpec {
+    let mut after = after.clone();
+    let running = before.task_template.container_spec.as_ref();
+    if let (Some(wanted), Some(running)) = (&mut after.task_template.container_spec, running)
+        && let Some(reference) = resolve::to_pin(&wanted.image)
+        && let Some((name, _)) = running.image.split_once('@')
+        && reference.familiar().to_string() == name
+    {
+        wanted.image.clone_from(&running.image);
+    }
+    after
 }
 
 /// How `after` differs from `before`, in the order of the fields' names. `networks`: names by identifier.

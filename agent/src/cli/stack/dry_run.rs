@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::super::client::Client;
 use super::super::container::text;
 use super::contents::{Action, Kind};
-use super::difference::{Difference, differences};
+use super::difference::{Difference, differences, with_pin_of};
 use super::look::{Changes, ServiceStep, look};
 use crate::compose::StackPlan;
 
@@ -69,7 +69,7 @@ fn service(step: &ServiceStep, changes: &Changes, networks: &BTreeMap<String, St
     let Some(before) = &step.before else {
         return vec![format!("+ service {name}")];
     };
-    let after = step.bound(&changes.known);
+    let after = with_pin_of(&before.spec, &step.bound(&changes.known));
     if after == before.spec {
         return Vec::new();
     }
