@@ -42,7 +42,7 @@ pub enum Error {
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
-    Volume(Box<VolumeError>),
+    Volume(#[from] VolumeError),
     #[error(transparent)]
     Root(#[from] RootError),
     /// The file system of the store is full; nothing of the operation was kept.
@@ -62,12 +62,6 @@ pub enum Kind {
     Invalid,
     NoSpace,
     Internal,
-}
-
-impl From<VolumeError> for Error {
-    fn from(error: VolumeError) -> Self {
-        Self::Volume(Box::new(error))
-    }
 }
 
 impl Error {

@@ -99,8 +99,8 @@ impl Incoming {
         if !found.same(expected) {
             return Err(VolumeError::Differs {
                 name: like.name.clone(),
-                expected: expected.clone(),
-                found,
+                expected: Box::new(expected.clone()),
+                found: Box::new(found),
             }
             .into());
         }

@@ -94,8 +94,8 @@ pub enum VolumeError {
     )]
     Differs {
         name: String,
-        expected: Contents,
-        found: Contents,
+        expected: Box<Contents>,
+        found: Box<Contents>,
     },
     #[error("volume {name}: {entry:?} could not be copied")]
     Carry {

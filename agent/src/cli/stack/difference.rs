@@ -39,7 +39,7 @@ pub(super) fn with_pin_of(before: &ServiceSpec, after: &ServiceSpec) -> ServiceS
     if let (Some(wanted), Some(running)) = (&mut after.task_template.container_spec, running)
         && let Some(reference) = resolve::to_pin(&wanted.image)
         && let Some((name, _)) = running.image.split_once('@')
-        && reference.familiar().to_string() == name
+        && reference.familiar() == name
     {
         wanted.image.clone_from(&running.image);
     }
