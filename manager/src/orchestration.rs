@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::time::{Instant, sleep};
 
+use crate::ca::{rotation, unseen};
 use crate::scheduler::loads::Loads;
 use crate::state::{Store, StoreError};
 use crate::{allocator, orchestrator, reaper, scheduler};
@@ -17,7 +18,7 @@ use crate::{allocator, orchestrator, reaper, scheduler};
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Orchestrators, allocator, scheduler and reaper.
+/// Orchestrators, allocator, scheduler, reaper, and the exchange of the root.
 #[derive(Debug, Clone, Copy)]
 pub struct Orchestration;
 
@@ -35,6 +36,8 @@ impl Orchestration {
                 supervise("orchestrator", || orchestrator::run(store.clone())),
                 supervise("allocator", || allocator::run(store.clone())),
                 supervise("scheduler", || scheduler::run(store.clone(), loads.clone())),
+                supervise("root rotation", || rotation::run(store.clone())),
+                supervise("unseen nodes", || unseen::run(store.clone())),
                 supervise("reaper", || reaper::run(store.clone())),
             )
         };

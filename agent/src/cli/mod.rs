@@ -25,6 +25,7 @@ mod service;
 mod service_spec;
 mod stack;
 mod swarm;
+mod swarm_ca;
 mod swarm_lock;
 mod swarm_settings;
 mod system;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::client::{Client, escape, filters, query};
 use super::container::{each, flag, text};
 use super::format::{ListFlags, Listing};
+use super::swarm_ca::Ca;
 use super::swarm_lock::UnlockKey;
 use super::swarm_settings::Settings;
 use super::{inspect, pretty_node, service, swarm_lock, task};
@@ -19,8 +20,8 @@ pub(crate) enum SwarmVerb {
     Init(Init),
     /// Join a swarm as a node
     Join(Join),
-    /// Display the root CA
-    Ca,
+    /// Display and rotate the root CA
+    Ca(Ca),
     /// Manage join tokens
     JoinToken(JoinToken),
     /// Leave the swarm
@@ -121,11 +122,7 @@ impl SwarmVerb {
         match self {
             Self::Init(init) => init.run(client).await,
             Self::Join(join) => join.run(client).await,
-            Self::Ca => {
-                let swarm = client.get("/swarm").await?;
-                print!("{}", text(&swarm["TLSInfo"]["TrustRoot"]));
-                Ok(())
-            }
+            Self::Ca(ca) => ca.run(client).await,
             Self::JoinToken(token) => token.run(client).await,
             Self::Unlock => swarm_lock::unlock(client).await,
             Self::UnlockKey(key) => key.run(client).await,

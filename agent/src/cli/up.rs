@@ -268,6 +268,7 @@ async fn swarm(client: &Client) -> Result<()> {
                 .context("make this node a swarm of one")
                 .map(drop)
         }
+        "locked" => bail!("the swarm of this node is locked: `agent swarm unlock` opens it"),
         other => bail!("this node's swarm state is {other}: wait, or `agent swarm leave --force`"),
     }
 }

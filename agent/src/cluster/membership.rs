@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manager::Manager;
-use manager::remote::{self, Joined, RemoteManager, Remotes};
+use manager::remote::{self, Joined, NodeChannel, RemoteManager, Remotes};
 use proto::NodeId;
 use proto::object::NodeDescription;
 use proto::spec::NodeRole;
 use proto::wire::dispatcher_client::DispatcherClient;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::Channel;
 
 use super::{ClusterConfig, ClusterError, events};
 use crate::api::error::chain;
@@ -182,7 +181,7 @@ fn work(
     config: &ClusterConfig,
     node_id: &NodeId,
     description: NodeDescription,
-    dispatcher: DispatcherClient<Channel>,
+    dispatcher: DispatcherClient<NodeChannel>,
 ) -> Worker {
     Worker::start(WorkerConfig {
         node_id: node_id.clone(),

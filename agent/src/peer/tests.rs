@@ -224,6 +224,7 @@ fn a_certificate_is_worth_what_the_managers_say() {
             node: "n".into(),
             not_before: now - time::Duration::DAY,
             not_after: now + life,
+            issuer: Vec::new(),
         })
     };
     let members = Members::default();

@@ -33,6 +33,7 @@ pub mod template;
 use std::sync::Arc;
 use std::time::Duration;
 
+use manager::remote::NodeChannel;
 use netd::Netd;
 use proto::NodeId;
 use proto::object::NodeDescription;
@@ -40,7 +41,6 @@ use proto::spec::NodeRole;
 use proto::wire::dispatcher_client::DispatcherClient;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::transport::Channel;
 
 use crate::engine::Engine;
 use crate::peer::{Members, Peers};
@@ -60,7 +60,7 @@ pub struct WorkerConfig {
     /// The node's network.
     pub netd: Arc<Netd>,
     /// The manager's dispatcher.
-    pub dispatcher: DispatcherClient<Channel>,
+    pub dispatcher: DispatcherClient<NodeChannel>,
     /// How long a withdrawn task may finish what had been sent to it before its stop signal.
     pub drain: Duration,
     /// The other nodes: is told which they are.

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use manager::remote::NodeChannel;
 use proto::object::NodeDescription;
 use proto::spec::NodeRole;
 use proto::wire::dispatcher_client::DispatcherClient;
@@ -22,7 +23,6 @@ use proto::{Node, NodeId, TaskId, object::TaskStatus};
 use rand::Rng;
 use thiserror::Error;
 use tokio::sync::watch;
-use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::assignments::{Assignments, AssignmentsError, Chain};
@@ -82,7 +82,7 @@ pub struct Sessions<S> {
     /// Its volumes, as they are now.
     pub volumes: watch::Receiver<Vec<String>>,
     /// The dispatcher.
-    pub client: DispatcherClient<Channel>,
+    pub client: DispatcherClient<NodeChannel>,
     /// Statuses to report.
     pub reporter: Arc<Reporter>,
     /// Who acts on assignments.

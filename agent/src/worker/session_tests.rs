@@ -8,6 +8,7 @@ use futures::Stream;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
+use manager::remote::NodeChannel;
 use proto::object::{NodeDescription, TaskStatus};
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::dispatcher_server::{Dispatcher, DispatcherServer};
@@ -15,7 +16,7 @@ use proto::wire::*;
 use proto::{Task, TaskState};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Response, Status};
 use tower::ServiceExt;
 
@@ -133,7 +134,7 @@ impl Sink for Told {
     }
 }
 
-async fn serve(script: Script) -> DispatcherClient<Channel> {
+async fn serve(script: Script) -> DispatcherClient<NodeChannel> {
     let connect = move |_: Uri| {
         let service = DispatcherServer::new(script.clone());
         async move {
@@ -146,12 +147,11 @@ async fn serve(script: Script) -> DispatcherClient<Channel> {
         }
     };
     let endpoint = Endpoint::from_static("http://in.process");
-    DispatcherClient::new(
-        endpoint
-            .connect_with_connector(tower::service_fn(connect))
-            .await
-            .unwrap(),
-    )
+    let channel = endpoint
+        .connect_with_connector(tower::service_fn(connect))
+        .await
+        .unwrap();
+    DispatcherClient::new(channel.into())
 }
 
 #[tokio::test]

@@ -276,3 +276,120 @@ fn leaving_a_locked_swarm_needs_force_and_takes_everything_along() -> Result<()>
     })?;
     agent.post("/swarm/init", &body).map(drop)
 }
+
+#[test]
+fn the_root_is_exchanged_and_no_container_notices() -> Result<()> {
+    let mut cluster = Cluster::joined(2)?;
+    for node in &cluster.nodes {
+        node.build_busybox()?;
+    }
+    serve(cluster.manager(), "2")?;
+    let before = cluster.manager().wait_running("keeper", 2)?;
+    let (old, token) = (
+        cluster.manager().cli_ok(&["swarm", "ca"])?,
+        cluster.worker_token()?,
+    );
+    for (words, why) in [
+        (
+            "swarm ca --cert-expiry 2h",
+            "`--cert-expiry` flag requires the `--rotate` flag",
+        ),
+        (
+            "swarm ca --rotate --external-ca protocol=cfssl,url=https://x",
+            "--external-ca is not supported",
+        ),
+        (
+            "swarm init --external-ca protocol=cfssl,url=https://x",
+            "--external-ca is not supported",
+        ),
+    ] {
+        let refused = cluster.manager().cli(&words.split(' ').collect::<Vec<_>>())?;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains(why), "{words}: {said}");
+    }
+
+    let said = cluster.manager().cli_ok(&["swarm", "ca", "--rotate"])?;
+    assert!(said.contains("desired root digest: sha256:"), "{said}");
+    assert!(said.contains("rotated TLS certificates: 2/2 nodes"), "{said}");
+    let new = cluster.manager().cli_ok(&["swarm", "ca"])?;
+    assert!(new != old && said.ends_with(&new), "{said}");
+    assert_ne!(token, cluster.worker_token()?);
+    for node in &cluster.nodes {
+        let kept = fs::read_to_string(node.root().join("swarm/certificates/swarm-root-ca.crt"))?;
+        assert_eq!(kept.trim(), new.trim());
+    }
+    let swarm = cluster.manager().get("/swarm")?;
+    assert!(!swarm.to_string().contains("PRIVATE"), "{swarm}");
+    assert_eq!(swarm["RootRotationInProgress"], false);
+
+    // Who starts again finds its managers under the new root.
+    cluster.worker_mut().kill()?;
+    cluster.worker_mut().run()?;
+    cluster.nodes[0].kill()?;
+    cluster.nodes[0].run()?;
+    for name in ["node1", "node2"] {
+        cluster.wait_state(name, "ready")?;
+    }
+    let after = cluster.manager().wait_running("keeper", 2)?;
+    let processes = |tasks: &[Value]| -> Result<Vec<i64>> {
+        let mut processes: Vec<_> = tasks.iter().map(process).collect::<Result<_>>()?;
+        processes.sort_unstable();
+        Ok(processes)
+    };
+    assert_eq!(processes(&before)?, processes(&after)?);
+    Ok(())
+}
+
+#[test]
+fn settings_are_acted_on_and_addresses_may_be_interfaces() -> Result<()> {
+    let cluster = Cluster::new(1)?;
+    let agent = cluster.manager();
+    let words = "swarm init --advertise-addr eth0 --listen-addr eth0:2377 --cert-expiry 3h --dispatcher-heartbeat 2s \
+                 --max-snapshots 2 --snapshot-interval 50 --task-history-limit 3 --data-path-port 5000";
+    agent.cli_ok(
+        &words
+            .split(' ')
+            .filter(|word| !word.is_empty())
+            .collect::<Vec<_>>(),
+    )?;
+    let swarm = agent.get("/swarm")?;
+    assert_eq!(agent.get("/info")?["Swarm"]["NodeAddr"], "10.99.0.1");
+    let spec = &swarm["Spec"];
+    assert_eq!(spec["CAConfig"]["NodeCertExpiry"], 10_800_000_000_000_i64);
+    assert_eq!(spec["Dispatcher"]["HeartbeatPeriod"], 2_000_000_000_i64);
+    let raft = &spec["Raft"];
+    assert_eq!(
+        (&raft["KeepOldSnapshots"], &raft["SnapshotInterval"]),
+        (&json!(2), &json!(50))
+    );
+    assert_eq!(spec["Orchestration"]["TaskHistoryRetentionLimit"], 3);
+    assert_eq!(swarm["DataPathPort"], 5000);
+    agent.cli_ok(&["swarm", "update", "--snapshot-interval", "5"])?;
+    eventually("snapshots are made and kept", || {
+        agent.cli_ok(&["node", "update", "--label-add", "a=b", "node1"])?;
+        agent.cli_ok(&["node", "update", "--label-rm", "a", "node1"])?;
+        let names = fs::read_dir(agent.root().join("swarm/raft"))?;
+        let names: Vec<_> = names.map(|name| Ok(name?.file_name())).collect::<Result<_>>()?;
+        let snapshots = names
+            .iter()
+            .filter(|name| name.to_string_lossy().starts_with("snapshot"));
+        ensure!(snapshots.count() == 3, "{names:?}");
+        Ok(())
+    })?;
+    agent.cli_ok(&["swarm", "leave", "--force"])?;
+    for (words, why) in [
+        (
+            "swarm init --advertise-addr nosuch0",
+            "interface nosuch0: no such interface",
+        ),
+        (
+            "swarm init --advertise-addr eth0 --data-path-addr eth0",
+            "--data-path-addr",
+        ),
+    ] {
+        let refused = agent.cli(&words.split(' ').collect::<Vec<_>>())?;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains(why), "{words}: {said}");
+    }
+    Ok(())
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use manager::remote;
+use manager::remote::NodeChannel;
 use proto::object::{ContainerStatus, NodeDescription, TaskStatus};
 use proto::spec::Availability;
 use proto::wire::assignment_change::{Action, Kind};
@@ -19,7 +20,6 @@ use proto::{TaskId, TaskState, Timestamp};
 use rand::Rng;
 use serde::Deserialize;
 use tokio::sync::mpsc;
-use tonic::transport::Channel;
 
 use super::Counters;
 
@@ -77,7 +77,7 @@ impl Place {
 
     async fn session(
         &self,
-        client: &DispatcherClient<Channel>,
+        client: &DispatcherClient<NodeChannel>,
         session_id: &mut String,
         said: &mut Said,
         counters: &Counters,
@@ -133,7 +133,11 @@ impl Drop for Open<'_> {
     }
 }
 
-async fn heartbeats(client: &DispatcherClient<Channel>, session_id: &str, counters: &Counters) -> Result<()> {
+async fn heartbeats(
+    client: &DispatcherClient<NodeChannel>,
+    session_id: &str,
+    counters: &Counters,
+) -> Result<()> {
     let mut client = client.clone();
     loop {
         let request = HeartbeatRequest {
@@ -147,7 +151,7 @@ async fn heartbeats(client: &DispatcherClient<Channel>, session_id: &str, counte
 }
 
 async fn follow(
-    client: &DispatcherClient<Channel>,
+    client: &DispatcherClient<NodeChannel>,
     session_id: &str,
     said: &mut Said,
     reports: &mpsc::UnboundedSender<(TaskId, TaskState)>,
@@ -208,7 +212,7 @@ fn act(
 
 /// Sends what is to be said, all that has gathered at once.
 async fn report(
-    client: &DispatcherClient<Channel>,
+    client: &DispatcherClient<NodeChannel>,
     session_id: &str,
     mut queue: mpsc::UnboundedReceiver<(TaskId, TaskState)>,
 ) -> Result<()> {

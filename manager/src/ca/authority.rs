@@ -3,20 +3,28 @@
 //! A join token makes a node: its object is in the store before its certificate leaves this process, so that a certificate
 //! without a node is a removed node's.
 
-use proto::object::NodeDescription;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use proto::object::{NodeDescription, TlsInfo};
 use proto::spec::{Availability, NodeRole};
 use proto::wire::node_ca_server::{NodeCa, NodeCaServer};
 use proto::wire::{
     GetRootCertificateRequest, GetRootCertificateResponse, IssueNodeCertificateRequest,
     IssueNodeCertificateResponse, ManagerAddress, RenewNodeCertificateRequest, RenewNodeCertificateResponse,
+    RootMessage, WatchRootRequest,
 };
 use proto::{Cluster, Node, NodeId, NodeSpec};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::root::key_digest;
 use super::{CaError, JoinToken, RootCa, node_life};
 use crate::dispatcher::{Caller, Dispatcher};
 use crate::files::chain;
-use crate::state::{Reader, Store, StoreError};
+use crate::state::{Filter, Kind, Reader, Store, StoreError, WriteTx};
 
 /// Bytes of a request at most: anyone may send one.
 const REQUEST: usize = 256 << 10;
@@ -61,8 +69,50 @@ impl Authority {
     }
 }
 
+/// What nodes are told of the root.
+fn root_message(cluster: Option<Arc<Cluster>>) -> Option<RootMessage> {
+    let root = RootCa::from_object(cluster?.root_ca.as_ref()?);
+    Some(RootMessage {
+        signer: root.signer_id().ok()?,
+        trusted: root.cert().to_owned(),
+    })
+}
+
+/// Sends what is to be trusted and what signs, now and whenever it changes.
+async fn tell_of_root(store: Store, sender: mpsc::Sender<Result<RootMessage, Status>>) {
+    let (cluster, mut events) = store.view_and_watch(Filter::kinds(&[Kind::Cluster]), |tx| {
+        tx.all::<Cluster>().into_iter().next()
+    });
+    let (mut told, mut now) = (None, root_message(cluster));
+    loop {
+        if let Some(message) = now.filter(|now| told.as_ref() != Some(now)) {
+            told = Some(message.clone());
+            if sender.send(Ok(message)).await.is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            event = events.next() => if event.is_none() { return },
+            () = sender.closed() => return,
+        }
+        now = root_message(store.view(|tx| tx.all::<Cluster>().into_iter().next()));
+    }
+}
+
 #[tonic::async_trait]
 impl NodeCa for Authority {
+    type WatchRootStream = Pin<Box<dyn Stream<Item = Result<RootMessage, Status>> + Send>>;
+
+    async fn watch_root(
+        &self,
+        request: Request<WatchRootRequest>,
+    ) -> Result<Response<Self::WatchRootStream>, Status> {
+        Caller::of(&request)?;
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(tell_of_root(self.store.clone(), sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
     async fn get_root_certificate(
         &self,
         _: Request<GetRootCertificateRequest>,
@@ -78,15 +128,12 @@ impl NodeCa for Authority {
         let request = request.into_inner();
         let (cluster, root) = self.cluster()?;
         let role = role(&cluster, &request.token)?;
-        let node = node(&cluster, role, &request)?;
-        let id = node.id.clone();
+        let node = node(&cluster, &root, role, &request)?;
+        let admitted = self.store.update(|tx| admit(tx, node)).await;
+        let id = admitted.map_err(|error: StoreError| Status::unavailable(chain(&error)))?;
         let certificate = root
             .sign(&request.csr, &cluster.id, &id, role, node_life(&cluster))
             .map_err(|error| refused(&error))?;
-        self.store
-            .update(|tx| tx.create(node))
-            .await
-            .map_err(|error: StoreError| Status::unavailable(chain(&error)))?;
         self.dispatcher.expect(id.clone());
         tracing::info!(node.id = %id, "node joined");
         Ok(Response::new(IssueNodeCertificateResponse {
@@ -132,8 +179,26 @@ fn role(cluster: &Cluster, token: &str) -> Result<NodeRole, Status> {
     }
 }
 
+/// Makes the node, unless it is there already: the answer to an earlier request with the same key was lost.
+fn admit(tx: &mut WriteTx<'_>, node: Node) -> Result<NodeId, StoreError> {
+    let before = tx
+        .all::<Node>()
+        .into_iter()
+        .find(|known| known.join_key == node.join_key);
+    if let Some(before) = before {
+        return Ok(before.id.clone());
+    }
+    let id = node.id.clone();
+    tx.create(node).map(|()| id)
+}
+
 /// The object of the node that joins.
-fn node(cluster: &Cluster, role: NodeRole, request: &IssueNodeCertificateRequest) -> Result<Node, Status> {
+fn node(
+    cluster: &Cluster,
+    root: &RootCa,
+    role: NodeRole,
+    request: &IssueNodeCertificateRequest,
+) -> Result<Node, Status> {
     let invalid = |what: &str| Status::invalid_argument(format!("the {what} of the node makes no sense"));
     let description: NodeDescription =
         serde_json::from_slice(&request.description).map_err(|_| invalid("description"))?;
@@ -147,9 +212,13 @@ fn node(cluster: &Cluster, role: NodeRole, request: &IssueNodeCertificateRequest
             ..NodeSpec::default()
         },
         description: NodeDescription {
-            tls_info: cluster.tls_info.clone(),
+            tls_info: TlsInfo {
+                trust_root: root.cert().to_owned(),
+                ..cluster.tls_info.clone()
+            },
             ..description
         },
+        join_key: Some(key_digest(&request.csr).map_err(|error| refused(&error))?),
         ..Node::default()
     })
 }

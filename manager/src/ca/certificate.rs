@@ -4,6 +4,8 @@ use proto::spec::NodeRole;
 use proto::{ClusterId, NodeId};
 use rand::Rng;
 use time::{Duration, OffsetDateTime};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::ParsedExtension;
 
 use super::root::role_name;
 use super::{BACKDATE, CaError};
@@ -21,6 +23,8 @@ pub struct Certificate {
     pub not_before: OffsetDateTime,
     /// Until when.
     pub not_after: OffsetDateTime,
+    /// The identifier of the key that signed it.
+    pub issuer: Vec<u8>,
 }
 
 impl Certificate {
@@ -45,6 +49,7 @@ impl Certificate {
             node: only(subject.iter_common_name()).ok_or_else(damaged)?.into(),
             not_before: time(cert.validity().not_before)?,
             not_after: time(cert.validity().not_after)?,
+            issuer: issuer(&cert).ok_or_else(damaged)?,
         })
     }
 
@@ -63,6 +68,14 @@ impl Certificate {
         let made = self.not_before + BACKDATE;
         made + (self.not_after - made).max(Duration::ZERO) * share
     }
+}
+
+fn issuer(cert: &X509Certificate<'_>) -> Option<Vec<u8>> {
+    cert.iter_extensions()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(id) => Some(id.key_identifier.as_ref()?.0.to_vec()),
+            _ => None,
+        })
 }
 
 /// The one value; two would leave a choice to the reader.

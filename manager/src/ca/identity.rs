@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime};
 use x509_parser::pem::parse_x509_pem;
 
 use super::root::role_name;
-use super::{CaError, RootCa, Signed};
+use super::{CaError, Certificate, RootCa, Signed};
 use crate::files::{self, FileError};
 use crate::vault::{AtRest, Purpose, UnlockKey, Vault, is_sealed};
 
@@ -27,8 +27,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The certificate and key in the directory, made anew if they are missing, of somebody else, or past half their
-    /// life. The key is sealed while the manager locks.
+    /// The certificate and key in the directory, made anew if they are missing, of somebody else, signed by another root,
+    /// or past half their life. The key is sealed while the manager locks.
     ///
     /// # Errors
     /// [`CaError`].
@@ -40,7 +40,14 @@ impl Identity {
         vault: &Vault,
     ) -> Result<Signed, CaError> {
         let found = read(dir, &vault.at_rest())?;
-        if let Some(signed) = found.filter(|signed| self.is_good(signed, OffsetDateTime::now_utc())) {
+        let root_path = dir.join("swarm-root-ca.crt");
+        let trusts = bytes(&root_path)?.is_some_and(|kept| kept == root.cert().as_bytes());
+        let (signer, now) = (root.signer_id()?, OffsetDateTime::now_utc());
+        if !trusts {
+            files::make_dir(dir)?;
+            files::replace(&root_path, |writer| writer.write_all(root.cert().as_bytes()))?;
+        }
+        if let Some(signed) = found.filter(|signed| self.is_good(signed, &signer, now)) {
             return Ok(signed);
         }
         let signed = root.issue(&self.cluster, &self.node, self.role, life)?;
@@ -106,11 +113,14 @@ impl Identity {
         Ok(())
     }
 
-    fn is_good(&self, signed: &Signed, now: OffsetDateTime) -> bool {
+    fn is_good(&self, signed: &Signed, signer: &[u8], now: OffsetDateTime) -> bool {
         let Ok((_, pem)) = parse_x509_pem(signed.cert.as_bytes()) else {
             return false;
         };
         let Ok(cert) = pem.parse_x509() else { return false };
+        if !Certificate::read(&pem.contents).is_ok_and(|read| read.issuer == signer) {
+            return false;
+        }
         let subject = format!(
             "O={}, OU={}, CN={}",
             self.cluster,
@@ -224,7 +234,11 @@ mod tests {
                 .contains("CERTIFICATE")
         );
         let later = OffsetDateTime::now_utc() + Duration::days(50);
-        assert!(identity().is_good(&first, OffsetDateTime::now_utc()) && !identity().is_good(&first, later));
+        let signer = root.signer_id().unwrap();
+        let good = |now| identity().is_good(&first, &signer, now);
+        assert!(good(OffsetDateTime::now_utc()) && !good(later));
+        let other = RootCa::generate().unwrap().signer_id().unwrap();
+        assert!(!identity().is_good(&first, &other, OffsetDateTime::now_utc()));
     }
 
     #[test]

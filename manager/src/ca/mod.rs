@@ -4,13 +4,18 @@
 //! - [`Identity`]: this node's certificate and key, in files
 //! - [`Certificate`]: what a certificate says of its node
 //! - [`Authority`]: the gRPC service through which nodes get their certificates
+//! - `rotation`: one root takes another's place
+//! - `unseen`: nodes whose answer was lost
 //! - [`JoinToken`]: proves the root to the joiner, and the joiner to the managers
 
 mod authority;
 mod certificate;
+mod cross;
 mod identity;
 mod root;
+pub(crate) mod rotation;
 mod token;
+pub(crate) mod unseen;
 
 pub use authority::Authority;
 pub use certificate::Certificate;

@@ -12,8 +12,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
 };
+use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
-use x509_parser::pem::parse_x509_pem;
+
+use super::cross;
 
 /// How long a root is valid.
 const ROOT_LIFE: Duration = Duration::days(20 * 365);
@@ -38,6 +40,9 @@ pub enum CaError {
     /// A stored certificate makes no sense.
     #[error("read the {0}")]
     Read(&'static str),
+    /// A root that somebody brings cannot be the cluster's.
+    #[error("the root certificate cannot be used: {0}")]
+    Root(&'static str),
     /// A file could not be worked with.
     #[error(transparent)]
     File(#[from] crate::files::FileError),
@@ -49,6 +54,17 @@ pub enum CaError {
 /// The root certificate with its key. Debug output does not show the key.
 #[derive(Clone)]
 pub struct RootCa {
+    /// What is trusted.
+    cert: String,
+    key: String,
+    /// What signs, while it is another.
+    signer: Option<Signer>,
+    /// Follows each certificate that is signed.
+    cross: String,
+}
+
+#[derive(Clone)]
+struct Signer {
     cert: String,
     key: String,
 }
@@ -72,17 +88,34 @@ impl RootCa {
         let mut params = root_params();
         let now = OffsetDateTime::now_utc();
         (params.not_before, params.not_after) = (now - BACKDATE, now + ROOT_LIFE);
-        Ok(Self {
-            cert: params.self_signed(&key)?.pem(),
-            key: key.serialize_pem(),
-        })
+        Ok(Self::from_parts(
+            params.self_signed(&key)?.pem(),
+            key.serialize_pem(),
+        ))
     }
 
-    /// The root that a cluster keeps.
+    /// A certificate with its key, both in PEM.
+    pub(super) fn from_parts(cert: String, key: String) -> Self {
+        Self {
+            cert,
+            key,
+            signer: None,
+            cross: String::new(),
+        }
+    }
+
+    /// The root that a cluster keeps. While it is exchanged, the old one is trusted and the new one signs.
     pub fn from_object(object: &proto::object::RootCa) -> Self {
+        let signer = object.next.as_ref().map(|next| Signer {
+            cert: next.cert.clone(),
+            key: next.key.to_string(),
+        });
+        let cross = object.next.as_ref().map_or(&object.cross, |next| &next.cross);
         Self {
             cert: object.cert.clone(),
             key: object.key.to_string(),
+            signer,
+            cross: cross.clone(),
         }
     }
 
@@ -91,6 +124,7 @@ impl RootCa {
         proto::object::RootCa {
             cert: self.cert.clone(),
             key: self.key.clone().into(),
+            ..proto::object::RootCa::default()
         }
     }
 
@@ -99,18 +133,39 @@ impl RootCa {
         &self.cert
     }
 
-    /// What the API says of the root.
+    /// The key of the certificate that is trusted, in PEM.
+    pub(super) fn own_key(&self) -> &str {
+        &self.key
+    }
+
+    /// What the API says of the root that signs: it is the one that shall be trusted.
     ///
     /// # Errors
     /// [`CaError::Read`].
     pub fn tls_info(&self) -> Result<TlsInfo, CaError> {
-        let (_, pem) = parse_x509_pem(self.cert.as_bytes()).map_err(|_| CaError::Read("root certificate"))?;
-        let cert = pem.parse_x509().map_err(|_| CaError::Read("root certificate"))?;
+        let (signer, _) = self.signer();
+        let root = cross::read(signer)?;
         Ok(TlsInfo {
-            trust_root: self.cert.clone(),
-            cert_issuer_subject: STANDARD.encode(cert.subject().as_raw()),
-            cert_issuer_public_key: STANDARD.encode(cert.public_key().raw),
+            trust_root: signer.to_owned(),
+            cert_issuer_subject: STANDARD.encode(root.subject),
+            cert_issuer_public_key: STANDARD.encode(root.public_key),
         })
+    }
+
+    /// The identifier of the key that signs, as nodes' certificates name it.
+    ///
+    /// # Errors
+    /// [`CaError::Read`].
+    pub fn signer_id(&self) -> Result<Vec<u8>, CaError> {
+        Ok(cross::read(self.signer().0)?.key_id)
+    }
+
+    /// Certificate and key of what signs.
+    fn signer(&self) -> (&str, &str) {
+        match &self.signer {
+            Some(signer) => (&signer.cert, &signer.key),
+            None => (&self.cert, &self.key),
+        }
     }
 
     /// A new key and certificate for a node, valid for so long.
@@ -144,12 +199,7 @@ impl RootCa {
         role: NodeRole,
         life: Duration,
     ) -> Result<String, CaError> {
-        let request = CertificateSigningRequestParams::from_pem(csr).map_err(CaError::Request)?;
-        let key = request.public_key;
-        if key.algorithm() != &PKCS_ECDSA_P256_SHA256 || key.der_bytes().len() != P256_POINT {
-            return Err(CaError::Request(rcgen::Error::UnsupportedSignatureAlgorithm));
-        }
-        self.certify(&key, cluster, node, role, life)
+        self.certify(&requested_key(csr)?, cluster, node, role, life)
     }
 
     fn certify(
@@ -160,12 +210,13 @@ impl RootCa {
         role: NodeRole,
         life: Duration,
     ) -> Result<String, CaError> {
-        // The issuer is known by its name and its key's identifier: both are as in the root certificate.
-        let issuer = Issuer::new(root_params(), KeyPair::from_pem(&self.key)?);
+        // The issuer is known by its name and its key's identifier: both are as in its certificate.
+        let (signer, signer_key) = self.signer();
+        let issuer = Issuer::from_ca_cert_pem(signer, KeyPair::from_pem(signer_key)?)?;
         let mut params = node_params(cluster, node, role)?;
         let now = OffsetDateTime::now_utc();
         (params.not_before, params.not_after) = (now - BACKDATE, now + life);
-        Ok(params.signed_by(key, &issuer)?.pem())
+        Ok(params.signed_by(key, &issuer)?.pem() + &self.cross)
     }
 }
 
@@ -182,6 +233,23 @@ impl std::fmt::Debug for Signed {
         f.debug_struct("Signed")
             .field("cert", &self.cert)
             .finish_non_exhaustive()
+    }
+}
+
+/// SHA-256 in hex of the public key of a node's request (PEM, PKCS #10), whose sender holds it.
+///
+/// # Errors
+/// [`CaError::Request`].
+pub(super) fn key_digest(csr: &str) -> Result<String, CaError> {
+    Ok(hex::encode(Sha256::digest(requested_key(csr)?.der_bytes())))
+}
+
+fn requested_key(csr: &str) -> Result<impl PublicKeyData, CaError> {
+    let request = CertificateSigningRequestParams::from_pem(csr).map_err(CaError::Request)?;
+    let key = request.public_key;
+    match key.algorithm() == &PKCS_ECDSA_P256_SHA256 && key.der_bytes().len() == P256_POINT {
+        true => Ok(key),
+        false => Err(CaError::Request(rcgen::Error::UnsupportedSignatureAlgorithm)),
     }
 }
 
@@ -229,6 +297,8 @@ fn node_params(cluster: &ClusterId, node: &NodeId, role: NodeRole) -> Result<Cer
 
 #[cfg(test)]
 mod tests {
+    use x509_parser::pem::parse_x509_pem;
+
     use super::*;
 
     #[test]

@@ -6,7 +6,8 @@ use proto::spec::ClusterSpec;
 use proto::{Cluster, Hidden};
 
 use super::{Control, ControlError, Result, validate};
-use crate::ca::JoinToken;
+use crate::ca::{JoinToken, rotation};
+use crate::files::chain;
 use crate::state::{Kind, Reader};
 use crate::vault::UnlockKey;
 
@@ -54,7 +55,9 @@ impl Control {
                 if cluster.meta.version.index != version {
                     return Err(ControlError::OutOfSequence);
                 }
-                cluster.spec = spec;
+                let before = std::mem::replace(&mut cluster.spec, spec);
+                rotation::ask(&mut cluster, &before.ca_config.unwrap_or_default())
+                    .map_err(|error| ControlError::invalid(chain(&error)))?;
                 cluster.unlock_key = unlock_key(&cluster, rotate.unlock_key);
                 for (wanted, token) in [
                     (rotate.worker_token, &mut cluster.join_tokens.worker),

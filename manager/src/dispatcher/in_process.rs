@@ -8,10 +8,11 @@ use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Request;
-use tonic::transport::{Channel, Endpoint, Server, Uri};
+use tonic::transport::{Endpoint, Server, Uri};
 use tower::service_fn;
 
 use super::{Caller, Dispatcher};
+use crate::remote::NodeChannel;
 
 /// Bytes that either side may be ahead of the other.
 const PIPE: usize = 64 << 10;
@@ -53,7 +54,7 @@ impl Door {
         Ok(ours)
     }
 
-    pub(super) fn client(self) -> DispatcherClient<Channel> {
+    pub(super) fn client(self) -> DispatcherClient<NodeChannel> {
         let connector = service_fn(move |_: Uri| {
             let connection = self.connect().map(TokioIo::new);
             async move { connection }
@@ -61,6 +62,6 @@ impl Door {
         // The name is never resolved; the connector makes the pipe.
         let channel =
             Endpoint::from_static("http://dispatcher.internal").connect_with_connector_lazy(connector);
-        DispatcherClient::new(channel)
+        DispatcherClient::new(channel.into())
     }
 }

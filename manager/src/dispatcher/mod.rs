@@ -27,8 +27,8 @@ use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::dispatcher_server::DispatcherServer;
 use proto::{Cluster, NodeId};
 use tonic::Request;
-use tonic::transport::Channel;
 
+use crate::remote::NodeChannel;
 use crate::scheduler::loads::Loads;
 use crate::state::{Reader, Store, StoreError};
 pub(crate) use caller::Caller;
@@ -117,7 +117,7 @@ impl Dispatcher {
     }
 
     /// Serves the node in this process, as long as this manager leads.
-    pub fn serve_in_process(&self) -> DispatcherClient<Channel> {
+    pub fn serve_in_process(&self) -> DispatcherClient<NodeChannel> {
         self.door().client()
     }
 

@@ -123,6 +123,8 @@ impl Sessions {
             };
             current.status.state = NodeState::Ready;
             current.status.message.clear();
+            // It has its certificate: nobody else is to get one for that key.
+            current.join_key = None;
             if let Some(address) = address {
                 current.status.addr = address.to_string();
             }

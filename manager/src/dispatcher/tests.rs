@@ -100,7 +100,7 @@ fn task(id: &str, node: &str) -> Task {
 
 /// A node's side of a session.
 struct Agent {
-    client: DispatcherClient<Channel>,
+    client: DispatcherClient<crate::remote::NodeChannel>,
     session: String,
     _stream: Streaming<proto::wire::SessionMessage>,
 }

@@ -44,6 +44,16 @@ pub(super) fn plan(
     listen: SocketAddr,
 ) -> Result<Plan, ManagerError> {
     control::check_cluster_spec(&request.spec)?;
+    if request
+        .spec
+        .ca_config
+        .as_ref()
+        .is_some_and(|ca| !ca.signing_ca_cert.is_empty())
+    {
+        return Err(ManagerError::Invalid(
+            "a swarm begins with a root certificate of its own; `swarm ca --rotate` exchanges it".to_owned(),
+        ));
+    }
     let address = address(&request.advertise_addr, listen.port())?;
     let availability = request.availability;
     let cluster = cluster(request)?;

@@ -13,16 +13,20 @@ use tokio::task::JoinHandle;
 
 use super::record::Record;
 use super::{ManagerConfig, ManagerError};
-use crate::ca::{Certificate, Identity, RootCa, Signed, node_life};
+use crate::ca::{Certificate, Identity, RootCa, Signed, node_life, rotation};
 use crate::files::chain;
 use crate::peer::Speaker;
+use crate::rpc::Wire;
+use crate::seat::Seat;
 use crate::state::{Filter, Kind, Reader, Store};
-use crate::tls::server::Shown;
+use crate::tls::server::{Shown, Trust};
 use crate::tls::{TlsError, certified};
 use crate::vault::{UnlockKey, Vault};
 
 /// Until the next attempt after one that failed.
 const RETRY: Duration = Duration::from_secs(60);
+/// Until the leader is shown the certificate once more.
+const AGAIN: Duration = Duration::from_secs(2);
 /// The clock of the wall may be set: it is looked at this often at least.
 const LOOK: Duration = Duration::from_secs(6 * 3600);
 
@@ -37,7 +41,9 @@ pub(super) struct Certification {
     /// The cluster.
     pub(super) cluster: ClusterId,
     /// The root in PEM.
-    pub(super) root: String,
+    root: String,
+    /// Whom other nodes' connections are believed under.
+    pub(super) trust: Arc<Trust>,
     /// What other nodes see.
     pub(super) shown: Arc<Shown>,
     /// The same at the port between nodes.
@@ -62,20 +68,22 @@ impl Certification {
         let (current, key) = found;
         let speaker = Speaker::new(&root, key.clone(), current.clone())?;
         Ok(Self {
+            trust: Trust::new(&root)?,
+            root,
             store: store.clone(),
             node,
             vault,
             dir,
             cluster: current.cluster.clone(),
             current,
-            root,
             shown: Shown::new(key),
             speaker: watch::Sender::new(speaker),
         })
     }
 
-    /// Renews the certificate and follows the cluster's unlock key, until the store is gone.
-    pub(super) async fn keep_up(mut self) {
+    /// Renews the certificate, follows the cluster's unlock key and its root, and shows the leader what has become of it, until
+    /// the store is gone.
+    pub(super) async fn keep_up(mut self, seat: Seat, wire: Arc<Wire>) {
         let mut events = self.store.watch(Filter::kinds(&[Kind::Cluster]));
         loop {
             while let Err(error) = self.bring_up_to_date() {
@@ -86,24 +94,47 @@ impl Certification {
                 );
                 tokio::time::sleep(RETRY).await;
             }
+            let known = self.make_known(&seat, &wire).await;
             tokio::select! {
                 () = until(self.current.renewal()) => {}
                 event = events.next() => if event.is_none() { return },
+                () = tokio::time::sleep(AGAIN), if !known => {}
             }
         }
+    }
+
+    /// Returns whether the cluster knows who has signed this manager's certificate.
+    async fn make_known(&self, seat: &Seat, wire: &Wire) -> bool {
+        if rotation::is_known(&self.store, &self.current) {
+            return true;
+        }
+        let told = match seat.leader() {
+            Some(leader) if leader == *seat.own() => {
+                let noted = rotation::note(&self.store, &self.current).await;
+                noted.map_err(|error| chain(&error))
+            }
+            // Who leads writes down what it is shown.
+            Some(leader) => wire.dial(&leader).await.map(drop),
+            None => Ok(()),
+        };
+        if let Err(error) = told {
+            tracing::debug!(error, "this manager's certificate was not made known");
+        }
+        rotation::is_known(&self.store, &self.current)
     }
 
     fn bring_up_to_date(&mut self) -> Result<(), ManagerError> {
         let Some(cluster) = cluster(&self.store) else {
             return Ok(());
         };
-        let (_, (current, key)) = follow_and_ensure(&self.node, &self.dir, &cluster, &self.vault)?;
-        if current != self.current {
-            tracing::info!(until = %current.not_after, "this manager's certificate is renewed");
-            let speaker = Speaker::new(&self.root, key.clone(), current.clone())?;
+        let (root, (current, key)) = follow_and_ensure(&self.node, &self.dir, &cluster, &self.vault)?;
+        if root != self.root || current != self.current {
+            let speaker = Speaker::new(&root, key.clone(), current.clone())?;
+            self.trust.replace(&root)?;
             self.speaker.send_replace(speaker);
             self.shown.replace(key);
-            self.current = current;
+            tracing::info!(until = %current.not_after, "this manager's certificate or trust is another");
+            (self.current, self.root) = (current, root);
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use proto::{Node, NodeId, Service, ServiceSpec};
 use tempfile::TempDir;
 
 use super::*;
-use crate::control::ControlError;
+use crate::control::{ControlError, Rotate};
 use crate::remote;
 use crate::state::Reader;
 
@@ -415,4 +415,81 @@ async fn one_of_three_goes_on_alone() {
     site.managers.push(alone);
     let fourth = site.join("m3").await;
     until(&fourth, has_service("more")).await;
+}
+
+/// Changes the cluster's settings at the leader.
+async fn change(site: &Site, change: impl FnOnce(&mut ClusterSpec)) {
+    let control = site.leader().await.control();
+    let cluster = control.cluster().unwrap();
+    let mut spec = cluster.spec.clone();
+    change(&mut spec);
+    let version = cluster.meta.version.index;
+    control
+        .update_cluster(version, spec, Rotate::default())
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_root_is_exchanged_twice_under_three_managers() {
+    let mut site = Site::of(3).await;
+    for _ in 0..2 {
+        let before = site.managers[0].control().cluster().unwrap().tls_info.trust_root;
+        change(&site, |spec| {
+            spec.ca_config.get_or_insert_default().force_rotate += 1
+        })
+        .await;
+        for manager in &site.managers {
+            until(manager, |store| {
+                let cluster = store.view(|tx| tx.all::<proto::Cluster>().remove(0));
+                let wanted = &cluster.tls_info;
+                let nodes = store.view(|tx| tx.all::<Node>());
+                let trusted = nodes.iter().all(|node| node.description.tls_info == *wanted);
+                wanted.trust_root != before && !cluster.root_rotation_in_progress && trusted
+            })
+            .await;
+        }
+    }
+    // Whoever comes now is believed by all, and so is who starts again.
+    let fourth = site.join("m3").await;
+    site.managers.push(fourth);
+    let away = site.managers[1].node_id().clone();
+    site.stop(&away).await;
+    let back = Manager::open(site.config("m1")).await.unwrap();
+    site.managers.push(back);
+    let control = site.leader().await.control();
+    control.create_service(service("after")).await.unwrap();
+    for manager in &site.managers {
+        until(manager, has_service("after")).await;
+    }
+}
+
+#[tokio::test]
+async fn the_unlock_key_reaches_every_manager() {
+    let site = Site::of(3).await;
+    change(&site, |spec| {
+        spec.encryption_config.get_or_insert_default().auto_lock_managers = true
+    })
+    .await;
+    let key = site.leader().await.control().unlock_key().unwrap().unwrap();
+    for (manager, name) in site.managers.iter().zip(["m0", "m1", "m2"]) {
+        until(manager, |store| {
+            let cluster = store.view(|tx| tx.all::<proto::Cluster>().remove(0));
+            cluster.unlock_key.as_ref() == Some(&key)
+        })
+        .await;
+        let state_dir = site.config(name).state_dir;
+        // The file has no event of its own.
+        let locked = async {
+            while !Manager::is_locked(&state_dir).unwrap() {
+                tokio::task::yield_now().await;
+            }
+        };
+        within(locked).await;
+        assert!(matches!(
+            Vault::open(&raft_dir(&state_dir), None),
+            Err(VaultError::Locked)
+        ));
+        assert!(Vault::open(&raft_dir(&state_dir), Some(&key.parse().unwrap())).is_ok());
+    }
 }

@@ -31,14 +31,13 @@ use proto::wire::dispatcher_client::DispatcherClient;
 use proto::{Node, NodeId};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tonic::transport::Channel;
 
 use crate::ca::CaError;
 use crate::control::{Control, ControlError};
 use crate::dispatcher::Dispatcher;
 use crate::files::FileError;
 use crate::peer::Credentials;
-use crate::remote::RemoteError;
+use crate::remote::{NodeChannel, RemoteError};
 use crate::rpc::{RpcServer, Services, Wire};
 use crate::seat::Seat;
 use crate::state::consensus::{Consensus, ConsensusConfig, ConsensusError, Member, Timing};
@@ -163,7 +162,7 @@ pub struct Manager {
     vault: Arc<Vault>,
     store: Store,
     seat: Seat,
-    client: DispatcherClient<Channel>,
+    client: DispatcherClient<NodeChannel>,
     rpc: RpcServer,
     wire: Arc<Wire>,
     credentials: Credentials,
@@ -346,7 +345,7 @@ impl Manager {
     }
 
     /// A client of the dispatcher, for the worker on this node.
-    pub fn dispatcher(&self) -> DispatcherClient<Channel> {
+    pub fn dispatcher(&self) -> DispatcherClient<NodeChannel> {
         self.client.clone()
     }
 
@@ -373,7 +372,7 @@ impl Manager {
         } = ground;
         let vault = Arc::new(vault);
         let identity = Certification::new(&config, &record, &store, vault.clone())?;
-        wire.arm(&identity.root, &identity.cluster, identity.shown.clone());
+        wire.arm(identity.trust.clone(), &identity.cluster, identity.shown.clone());
         let seat = Seat::new(member(&record), consensus);
         let dispatcher = Dispatcher::new(store.clone());
         let services = Services {
@@ -383,7 +382,7 @@ impl Manager {
             seat: seat.clone(),
             transport: wire.clone(),
         };
-        let rpc = RpcServer::start(listener, &identity.root, identity.shown.clone(), services)?;
+        let rpc = RpcServer::start(listener, identity.trust.clone(), identity.shown.clone(), services)?;
         let credentials = Credentials::follow(&identity.speaker);
         let settings = settings::follow(store.clone(), seat.consensus().clone());
         let client = route::client(seat.clone(), dispatcher.door(), wire.clone());
@@ -401,6 +400,7 @@ impl Manager {
             let begun = tokio::time::timeout(BEGIN, seat.await_leader()).await;
             begun.map_err(|_| ManagerError::NoLeader)?;
         }
+        let renewal = identity.keep_up(seat.clone(), wire.clone());
         Ok(Self {
             config,
             record,
@@ -411,7 +411,7 @@ impl Manager {
             rpc,
             wire,
             credentials,
-            _renewal: AbortOnDrop(tokio::spawn(identity.keep_up())),
+            _renewal: AbortOnDrop(tokio::spawn(renewal)),
             _settings: AbortOnDrop(tokio::spawn(settings)),
             reign: Mutex::new(Some(reign)),
         })

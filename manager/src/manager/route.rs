@@ -6,10 +6,11 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use proto::wire::dispatcher_client::DispatcherClient;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Endpoint, Uri};
 use tower::service_fn;
 
 use crate::dispatcher::Door;
+use crate::remote::NodeChannel;
 use crate::rpc::Wire;
 use crate::seat::Seat;
 use crate::tls::Cut;
@@ -27,7 +28,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A client of whichever dispatcher leads. Its connection ends with each change of the leader.
-pub(super) fn client(seat: Seat, door: Door, wire: Arc<Wire>) -> DispatcherClient<Channel> {
+pub(super) fn client(seat: Seat, door: Door, wire: Arc<Wire>) -> DispatcherClient<NodeChannel> {
     let connector = service_fn(move |_: Uri| {
         let (seat, door, wire) = (seat.clone(), door.clone(), wire.clone());
         async move { connect(seat, door, wire).await.map(TokioIo::new) }
@@ -38,7 +39,7 @@ pub(super) fn client(seat: Seat, door: Door, wire: Arc<Wire>) -> DispatcherClien
         .keep_alive_timeout(KEEPALIVE_ANSWER)
         .keep_alive_while_idle(true)
         .connect_with_connector_lazy(connector);
-    DispatcherClient::new(channel)
+    DispatcherClient::new(channel.into())
 }
 
 async fn connect(seat: Seat, door: Door, wire: Arc<Wire>) -> io::Result<Cut<Box<dyn Stream>>> {

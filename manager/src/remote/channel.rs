@@ -18,7 +18,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 use super::record::{self, Credentials};
-use super::{Joined, RemoteError, RemoteManager, explain};
+use super::{Joined, NodeChannel, RemoteError, RemoteManager, explain};
 use crate::ca::Certificate;
 use crate::files::chain;
 use crate::peer::{self, Speaker};
@@ -34,6 +34,9 @@ const KEEPALIVE: Duration = Duration::from_secs(2);
 /// … and has this long to answer.
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
 
+/// How long a connection lasts that was made with an earlier certificate. Calls end sooner, streams do not.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// Where the managers are, and as whom to speak to them.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -41,10 +44,14 @@ pub(super) struct Link {
     cluster: ClusterId,
     /// The first is the next to be tried.
     managers: Mutex<Vec<RemoteManager>>,
-    /// Connections are made with the last one, and end when there is another.
+    /// Connections are made with the last one, and end some time after there is another.
     current: watch::Sender<(Arc<ClientConfig>, Certificate)>,
     /// The same for connections with other nodes.
     peer: watch::Sender<Arc<Speaker>>,
+    /// How often there was another.
+    renewals: watch::Sender<u64>,
+    /// One renewal at a time.
+    pub(super) renewing: tokio::sync::Mutex<()>,
 }
 
 impl Link {
@@ -60,6 +67,8 @@ impl Link {
             managers: Mutex::new(joined.managers),
             current: watch::Sender::new(current),
             peer: watch::Sender::new(peer),
+            renewals: watch::Sender::new(0),
+            renewing: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -85,6 +94,7 @@ impl Link {
         record::save_credentials(&self.state_dir, credentials)?;
         self.current.send_replace(current);
         self.peer.send_replace(peer);
+        self.renewals.send_modify(|count| *count += 1);
         Ok(())
     }
 
@@ -93,8 +103,18 @@ impl Link {
         peer::Credentials::follow(&self.peer)
     }
 
-    /// A channel that connects when it is used, and again when its connection has ended.
-    pub(super) fn channel(self: &Arc<Self>) -> Channel {
+    /// Changes when connections are to be made anew.
+    pub(super) fn renewals(&self) -> watch::Receiver<u64> {
+        self.renewals.subscribe()
+    }
+
+    /// A channel that connects when it is used, again when its connection has ended, and anew after a renewal.
+    pub(super) fn channel(self: &Arc<Self>) -> NodeChannel {
+        NodeChannel::new(self.clone())
+    }
+
+    /// A channel of one connection at a time, whatever the node shows later.
+    pub(super) fn connection(self: &Arc<Self>) -> Channel {
         let link = self.clone();
         let connector = service_fn(move |_: Uri| {
             let link = link.clone();
@@ -111,6 +131,8 @@ impl Link {
         let renewed = async move {
             // Without a sender there is nobody who uses the connection.
             let _ = current.changed().await;
+            // What is under way may end; what lasts begins again over a new connection.
+            tokio::time::sleep(GRACE).await;
         };
         Ok(TokioIo::new(Cut::new(stream, renewed)))
     }

@@ -26,6 +26,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 enum Attempt {
     /// The next manager may do better.
     Failed(String),
+    /// The manager may have made the node, and nobody has heard its answer.
+    Unanswered(String),
     /// None would.
     Refused(RemoteError),
 }
@@ -64,19 +66,20 @@ pub(super) async fn join(
         .map_err(|error| RemoteError::Ca(CaError::Make(error)))?;
     let mut failures = Vec::new();
     for address in addresses {
-        let attempt = tokio::time::timeout(ANSWER, application.apply(address)).await;
-        match attempt.unwrap_or_else(|_| {
-            Err(Attempt::Failed(format!(
-                "no answer within {} s",
-                ANSWER.as_secs()
-            )))
-        }) {
+        let mut attempt = application.attempt(address).await;
+        if let Err(Attempt::Unanswered(_)) = attempt {
+            // By the key the manager knows which node it has made already.
+            attempt = application.attempt(address).await;
+        }
+        match attempt {
             Ok((joined, credentials)) => {
                 keep(state_dir, &joined, &credentials)?;
                 return Ok(joined);
             }
             Err(Attempt::Refused(error)) => return Err(error),
-            Err(Attempt::Failed(why)) => failures.push(format!("{address}: {why}")),
+            Err(Attempt::Failed(why) | Attempt::Unanswered(why)) => {
+                failures.push(format!("{address}: {why}"))
+            }
         }
     }
     Err(RemoteError::Unreachable(failures.join("; ")))
@@ -108,6 +111,12 @@ impl<'a> Application<'a> {
         })
     }
 
+    async fn attempt(&self, address: SocketAddr) -> Result<(Joined, Credentials), Attempt> {
+        let silent = || Attempt::Unanswered(format!("no answer within {} s", ANSWER.as_secs()));
+        let answered = tokio::time::timeout(ANSWER, self.apply(address)).await;
+        answered.unwrap_or_else(|_| Err(silent()))
+    }
+
     async fn apply(&self, address: SocketAddr) -> Result<(Joined, Credentials), Attempt> {
         let root = self.root(address).await?;
         let config = trusting(&root, None, None)?;
@@ -129,7 +138,10 @@ impl<'a> Application<'a> {
             description: self.description.clone(),
             availability: self.availability.clone(),
         };
-        let issued = authority.issue_node_certificate(request).await.map_err(refused)?;
+        let issued = authority
+            .issue_node_certificate(request)
+            .await
+            .map_err(unanswered)?;
         Ok(self.accept(issued.into_inner(), root, &manager, address, local.ip())?)
     }
 
@@ -198,5 +210,13 @@ fn refused(status: Status) -> Attempt {
         // It did not come as far as an answer.
         Code::Unavailable | Code::Unknown | Code::Cancelled => Attempt::Failed(explain(&status)),
         _ => Attempt::Refused(RemoteError::Refused(status.message().to_owned())),
+    }
+}
+
+/// The request itself has gone out.
+fn unanswered(status: Status) -> Attempt {
+    match refused(status) {
+        Attempt::Failed(why) => Attempt::Unanswered(why),
+        other => other,
     }
 }

@@ -22,12 +22,12 @@ fn description(name: &str) -> NodeDescription {
 
 /// A node at work until it is dropped: it keeps its session and does nothing else.
 struct Agent {
-    client: DispatcherClient<Channel>,
+    client: DispatcherClient<NodeChannel>,
     session_id: String,
     _heart: AbortOnDrop,
 }
 
-async fn register(mut client: DispatcherClient<Channel>, node: &NodeId, name: &str) -> Agent {
+async fn register(mut client: DispatcherClient<NodeChannel>, node: &NodeId, name: &str) -> Agent {
     let request = SessionRequest {
         description: serde_json::to_vec(&description(name)).unwrap(),
         session_id: String::new(),

@@ -7,17 +7,23 @@
 //! ```
 //! - `join`: how a stranger becomes a node
 //! - `channel`: connections to the managers, in turn
-//! - `renewal`: of the node's certificate
+//! - `renewal`: of the node's certificate, in time and when the root is exchanged
+//! - [`NodeChannel`]: goes on over a new connection after a renewal
 //! - `record`: the files
 
 mod channel;
 mod join;
 #[cfg(test)]
+mod join_tests;
+#[cfg(test)]
 mod life_tests;
 mod record;
 mod renewal;
 #[cfg(test)]
+mod rotation_tests;
+#[cfg(test)]
 mod tests;
+mod way;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -30,7 +36,6 @@ use proto::wire::LeaveRequest;
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::{ClusterId, NodeId};
 use tonic::Status;
-use tonic::transport::Channel;
 
 use crate::ca::{CaError, TokenError};
 use crate::files::FileError;
@@ -39,6 +44,7 @@ use crate::peer::Credentials;
 use crate::tls::TlsError;
 use channel::Link;
 pub(crate) use record::Credentials as Kept;
+pub use way::NodeChannel;
 
 /// How long a node waits for its good-bye to be heard.
 const LEAVE: Duration = Duration::from_secs(2);
@@ -186,7 +192,7 @@ pub(crate) fn shed(state_dir: &Path) -> Result<(), RemoteError> {
 }
 
 /// A channel to the leader: see [`dispatcher`].
-pub(crate) fn to_leader(state_dir: &Path) -> Result<Channel, RemoteError> {
+pub(crate) fn to_leader(state_dir: &Path) -> Result<NodeChannel, RemoteError> {
     Ok(Link::open(state_dir)?.channel())
 }
 
@@ -209,7 +215,7 @@ pub async fn renew(state_dir: &Path) -> Result<NodeRole, RemoteError> {
 ///
 /// # Errors
 /// [`RemoteError::Missing`], [`RemoteError::Damaged`], [`RemoteError::File`].
-pub fn dispatcher(state_dir: &Path) -> Result<(DispatcherClient<Channel>, Remotes), RemoteError> {
+pub fn dispatcher(state_dir: &Path) -> Result<(DispatcherClient<NodeChannel>, Remotes), RemoteError> {
     let link = Link::open(state_dir)?;
     let client = DispatcherClient::new(link.channel());
     let renewal = AbortOnDrop(tokio::spawn(renewal::in_time(link.clone())));

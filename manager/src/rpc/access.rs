@@ -53,6 +53,7 @@ pub(super) const TABLE: &[(&str, Allowed, By)] = &[
         By::Leader,
     ),
     ("/shoal.v1.NodeCa/RenewNodeCertificate", NODES, By::Leader),
+    ("/shoal.v1.NodeCa/WatchRoot", NODES, By::Leader),
     ("/shoal.v1.Dispatcher/Session", NODES, By::Leader),
     ("/shoal.v1.Dispatcher/Heartbeat", NODES, By::Leader),
     ("/shoal.v1.Dispatcher/UpdateTaskStatus", NODES, By::Leader),

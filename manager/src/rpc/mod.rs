@@ -14,6 +14,7 @@ mod wire;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::StreamExt;
 use proto::ClusterId;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -21,13 +22,13 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
-use crate::ca::Authority;
+use crate::ca::{Authority, rotation};
 use crate::dispatcher::Dispatcher;
 use crate::seat::Seat;
 use crate::state::Store;
 use crate::state::consensus::message::Transport;
 use crate::tls::TlsError;
-use crate::tls::server::{self, Shown};
+use crate::tls::server::{self, Shown, Trust};
 use access::AccessLayer;
 pub(crate) use wire::Wire;
 
@@ -56,14 +57,14 @@ pub(crate) struct RpcServer {
 }
 
 impl RpcServer {
-    /// Serves on a bound port. `root` is the cluster's root certificate in PEM.
+    /// Serves on a bound port the nodes that `trust` believes.
     pub(crate) fn start(
         listener: TcpListener,
-        root: &str,
+        trust: Arc<Trust>,
         own: Arc<Shown>,
         services: Services,
     ) -> Result<Self, TlsError> {
-        let config = server::config(root, own)?;
+        let config = server::trusting(trust, own)?;
         let (end, ended) = watch::channel(());
         let (taken, connections) = mpsc::channel(QUEUE);
         let reign = services.seat.reign();
@@ -106,6 +107,15 @@ async fn serve(services: Services, connections: ReceiverStream<std::io::Result<s
         seat,
         transport,
     } = services;
+    let sightings = rotation::write_down(store.clone());
+    let connections = connections.inspect(move |connection| {
+        let shown = connection
+            .as_ref()
+            .ok()
+            .and_then(|connection| connection.peer().certificate.clone());
+        // Without a reader this server has ended.
+        shown.map(|certificate| sightings.send(certificate));
+    });
     let access = AccessLayer {
         store: store.clone(),
         cluster,

@@ -22,7 +22,7 @@ use crate::remote::explain;
 use crate::state::consensus::Member;
 use crate::state::consensus::message::{Request, Response, SnapshotTransfer, Transport, TransportError};
 use crate::tls::client;
-use crate::tls::server::Shown;
+use crate::tls::server::{Shown, Trust};
 
 /// A message with its answer may be as many bytes large.
 pub(super) const MESSAGE: usize = 64 << 20;
@@ -42,16 +42,16 @@ pub(crate) struct Wire {
 
 /// What this manager trusts and shows.
 struct Arms {
-    root: String,
+    trust: Arc<Trust>,
     cluster: ClusterId,
     own: Arc<Shown>,
 }
 
 impl Wire {
-    /// From now on, managers of this cluster under this root (PEM) are trusted, and shown what other nodes see.
-    pub(crate) fn arm(&self, root: &str, cluster: &ClusterId, own: Arc<Shown>) {
+    /// From now on, managers of this cluster are trusted as other nodes are, and shown what they see.
+    pub(crate) fn arm(&self, trust: Arc<Trust>, cluster: &ClusterId, own: Arc<Shown>) {
         self.arms.get_or_init(|| Arms {
-            root: root.to_owned(),
+            trust,
             cluster: cluster.clone(),
             own,
         });
@@ -88,7 +88,11 @@ async fn dial(arms: Arc<OnceLock<Arms>>, to: Member) -> Result<TlsStream<TcpStre
         .address
         .parse()
         .map_err(|_| format!("{:?} is not an IP address with a port", to.address))?;
-    let config = client::trusting(&arms.root, Some(arms.cluster.clone()), Some(arms.own.current()));
+    let config = client::trusting(
+        &arms.trust.root(),
+        Some(arms.cluster.clone()),
+        Some(arms.own.current()),
+    );
     let config = config.map_err(|error| chain(&error))?;
     let stream = client::connect(address, config).await;
     let stream = stream.map_err(|error| chain(&error))?;

@@ -49,12 +49,13 @@ fn roots(pem: &str) -> Result<Arc<RootCertStore>, TlsError> {
     Ok(Arc::new(roots))
 }
 
-/// A certificate with its key, ready to be shown.
+/// A certificate with its key, ready to be shown, and with it what leads from it to a root.
 pub(crate) fn certified(cert: &str, key: &str) -> Result<Arc<CertifiedKey>, TlsError> {
-    let cert =
-        CertificateDer::from_pem_slice(cert.as_bytes()).map_err(|_| TlsError::Pem("node's certificate"))?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(cert.as_bytes()).collect();
+    let chain = chain.ok().filter(|chain| !chain.is_empty());
+    let chain = chain.ok_or(TlsError::Pem("node's certificate"))?;
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| TlsError::Pem("node's key"))?;
-    Ok(Arc::new(CertifiedKey::from_der(vec![cert], key, &provider())?))
+    Ok(Arc::new(CertifiedKey::from_der(chain, key, &provider())?))
 }
 
 /// What the other side has shown and TLS has verified.

@@ -6,15 +6,17 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use proto::spec::NodeRole;
-use rustls::ServerConfig;
-use rustls::server::danger::ClientCertVerifier;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -61,16 +63,109 @@ impl ResolvesServerCert for Shown {
     }
 }
 
+/// Under which root nodes are believed; it can be exchanged while the server runs.
+#[derive(Debug)]
+pub(crate) struct Trust(RwLock<Trusted>);
+
+#[derive(Debug)]
+struct Trusted {
+    root: String,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl Trust {
+    /// Nodes under this root, in PEM.
+    pub(crate) fn new(root: &str) -> Result<Arc<Self>, TlsError> {
+        Ok(Arc::new(Self(RwLock::new(Trusted::new(root)?))))
+    }
+
+    /// New connections must lead to this one.
+    pub(crate) fn replace(&self, root: &str) -> Result<(), TlsError> {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Trusted::new(root)?;
+        Ok(())
+    }
+
+    /// The root in PEM.
+    pub(crate) fn root(&self) -> String {
+        self.read().root.clone()
+    }
+
+    fn current(&self) -> Arc<dyn ClientCertVerifier> {
+        self.read().verifier.clone()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Trusted> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Trusted {
+    fn new(root: &str) -> Result<Self, TlsError> {
+        let builder = WebPkiClientVerifier::builder_with_provider(roots(root)?, provider());
+        Ok(Self {
+            root: root.to_owned(),
+            verifier: builder.allow_unauthenticated().build()?,
+        })
+    }
+}
+
+impl ClientCertVerifier for Trust {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    /// Nodes have one certificate: they need no hints.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        cert: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.current().verify_client_cert(cert, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.current().verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.current().verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.current().supported_verify_schemes()
+    }
+}
+
 /// For nodes under this root, and for strangers.
+#[cfg(test)]
 pub(crate) fn config(root: &str, own: Arc<Shown>) -> Result<Arc<ServerConfig>, TlsError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots(root)?, provider());
-    with_verifier(verifier.allow_unauthenticated().build()?, own, RPC)
+    trusting(Trust::new(root)?, own)
 }
 
 /// For nodes under this root alone, at the port between nodes.
 pub(crate) fn for_peers(root: &str, own: Arc<Shown>) -> Result<Arc<ServerConfig>, TlsError> {
     let verifier = WebPkiClientVerifier::builder_with_provider(roots(root)?, provider());
     with_verifier(verifier.build()?, own, PEERS)
+}
+
+/// For nodes that are believed when they come, and for strangers.
+pub(crate) fn trusting(trust: Arc<Trust>, own: Arc<Shown>) -> Result<Arc<ServerConfig>, TlsError> {
+    with_verifier(trust, own, RPC)
 }
 
 fn with_verifier(
@@ -103,6 +198,13 @@ pub(crate) struct Peer {
 pub(crate) struct Connection {
     stream: Cut<TlsStream<TcpStream>>,
     peer: Peer,
+}
+
+impl Connection {
+    /// Who is at the other end.
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
+    }
 }
 
 /// Takes connections until the receiver is dropped; when `end` changes or goes, those that were taken end too. Those of

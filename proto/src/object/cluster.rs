@@ -61,5 +61,22 @@ api_struct! {
         pub cert: String,
         /// Its private key in PEM.
         pub key: Hidden,
+        /// The certificate in PEM by which the root before this one vouches for it; empty for the first. Nodes'
+        /// certificates carry it along.
+        pub cross: String,
+        /// The root that is to come, while it is exchanged. It signs already.
+        pub next: Option<NextRoot>,
+    }
+}
+
+api_struct! {
+    /// A root that takes another's place.
+    pub struct NextRoot {
+        /// Its certificate in PEM.
+        pub cert: String,
+        /// Its private key in PEM.
+        pub key: Hidden,
+        /// The certificate in PEM by which the root of now vouches for it.
+        pub cross: String,
     }
 }

@@ -10,7 +10,7 @@ mod task;
 use crate::spec::{ConfigSpec, SecretSpec};
 use crate::{ConfigId, Meta, SecretId};
 
-pub use cluster::{Cluster, JoinTokens, RootCa};
+pub use cluster::{Cluster, JoinTokens, NextRoot, RootCa};
 pub use endpoint::{Backend, BackendAddress, ServiceEndpoint, ServiceNetwork};
 pub use network::{Ipam, Network};
 pub use node::{

@@ -29,6 +29,9 @@ pub struct Node {
     /// Of managers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manager_status: Option<ManagerStatus>,
+    /// SHA-256 of the public key with which it joined, until it has a session: who asks again with that key is this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join_key: Option<String>,
 }
 
 impl Node {

@@ -182,14 +182,6 @@ pub(super) fn cluster(spec: &ClusterSpec) -> Result<()> {
         if ca_config.node_cert_expiry != 0 && ca_config.node_cert_expiry < HOUR {
             return Err(ControlError::invalid("minimum certificate expiry time is 1h0m0s"));
         }
-        if ca_config.force_rotate != 0
-            || !ca_config.signing_ca_cert.is_empty()
-            || !ca_config.signing_ca_key.is_empty()
-        {
-            return Err(ControlError::invalid(
-                "rotating the root certificate is not built yet",
-            ));
-        }
     }
     Ok(())
 }

@@ -249,19 +249,22 @@ fn scan(
             .for_each(&mut replay);
         offset += HEADER + payload.len();
     }
-    // Also a frame of the wrong kind is damage, and no interrupted write.
-    let good = |at: usize| {
-        [SEALED, PLAIN]
-            .iter()
-            .any(|magic| payload(magic, &bytes[at..]).is_some())
-    };
-    let good_behind = (offset..bytes.len()).any(good);
     (found.size, found.first) = (offset as u64, reader.first);
-    if good_behind {
-        Err(damaged(offset))
-    } else {
-        Ok(found)
+    match has_good_frame(&bytes[offset..]) {
+        true => Err(damaged(offset)),
+        false => Ok(found),
     }
+}
+
+/// Whether a frame begins anywhere in what is left. One of the wrong kind is damage, too, and no interrupted write.
+fn has_good_frame(bytes: &[u8]) -> bool {
+    let good = |at: usize| {
+        let kinds = [SEALED, PLAIN].into_iter();
+        kinds
+            .map(|magic| payload(magic, &bytes[at..]))
+            .any(|found| found.is_some())
+    };
+    (0..bytes.len()).any(good)
 }
 
 /// Opens frames in their order. Few openings of the journal mean few salts.
