@@ -115,6 +115,27 @@ impl Host {
         Ok(())
     }
 
+    /// Lets nothing in that comes from these addresses; what is sent to them goes out.
+    pub fn deafen(&self, to: &[&str]) -> Result<()> {
+        let rules = format!(
+            "table inet deaf {{ chain in {{ type filter hook input priority -300; ip saddr {{ {} }} drop\n }}\n }}",
+            to.join(", ")
+        );
+        self.nft(&rules)
+    }
+
+    /// Undoes [`Host::deafen`].
+    pub fn undeafen(&self) -> Result<()> {
+        self.nft("delete table inet deaf")
+    }
+
+    fn nft(&self, rules: &str) -> Result<()> {
+        let status = self.enter(|| Command::new("nft").arg(rules).status())?;
+        let status = status.context("nft (package nftables)")?;
+        ensure!(status.success(), "nft {rules}: {status}");
+        Ok(())
+    }
+
     /// Fetches a path over HTTP from an address in this namespace; the body of an answer 200.
     pub fn get(&self, address: &str, path: &str) -> Result<String> {
         let address: SocketAddr = address.parse()?;

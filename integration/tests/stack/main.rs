@@ -8,6 +8,7 @@ mod example;
 mod images;
 mod images_travel;
 mod managers;
+mod partitions;
 mod peer_port;
 mod reach;
 mod recovery;
