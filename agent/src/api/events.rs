@@ -1,4 +1,4 @@
-//! `GET /events`: what happened and what happens, one JSON object per line.
+//! `GET /events`: what happened and what happens, one JSON object per line; on this node, or with `cluster=1` on every one.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use futures::{Stream, StreamExt, stream};
 use time::OffsetDateTime;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::cluster_events;
 use super::error::ApiResult;
 use super::filters::Filters;
 use super::params::Params;
@@ -18,6 +19,7 @@ use super::state::App;
 use super::stream::{JSON, streaming};
 use super::time::moment;
 use super::types::event::EventMessage;
+use crate::engine::Engine;
 
 const FILTERS: &[&str] = &[
     "config",
@@ -57,30 +59,80 @@ pub fn routes() -> Router<App> {
 
 async fn events(State(app): State<App>, params: Params) -> ApiResult<Response> {
     let filters = params.filters(FILTERS)?;
-    let since = params.filled("since").map(moment).transpose()?;
-    let until = params.filled("until").map(moment).transpose()?;
-    // Without `since` nothing is replayed.
-    let from = since.map_or(i64::MAX, nanoseconds);
-    let (past, live) = app.engine.events_since(from);
-    let end = until.map_or(i64::MAX, nanoseconds);
-    let past = stream::iter(past).filter(move |event| futures::future::ready(event.time_nano <= end));
-    let all = past.chain(received(live).take_until(deadline(until)));
+    let span = Span::of(&params)?;
+    let all = match params.flag("cluster") {
+        true => cluster_events::events(&app, span)?,
+        false => local(&app.engine, span).boxed(),
+    };
     let wanted = all.filter(move |event| futures::future::ready(accepts(&filters, event)));
     Ok(streaming(JSON, wanted.map(|event| line(&event))))
 }
 
-fn nanoseconds(moment: OffsetDateTime) -> i64 {
-    i64::try_from(moment.unix_timestamp_nanos()).unwrap_or(i64::MAX)
+/// From when to when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    /// Unix ns; without it nothing is replayed.
+    since: Option<i64>,
+    until: Option<OffsetDateTime>,
 }
 
-async fn deadline(until: Option<OffsetDateTime>) {
-    match until {
-        None => std::future::pending().await,
-        Some(until) => {
-            let rest = Duration::try_from(until - OffsetDateTime::now_utc()).unwrap_or_default();
-            tokio::time::sleep(rest).await;
+impl Span {
+    /// `since` and `until` of a request.
+    pub(super) fn of(params: &Params) -> ApiResult<Self> {
+        let since = params.filled("since").map(moment).transpose()?;
+        Ok(Self {
+            since: since.map(nanoseconds),
+            until: params.filled("until").map(moment).transpose()?,
+        })
+    }
+
+    /// As [`Span::of`] reads it.
+    pub(super) fn query(&self) -> String {
+        let since = self.since.map(|since| ("since", since));
+        let until = self.until.map(|until| ("until", nanoseconds(until)));
+        let parts = since.into_iter().chain(until).map(|(key, moment)| {
+            let (seconds, rest) = (moment.div_euclid(1_000_000_000), moment.rem_euclid(1_000_000_000));
+            format!("{key}={seconds}.{rest:09}")
+        });
+        parts.collect::<Vec<_>>().join("&")
+    }
+
+    /// The same from a later moment on (Unix ns).
+    pub(super) fn beginning(self, since: i64) -> Self {
+        Self {
+            since: Some(since),
+            ..self
         }
     }
+
+    /// Whether nothing can happen in it any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| until <= OffsetDateTime::now_utc())
+    }
+
+    /// Returns when it is over.
+    pub(super) async fn end(self) {
+        match self.until {
+            None => std::future::pending().await,
+            Some(until) => {
+                let rest = Duration::try_from(until - OffsetDateTime::now_utc()).unwrap_or_default();
+                tokio::time::sleep(rest).await;
+            }
+        }
+    }
+}
+
+/// What happened and happens on this node, and on a manager in the cluster.
+pub(super) fn local(engine: &Engine, span: Span) -> impl Stream<Item = EventMessage> + Send + use<> {
+    let (past, live) = engine.events_since(span.since.unwrap_or(i64::MAX));
+    let end = span.until.map_or(i64::MAX, nanoseconds);
+    let past = stream::iter(past).filter(move |event| futures::future::ready(event.time_nano <= end));
+    past.chain(received(live).take_until(span.end()))
+}
+
+/// Unix ns.
+pub(super) fn nanoseconds(moment: OffsetDateTime) -> i64 {
+    i64::try_from(moment.unix_timestamp_nanos()).unwrap_or(i64::MAX)
 }
 
 fn received(live: tokio::sync::broadcast::Receiver<EventMessage>) -> impl Stream<Item = EventMessage> {
@@ -96,7 +148,8 @@ fn received(live: tokio::sync::broadcast::Receiver<EventMessage>) -> impl Stream
     })
 }
 
-fn line(event: &EventMessage) -> Bytes {
+/// The event as a line of JSON.
+pub(super) fn line(event: &EventMessage) -> Bytes {
     // Strings and numbers only: there is nothing in it that cannot be written.
     let mut line = serde_json::to_vec(event).unwrap_or_default();
     line.push(b'\n');
@@ -104,6 +157,10 @@ fn line(event: &EventMessage) -> Bytes {
 }
 
 fn accepts(filters: &Filters, event: &EventMessage) -> bool {
+    // That something is missing concerns everybody.
+    if (event.kind.as_str(), event.action.as_str()) == ("node", cluster_events::UNREACHABLE) {
+        return true;
+    }
     let attributes = &event.actor.attributes;
     let named = |wanted: &str| {
         wanted == event.actor.id
@@ -153,6 +210,22 @@ mod tests {
 
     fn accepted(filters: &str) -> bool {
         accepts(&Filters::parse(Some(filters)).unwrap(), &event())
+    }
+
+    #[test]
+    fn a_span_survives_the_way_between_nodes() {
+        let span = Span {
+            since: Some(1_700_000_000_000_000_005),
+            until: Some(OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()),
+        };
+        assert_eq!(
+            span.query(),
+            "since=1700000000.000000005&until=1800000000.000000000"
+        );
+        let pairs = [("since", "1700000000.000000005"), ("until", "1800000000.0")];
+        let read = Span::of(&Params::from(&pairs[..])).unwrap();
+        assert_eq!((read.since, read.until), (span.since, span.until));
+        assert!(!span.is_over());
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod archives;
 pub mod blocking;
 pub mod body;
 pub mod build;
+pub(crate) mod cluster_events;
 pub mod containers;
 pub mod convert;
 pub mod distribution;

@@ -120,6 +120,9 @@ pub(crate) struct Events {
     /// Stream events until this timestamp
     #[arg(long)]
     until: Option<String>,
+    /// Events of every node of the swarm; on a manager
+    #[arg(long)]
+    cluster: bool,
 }
 
 impl Events {
@@ -128,14 +131,27 @@ impl Events {
             ("since", self.since.as_deref().unwrap_or_default()),
             ("until", self.until.as_deref().unwrap_or_default()),
             ("filters", &filters(&self.filter, &[])?),
+            ("cluster", if self.cluster { "1" } else { "" }),
         ]);
         let body = client.stream(&format!("/events{path}")).await?;
         output::json_lines(body, |event| {
-            println!("{}", line(&event));
+            match (event["Type"].as_str(), event["Action"].as_str()) {
+                (Some("node"), Some("unreachable")) => eprintln!("{}", missing(&event)),
+                _ => println!("{}", line(&event)),
+            }
             Ok(())
         })
         .await
     }
+}
+
+/// The words of incomplete logs, for events.
+fn missing(event: &Value) -> String {
+    format!(
+        "warning: incomplete event stream. some events could not be retrieved for the following reasons: \
+         node {} is not available",
+        text(&event["Actor"]["Attributes"]["name"])
+    )
 }
 
 /// `2026-01-02T03:04:05.678901234Z container start <id> (image=bb, name=x)`

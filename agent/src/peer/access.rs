@@ -16,7 +16,7 @@ use proto::spec::NodeRole;
 
 use super::Members;
 use crate::api::error::{ApiError, ApiResult};
-use crate::api::service_logs;
+use crate::api::{cluster_events, service_logs};
 use crate::transfer::images;
 
 /// An entry of the table.
@@ -37,6 +37,7 @@ const MANAGERS: &[NodeRole] = &[NodeRole::Manager];
 pub(super) const TABLE: &[Entry] = &[
     entry("GET", "/v1/ping", NODES),
     entry("GET", service_logs::NODE_PATH, MANAGERS),
+    entry("GET", cluster_events::NODE_PATH, MANAGERS),
     entry("POST", "/v1/tasks/{id}/exec", MANAGERS),
     entry("POST", "/v1/tasks/{id}/exec/{exec}/start", MANAGERS),
     entry("POST", "/v1/tasks/{id}/exec/{exec}/resize", MANAGERS),

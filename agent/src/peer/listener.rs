@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -152,13 +152,14 @@ impl Desk {
         certificate: Arc<Certificate>,
         address: SocketAddr,
     ) -> Result<Response, Infallible> {
+        let router = self.peers.ready().await;
         let caller = match access::recognise(&certificate, &self.peers.members, address.ip()) {
             Ok(caller) => caller,
-            Err(refusal) => return Ok(axum::response::IntoResponse::into_response(refusal)),
+            Err(refusal) => return Ok(refusal.into_response()),
         };
-        let Some(router) = self.peers.router() else {
+        let Some(router) = router else {
             let starting = ApiError::unavailable("the agent of this node is starting or ending");
-            return Ok(axum::response::IntoResponse::into_response(starting));
+            return Ok(starting.into_response());
         };
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(caller);
@@ -168,6 +169,7 @@ impl Desk {
 
 /// Returns when a node is removed. One that is no member already hears so with its first request.
 async fn removed(members: &Members, node: &NodeId) {
+    members.known().await;
     match members.get(node) {
         Some(_) => members.removed(node).await,
         None => std::future::pending().await,

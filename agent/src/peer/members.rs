@@ -28,6 +28,12 @@ impl Members {
         !self.0.borrow().is_empty()
     }
 
+    /// Returns when the managers have told of any.
+    pub async fn known(&self) {
+        // The sender is ours: it cannot be gone.
+        let _ = self.0.subscribe().wait_for(|all| !all.is_empty()).await;
+    }
+
     /// A node is as given from now on.
     pub fn put(&self, peer: Peer) {
         self.0

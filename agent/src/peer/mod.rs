@@ -22,16 +22,22 @@ mod tests;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use manager::peer::Credentials;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use access::Caller;
 pub use client::{CallError, Client};
 pub use members::Members;
+
+/// A request waits so long for a node that is about to serve.
+const START: Duration = Duration::from_secs(3);
 
 /// The port between nodes could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +56,7 @@ pub struct Peers {
     port: u16,
     members: Members,
     /// What is served; nothing before the daemon has opened all its rooms.
-    router: RwLock<Option<Router>>,
+    router: watch::Sender<Option<Router>>,
     client: Mutex<Option<Client>>,
 }
 
@@ -91,7 +97,7 @@ impl Peers {
 
     /// Says what is served from now on; `None` when the daemon ends.
     pub fn serve(&self, router: Option<Router>) {
-        *self.router.write().unwrap_or_else(PoisonError::into_inner) = router;
+        self.router.send_replace(router);
     }
 
     /// Takes the port on an address of this host.
@@ -115,8 +121,16 @@ impl Peers {
         }
     }
 
-    fn router(&self) -> Option<Router> {
-        self.router.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Returns what is served once it is, and the cluster's nodes are known: a node counts as ready a moment earlier.
+    /// `None` if that takes too long.
+    async fn ready(&self) -> Option<Router> {
+        let ready = async {
+            self.members.known().await;
+            let mut router = self.router.subscribe();
+            // The sender is ours: it cannot be gone.
+            router.wait_for(Option::is_some).await.ok()?.clone()
+        };
+        timeout(START, ready).await.ok()?
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{access, proxy};
 use crate::api::error::{ApiError, ApiResult};
-use crate::api::{App, service_logs, task_exec};
+use crate::api::{App, cluster_events, service_logs, task_exec};
 use crate::transfer::images;
 
 /// The complete service.
@@ -17,6 +17,7 @@ pub fn router(app: App) -> Router {
         Router::new()
             .route("/v1/ping", get(ping))
             .route(service_logs::NODE_PATH, get(service_logs::of_node))
+            .route(cluster_events::NODE_PATH, get(cluster_events::of_node))
             .merge(task_exec::node_routes())
             .route("/api/{*path}", any(proxy::receive))
             .merge(images::routes()),

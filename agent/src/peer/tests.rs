@@ -307,3 +307,25 @@ async fn requests_and_upgrades_pass_through_another_manager() {
     assert!(answer.ends_with("heard: hello"), "{answer}");
     server.abort();
 }
+
+#[tokio::test]
+async fn a_request_waits_for_a_node_that_is_about_to_serve() {
+    let cluster = Cluster::new(every_entry()).await;
+    let (peers, members) = (cluster.peers.clone(), cluster.members.clone());
+    let me = cluster.manager.node_id().clone();
+    let known = members.get(&me).unwrap();
+    // The client has a view of its own.
+    let view = Members::default();
+    view.put(known.clone());
+    let client = Client::new(cluster.manager.credentials(), view);
+    members.retain(|_| false);
+    peers.serve(None);
+    let asked = cluster.call(&client, "GET", "/v1/ping");
+    let served = async {
+        tokio::task::yield_now().await;
+        members.put(known);
+        peers.serve(Some(every_entry()));
+    };
+    let (status, ()) = tokio::join!(asked, served);
+    assert_eq!(status, StatusCode::OK);
+}

@@ -19,6 +19,7 @@ fn id(cluster: &Cluster, name: &str) -> Result<String> {
 /// What only managers may ask.
 const MANAGERS_ONLY: &[(&str, &str)] = &[
     ("GET", "/v1/logs?service=x&stdout=1"),
+    ("GET", "/v1/events?until=1"),
     ("POST", "/v1/tasks/x/exec"),
     ("GET", "/api/v1.44/services"),
     ("POST", "/api/swarm/update"),

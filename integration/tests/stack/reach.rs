@@ -350,3 +350,56 @@ fn a_terminal_in_a_task_of_another_node_has_a_size() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn events_come_from_every_node() -> Result<()> {
+    let mut cluster = joined()?;
+    let reading = Reading::start(&cluster, &["events", "--cluster", "--filter", "type=container"])?;
+    // The first event that is heard tells that all are listened to.
+    let names = ["node.name=node1", "node.name=node2", "node.name=node3"];
+    for (node, name) in cluster.nodes.iter().zip(names) {
+        eventually("the node is heard", || {
+            node.cli_ok(&["run", "--rm", "bb", "true"])?;
+            let heard = reading.out.try_iter().any(|line| line.contains(name));
+            ensure!(heard, "nothing of {name}");
+            Ok(())
+        })?;
+    }
+    serve(&cluster, "box", &["--mode", "global"], "exec sleep 1000")?;
+    expect(&reading.out, &names)?;
+    cluster.nodes[2].kill()?;
+    let missing = "warning: incomplete event stream. some events could not be retrieved for the following reasons: \
+                   node node3 is not available";
+    expect(&reading.err, &[missing])?;
+    cluster.wait_state("node3", "down")?;
+
+    // What is over is told in order, and ends.
+    let output = cluster
+        .manager()
+        .cli(&["events", "--cluster", "--since", "1h", "--until", "0s"])?;
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8(output.stderr)?.trim_end(), missing);
+    let text = String::from_utf8(output.stdout)?;
+    let times: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(times.is_sorted(), "{text}");
+    for part in ["service create", names[0], names[1]] {
+        assert!(text.contains(part), "nothing of {part}:\n{text}");
+    }
+    assert!(!text.contains(names[2]), "{text}");
+
+    cluster.nodes[2].run()?;
+    cluster.wait_state("node3", "ready")?;
+    eventually("the node is heard again", || {
+        cluster.nodes[2].cli_ok(&["run", "--rm", "bb", "true"])?;
+        let heard = reading.out.try_iter().any(|line| line.contains(names[2]));
+        ensure!(heard, "nothing of node3");
+        Ok(())
+    })?;
+    let refused = cluster.worker().cli(&["events", "--cluster"])?;
+    let text = String::from_utf8(refused.stderr)?;
+    assert!(
+        !refused.status.success() && text.contains("This node is not a swarm manager"),
+        "{text}"
+    );
+    Ok(())
+}
