@@ -15,13 +15,14 @@ use openraft::{
 use tokio::sync::{Notify, watch};
 
 use super::journal::{Journal, Record};
+use super::snapshot;
 use super::{Compaction, ConsensusError, Types};
 use crate::disk;
 use crate::state::batch::size_of_json;
 use crate::state::proposer::ProposeError;
 use crate::vault::AtRest;
 
-/// The journal asks for a snapshot when it has grown by as many bytes.
+/// The journal asks for a snapshot when it has grown by as many bytes at least.
 const GROWTH: u64 = 1 << 20;
 
 /// Bytes of entries in one message, but for the last entry.
@@ -64,7 +65,7 @@ impl Log {
     ) -> Result<Self, ConsensusError> {
         let mut memory = Memory::default();
         let journal = Journal::open(dir, at_rest, |record| memory.replay(record))?;
-        let due = journal.size() + GROWTH;
+        let due = due(&journal);
         Ok(Self {
             dir: dir.into(),
             memory: Arc::new(Mutex::new(memory)),
@@ -161,7 +162,7 @@ impl Log {
             let entries = records.iter().filter(|record| matches!(record, Record::Entry(_)));
             disk.entries += entries.count() as u64;
             if disk.journal.size() >= disk.due || disk.entries >= disk.interval {
-                disk.due = disk.journal.size() + GROWTH;
+                disk.due = due(&disk.journal);
                 disk.entries = 0;
                 this.grown.notify_one();
             }
@@ -177,7 +178,7 @@ impl Log {
             let records = this.memory().records();
             let disk = &mut *lock(&this.disk);
             let shrunk = disk.journal.rewrite(&records);
-            disk.due = disk.journal.size() + GROWTH;
+            disk.due = due(&disk.journal);
             shrunk
         });
         // The old journal is still there and says the same, at greater length.
@@ -309,6 +310,16 @@ impl RaftLogStorage<Types> for Log {
         self.shrink().await;
         Ok(())
     }
+}
+
+/// The size of the journal at which the next snapshot is due: when it has grown by as much as the last one has, which
+/// holds the whole state. So a large state is written about twice, not once for every MiB.
+fn due(journal: &Journal) -> u64 {
+    let snapshot = journal.path().parent().map(snapshot::path);
+    let size = snapshot
+        .and_then(|path| std::fs::metadata(path).ok())
+        .map_or(0, |file| file.len());
+    journal.size() + GROWTH.max(size)
 }
 
 /// A panic under one of the locks leaves nothing half done: the maps are changed by single calls.

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! propose → openraft → Log (journal, fsync) → Machine → Replica
-//!             │          └ grown by 1 MiB ──→ compact: snapshot file, then openraft purges the journal
+//!             │          └ grown by 1 MiB, or by the last snapshot ──→ compact: snapshot file, then openraft purges the journal
 //!             └ Network → Transport ═══ another member's handle()
 //! ```
 //! - [`Consensus`]: one member; [`Leadership`]: who leads, to watch
