@@ -1,8 +1,9 @@
 //! What is lost, and how long it takes until it is made good: a node, the leader, all managers at once.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::Options;
@@ -54,7 +55,11 @@ pub(crate) fn leader(options: &Options, table: &mut Table) -> Result<()> {
 
 fn lose_leader(side: &mut Side, number: usize) -> Result<f64> {
     let before = format!("before-{number}");
-    let leader = side.leader(&side.nodes[0])?;
+    let mut leader = 0;
+    until("there is a leader", || {
+        leader = side.leader(&side.nodes[0])?;
+        Ok(())
+    })?;
     let other = (leader + 1) % side.nodes.len();
     write(&side.nodes[other], &before)?;
     side.nodes[leader].kill()?;
@@ -94,12 +99,12 @@ pub(crate) fn restart(options: &Options, table: &mut Table) -> Result<()> {
             for node in &mut side.nodes {
                 node.kill()?;
             }
-            for node in &mut side.nodes {
-                node.run()?;
-            }
-            let took = until("a write is accepted", || {
+            let began = Instant::now();
+            run_all(side)?;
+            until("a write is accepted", || {
                 write(&side.nodes[0], &format!("restart-{number}"))
             })?;
+            let took = began.elapsed();
             let left = before
                 .iter()
                 .filter(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists());
@@ -116,6 +121,20 @@ pub(crate) fn restart(options: &Options, table: &mut Table) -> Result<()> {
     table.add(figure);
     table.add(kept);
     Ok(())
+}
+
+/// Starts all daemons at the same time, as after a power cut.
+fn run_all(side: &mut Side) -> Result<()> {
+    std::thread::scope(|scope| {
+        let started: Vec<_> = side
+            .nodes
+            .iter_mut()
+            .map(|node| scope.spawn(|| node.run()))
+            .collect();
+        started
+            .into_iter()
+            .try_for_each(|node| node.join().unwrap_or_else(|_| bail!("a thread panicked")))
+    })
 }
 
 /// The smallest thing that a manager has to agree upon with the others. Given up soon, because what is asked may be dead.
