@@ -298,10 +298,10 @@ mod tests {
             ..ContainerSpec::default()
         };
         Task {
-            spec: TaskSpec {
+            spec: std::sync::Arc::new(TaskSpec {
                 container_spec: Some(spec),
                 ..TaskSpec::default()
-            },
+            }),
             ..Task::default()
         }
     }

@@ -389,10 +389,10 @@ mod tests {
             service_name: "web".into(),
             node_id: "n1".into(),
             slot: 2,
-            spec: TaskSpec {
+            spec: std::sync::Arc::new(TaskSpec {
                 container_spec: Some(spec),
                 ..TaskSpec::default()
-            },
+            }),
             ..Task::default()
         }
     }
@@ -462,7 +462,7 @@ mod tests {
             ..ContainerSpec::default()
         };
         let mut task = task(spec);
-        task.spec.resources = Some(ResourceRequirements {
+        std::sync::Arc::make_mut(&mut task.spec).resources = Some(ResourceRequirements {
             limits: Some(Limits {
                 memory_bytes: 1 << 20,
                 ..Limits::default()

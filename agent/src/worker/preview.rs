@@ -116,7 +116,7 @@ fn sample(spec: &ServiceSpec) -> Task {
         service_name: "sample".into(),
         labels: spec.labels.clone(),
         slot: 1,
-        spec: spec.task_template.clone(),
+        spec: spec.task_template.clone().into(),
         endpoint: spec.endpoint_spec.clone(),
         networks_attachments: networks.map(attachment).collect(),
         ..Task::default()

@@ -58,7 +58,7 @@ fn task(id: &str, service: &Service) -> Task {
         service_id: service.id.clone(),
         service_name: service.spec.name.clone(),
         slot: 1,
-        spec: service.spec.task_template.clone(),
+        spec: service.spec.task_template.clone().into(),
         desired_state: TaskState::Running,
         ..Task::default()
     }

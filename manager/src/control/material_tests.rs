@@ -74,7 +74,7 @@ async fn a_task_that_has_not_ended_holds_what_it_reads() {
         id: "t".into(),
         service_name: "web".into(),
         slot: 1,
-        spec: using(&id).task_template,
+        spec: using(&id).task_template.into(),
         desired_state: TaskState::Running,
         ..Task::default()
     };

@@ -94,7 +94,7 @@ fn task(id: &str, node: &str) -> Task {
         ..Task::default()
     };
     task.status.state = TaskState::Assigned;
-    task.spec.container_spec = Some(container);
+    std::sync::Arc::make_mut(&mut task.spec).container_spec = Some(container);
     task
 }
 

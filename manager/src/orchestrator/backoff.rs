@@ -81,7 +81,7 @@ mod tests {
             failures,
             ..Task::default()
         };
-        task.spec.restart_policy = Some(RestartPolicy {
+        std::sync::Arc::make_mut(&mut task.spec).restart_policy = Some(RestartPolicy {
             delay: Some(delay * 1_000_000_000),
             ..RestartPolicy::default()
         });

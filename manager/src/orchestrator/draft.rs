@@ -3,16 +3,17 @@
 //! A [`Picture`] is read from the store; the planners change a [`Draft`] of it, and each sees what those before it have
 //! planned. What comes out are [`Step`]s, each to be applied whole or not at all.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proto::object::UpdateState;
 use proto::spec::LogDriver;
 use proto::upkeep::Upkeep;
-use proto::{Node, NodeId, Service, Task, TaskId, TaskState};
+use proto::{Node, NodeId, Service, Task, TaskId, TaskSpec, TaskState};
 
 use super::slot::{Slot, SlotKey, by_slot};
-use super::task::{is_dirty, new_task};
+use super::task::{is_dirty, new_task, task_spec};
 
 /// What the store says of one service.
 #[derive(Debug, Clone, Default)]
@@ -62,6 +63,8 @@ pub(crate) struct Draft<'a> {
     /// What the labels of the service say.
     pub(crate) upkeep: Upkeep,
     steps: Vec<Step>,
+    /// What its new tasks run: made once for all.
+    spec: OnceCell<Arc<TaskSpec>>,
 }
 
 impl<'a> Draft<'a> {
@@ -72,6 +75,7 @@ impl<'a> Draft<'a> {
             slots,
             upkeep: Upkeep::of(&picture.service.spec.labels),
             steps: Vec::new(),
+            spec: OnceCell::new(),
         }
     }
 
@@ -151,7 +155,11 @@ impl<'a> Draft<'a> {
         desired: TaskState,
         say: impl FnOnce(&mut Task),
     ) -> Arc<Task> {
-        let mut task = new_task(self.service(), self.picture.default_log.as_ref(), key);
+        let (service, default_log) = (&self.picture.service, self.picture.default_log.as_ref());
+        let spec = self
+            .spec
+            .get_or_init(|| Arc::new(task_spec(service, default_log)));
+        let mut task = new_task(service, spec.clone(), key);
         task.desired_state = desired;
         say(&mut task);
         let shared = Arc::new(task.clone());

@@ -161,7 +161,7 @@ mod tests {
         };
         task.meta.created_at = at(made);
         (task.status.timestamp, task.status.state) = (at(ended), state);
-        task.spec.restart_policy = Some(policy.clone());
+        std::sync::Arc::make_mut(&mut task.spec).restart_policy = Some(policy.clone());
         Arc::new(task)
     }
 

@@ -12,7 +12,7 @@ use crate::scheduler::constraint;
 use super::slot::SlotKey;
 
 /// A new task of a service for a slot. It is wanted running; callers lower that where it has to wait.
-pub(super) fn new_task(service: &Service, default_log: Option<&LogDriver>, slot: &SlotKey) -> Task {
+pub(super) fn new_task(service: &Service, spec: Arc<TaskSpec>, slot: &SlotKey) -> Task {
     let (number, node_id) = match slot {
         SlotKey::Number(number) => (*number, NodeId::default()),
         SlotKey::Node(node) => (0, node.clone()),
@@ -20,7 +20,7 @@ pub(super) fn new_task(service: &Service, default_log: Option<&LogDriver>, slot:
     Task {
         id: TaskId::random(),
         labels: service.spec.labels.clone(),
-        spec: task_spec(service, default_log),
+        spec,
         spec_version: service.spec_version,
         service_id: service.id.clone(),
         service_name: service.spec.name.clone(),
@@ -46,7 +46,7 @@ pub(super) fn new_task(service: &Service, default_log: Option<&LogDriver>, slot:
 }
 
 /// The service's task spec with the cluster's defaults filled in.
-fn task_spec(service: &Service, default_log: Option<&LogDriver>) -> TaskSpec {
+pub(super) fn task_spec(service: &Service, default_log: Option<&LogDriver>) -> TaskSpec {
     let mut spec = service.spec.task_template.clone();
     if spec.log_driver.is_none() {
         spec.log_driver = default_log.cloned();
@@ -71,11 +71,11 @@ pub(crate) fn is_dirty(
         return true;
     }
     let mut wanted = task_spec(service, default_log);
-    if wanted == task.spec {
+    if wanted == *task.spec {
         return false;
     }
     wanted.placement.clone_from(&task.spec.placement);
-    wanted != task.spec || !node.is_some_and(|node| satisfies_placement(service, node))
+    wanted != *task.spec || !node.is_some_and(|node| satisfies_placement(service, node))
 }
 
 /// Whether the node satisfies the constraints of the service as it is now.

@@ -100,7 +100,7 @@ fn does_the_same(service: &Service, task: &Task) -> bool {
     let mut wanted = service.spec.task_template.clone();
     wanted.placement.clone_from(&task.spec.placement);
     wanted.log_driver.clone_from(&task.spec.log_driver);
-    service.spec_version == task.spec_version || wanted == task.spec
+    service.spec_version == task.spec_version || wanted == *task.spec
 }
 
 impl Gate {

@@ -50,7 +50,9 @@ pub(super) fn task(service: &str, slot: u64) -> Task {
 }
 
 fn placement(task: &mut Task) -> &mut Placement {
-    task.spec.placement.get_or_insert_default()
+    std::sync::Arc::make_mut(&mut task.spec)
+        .placement
+        .get_or_insert_default()
 }
 
 pub(super) fn reserve(task: &mut Task, memory_bytes: i64) {
@@ -58,7 +60,7 @@ pub(super) fn reserve(task: &mut Task, memory_bytes: i64) {
         memory_bytes,
         ..Reservations::default()
     });
-    task.spec.resources = Some(ResourceRequirements {
+    std::sync::Arc::make_mut(&mut task.spec).resources = Some(ResourceRequirements {
         reservations,
         limits: None,
     });
@@ -181,7 +183,7 @@ fn missing_drivers_and_taken_ports_are_explained() {
             volume_options: Some(options),
             ..Default::default()
         };
-        task.spec.container_spec = Some(proto::spec::ContainerSpec {
+        std::sync::Arc::make_mut(&mut task.spec).container_spec = Some(proto::spec::ContainerSpec {
             mounts: vec![mount],
             ..Default::default()
         });

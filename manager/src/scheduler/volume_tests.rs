@@ -28,7 +28,7 @@ fn with_volume(service: &str, slot: u64, source: &str) -> Task {
         target: "/data".into(),
         ..Mount::default()
     };
-    task.spec
+    std::sync::Arc::make_mut(&mut task.spec)
         .container_spec
         .get_or_insert_default()
         .mounts

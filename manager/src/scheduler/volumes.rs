@@ -231,7 +231,7 @@ mod tests {
             service_id: "s".into(),
             ..Task::default()
         };
-        task.spec
+        std::sync::Arc::make_mut(&mut task.spec)
             .container_spec
             .get_or_insert_default()
             .mounts
@@ -265,7 +265,11 @@ mod tests {
     fn volumes_that_hold_no_data_of_the_node_are_free() {
         let mut labelled = task("data");
         let options = |task: &mut Task| {
-            let mount = &mut task.spec.container_spec.as_mut().unwrap().mounts[0];
+            let mount = &mut std::sync::Arc::make_mut(&mut task.spec)
+                .container_spec
+                .as_mut()
+                .unwrap()
+                .mounts[0];
             mount.volume_options.get_or_insert_default().clone()
         };
         let mut free = options(&mut labelled);
@@ -275,7 +279,12 @@ mod tests {
         nfs.driver_config.get_or_insert_default().options.extend([device]);
         for options in [free, nfs] {
             let mut task = task("data");
-            task.spec.container_spec.as_mut().unwrap().mounts[0].volume_options = Some(options);
+            std::sync::Arc::make_mut(&mut task.spec)
+                .container_spec
+                .as_mut()
+                .unwrap()
+                .mounts[0]
+                .volume_options = Some(options);
             assert!(binding(&task, Some(&service(1))).is_empty());
         }
     }

@@ -99,7 +99,8 @@ macro_rules! kinds {
 
         impl Tables {
             /// Puts the object in its table; tells what changed.
-            pub(super) fn put(&mut self, object: Object) -> Event {
+            pub(super) fn put(&mut self, mut object: Object) -> Event {
+                self.share_spec(&mut object);
                 match object {
                     $(Object::$kind(new) => $kind::event(match self.$table.insert(new.clone()) {
                         Some(old) => Change::Update { old, new },

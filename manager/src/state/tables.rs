@@ -1,8 +1,11 @@
 //! All tables together: what a transaction reads and what a snapshot holds.
 
-use proto::{Cluster, Config, Network, Node, Secret, Service, Task};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::object::StoreAction;
+use proto::{Cluster, Config, Network, Node, Secret, Service, ServiceId, Task, TaskSpec};
+
+use super::object::{Kind, Object, StoreAction};
 use super::table::Table;
 use super::watch::Event;
 
@@ -18,6 +21,8 @@ pub struct Tables {
     pub(super) configs: Table<Config>,
     pub(super) services: Table<Service>,
     pub(super) tasks: Table<Task>,
+    /// What the newest task of each service runs.
+    pub(super) specs: BTreeMap<ServiceId, Arc<TaskSpec>>,
 }
 
 impl Tables {
@@ -36,7 +41,34 @@ impl Tables {
                 object.meta_mut().version.index = version;
                 Some(self.put(object))
             }
-            StoreAction::Remove(kind, id) => self.take(kind, &id),
+            StoreAction::Remove(kind, id) => {
+                if kind == Kind::Service {
+                    self.specs.remove(id.as_str());
+                }
+                self.take(kind, &id)
+            }
+        }
+    }
+
+    /// A task that was read from the disk or came from another member has a spec of its own. It is as large as all the rest
+    /// of a task, and the same in all tasks of a service: equal ones become one.
+    pub(super) fn share_spec(&mut self, object: &mut Object) {
+        let Object::Task(task) = object else { return };
+        let known = match self.tasks.get(task.id.as_str()) {
+            Some(before) => &before.spec,
+            None => &*self
+                .specs
+                .entry(task.service_id.clone())
+                .or_insert_with(|| task.spec.clone()),
+        };
+        if Arc::ptr_eq(known, &task.spec) {
+            return;
+        }
+        if **known == *task.spec {
+            let known = known.clone();
+            Arc::make_mut(task).spec = known;
+        } else {
+            self.specs.insert(task.service_id.clone(), task.spec.clone());
         }
     }
 

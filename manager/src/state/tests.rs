@@ -263,3 +263,24 @@ fn prop_assert_follow(seen: &BTreeMap<TaskId, std::sync::Arc<Task>>, change: &Ch
         assert!(old.meta.version < new.meta.version);
     }
 }
+
+#[tokio::test]
+async fn equal_specs_of_a_service_s_tasks_are_one() {
+    let running = |id: &str, slot: u64, runtime: &str| {
+        let mut task = task(id, "s1", slot);
+        // Each has a spec of its own, as when it was read from the disk.
+        std::sync::Arc::make_mut(&mut task.spec).runtime = runtime.to_owned();
+        task
+    };
+    let store = Store::in_memory();
+    for (id, slot, runtime) in [("a", 1, "one"), ("b", 2, "one"), ("c", 3, "two"), ("d", 4, "two")] {
+        let made = store.update(|tx| tx.create(running(id, slot, runtime))).await;
+        made.unwrap();
+    }
+    let newer = running("a", 1, "one");
+    let changed = |task: &mut Task| task.spec = newer.spec.clone();
+    store.update(|tx| tx.modify("a", changed)).await.unwrap();
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(|id| store.view(|tx| tx.get::<Task>(id)).unwrap());
+    assert!(std::sync::Arc::ptr_eq(&a.spec, &b.spec) && std::sync::Arc::ptr_eq(&c.spec, &d.spec));
+    assert_eq!((a.spec.runtime.as_str(), c.spec.runtime.as_str()), ("one", "two"));
+}

@@ -384,7 +384,7 @@ pub(crate) fn service_converges(
 
 fn takes(service: &Service, node: &Node) -> bool {
     let task = Task {
-        spec: service.spec.task_template.clone(),
+        spec: service.spec.task_template.clone().into(),
         ..Task::default()
     };
     satisfies(&task, node)

@@ -1,5 +1,7 @@
 //! Tasks: one attempt each to run one container. A task never moves; it is replaced.
 
+use std::sync::Arc;
+
 use super::Network;
 use crate::json::api_struct;
 use crate::spec::{EndpointSpec, GenericResource, Labels, PortConfig, TaskSpec};
@@ -18,9 +20,9 @@ pub struct Task {
     /// Labels of the service.
     #[serde(default)]
     pub labels: Labels,
-    /// What it runs. Never changes.
+    /// What it runs. Never changes, so that all versions of a task share it, and all tasks made from one spec.
     #[serde(default)]
-    pub spec: TaskSpec,
+    pub spec: Arc<TaskSpec>,
     /// Version of the service's spec that it was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec_version: Option<Version>,
