@@ -24,6 +24,7 @@ pub mod control;
 pub mod disk;
 pub mod dispatcher;
 mod files;
+mod hash;
 pub mod manager;
 mod orchestration;
 mod orchestrator;

@@ -12,7 +12,9 @@ use proto::{Cluster, Service, ServiceId, Task, TaskId, TaskState};
 use tokio::time::{Instant, sleep_until};
 
 use crate::orchestrator::SlotKey;
-use crate::state::{Change, Event, Filter, Key, Kind, ReadTx, Reader, Store, StoreError, WatchStream};
+use crate::state::{
+    Change, Event, Filter, Key, Kind, ReadTx, Reader, Store, StoreError, StoreObject, WatchStream,
+};
 
 /// How long reasons are gathered.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -26,7 +28,7 @@ const DEFAULT_LIMIT: i64 = 5;
 /// # Errors
 /// The store refused a change: this manager leads no longer, or its disk is full.
 pub(crate) async fn run(store: Store) -> Result<(), StoreError> {
-    let filter = Filter::kinds(&[Kind::Task]);
+    let filter = Filter::kinds(&[Kind::Task]).only(matters);
     let (reasons, events) = store.view_and_watch(filter, |tx| {
         let mut reasons = Reasons::default();
         tx.all::<Task>()
@@ -44,6 +46,15 @@ pub(crate) async fn run(store: Store) -> Result<(), StoreError> {
         if !reaper.gather().await {
             return Ok(());
         }
+    }
+}
+
+/// Whether an event can be a reason to look at a slot.
+fn matters(event: &Event) -> bool {
+    match event {
+        Event::Task(Change::Create(_)) => true,
+        Event::Task(Change::Update { new, .. }) => can_go(new) || new.status.state.is_terminal(),
+        _ => false,
     }
 }
 
@@ -171,9 +182,14 @@ fn judge_slot(tx: &ReadTx<'_>, service: &ServiceId, slot: &SlotKey) -> Verdict {
         SlotKey::Number(number) => Key::Slot(service.id.as_str().to_owned(), *number),
         SlotKey::Node(node) => Key::Node(node.as_str().to_owned()),
     };
+    // Most slots have one task, and nothing to give away.
+    let limit = limit(tx, &service);
+    if usize::try_from(limit).is_ok_and(|limit| Task::table(tx.tables()).count(&key) <= limit) {
+        return Verdict::default();
+    }
     let mut tasks = tx.by_key::<Task>(key);
     tasks.retain(|task| task.service_id == service.id);
-    judge(tasks, limit(tx, &service))
+    judge(tasks, limit)
 }
 
 /// How many tasks to keep per slot. A service with a number of attempts keeps one more than those: they tell how often

@@ -1,6 +1,10 @@
 //! Identifiers as newtypes: 25 characters of base 36, as SwarmKit makes them, from 128 random bits.
 
-use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Characters of an identifier.
 const LENGTH: usize = 25;
@@ -9,24 +13,24 @@ const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 macro_rules! ids {
     ($($(#[$meta:meta])* $name:ident,)*) => {$(
         $(#[$meta])*
-        #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(String);
+        pub struct $name(Text);
 
         impl $name {
             /// A new identifier that no other object has.
             pub fn random() -> Self {
-                Self(random())
+                Self(Text::from(random().as_str()))
             }
 
             /// The identifier as text; empty if it names nothing.
             pub fn as_str(&self) -> &str {
-                &self.0
+                self.0.as_str()
             }
 
             /// Whether it names nothing.
             pub fn is_empty(&self) -> bool {
-                self.0.is_empty()
+                self.0.bytes().is_empty()
             }
         }
 
@@ -34,37 +38,43 @@ macro_rules! ids {
 
         impl From<String> for $name {
             fn from(text: String) -> Self {
-                Self(text)
+                Self(Text::from(text.as_str()))
             }
         }
 
         impl From<&str> for $name {
             fn from(text: &str) -> Self {
-                Self(text.to_owned())
+                Self(Text::from(text))
             }
         }
 
         impl From<$name> for String {
             fn from(id: $name) -> Self {
-                id.0
+                id.as_str().to_owned()
             }
         }
 
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.pad(&self.0)
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($name)).field(&self.as_str()).finish()
             }
         }
 
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
-                &self.0
+                self.as_str()
             }
         }
 
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
-                &self.0
+                self.as_str()
             }
         }
     )*};
@@ -85,6 +95,110 @@ ids! {
     SecretId,
     /// A config.
     ConfigId,
+}
+
+/// Bytes of a text that lie in the identifier itself.
+const INLINE: usize = 30;
+
+/// The text of an identifier. It lies in the identifier itself, unless it is longer than ours are: identifiers are copied
+/// and compared for every change of every task, and this way nothing is allocated for it.
+#[derive(Clone)]
+enum Text {
+    /// The text, zeros, and its length.
+    Short([u8; INLINE], u8),
+    Long(Box<str>),
+}
+
+impl Text {
+    fn as_str(&self) -> &str {
+        match self {
+            // It was made of a whole text.
+            Self::Short(..) => std::str::from_utf8(self.bytes()).unwrap_or_default(),
+            Self::Long(text) => text,
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Short(bytes, length) => &bytes[..usize::from(*length)],
+            Self::Long(text) => text.as_bytes(),
+        }
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        let mut bytes = [0; INLINE];
+        match (bytes.get_mut(..text.len()), u8::try_from(text.len())) {
+            (Some(place), Ok(length)) => {
+                place.copy_from_slice(text.as_bytes());
+                Self::Short(bytes, length)
+            }
+            _ => Self::Long(text.into()),
+        }
+    }
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self::Short([0; INLINE], 0)
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Short(one, length), Self::Short(two, other)) => length == other && one == two,
+            _ => self.bytes() == other.bytes(),
+        }
+    }
+}
+
+impl Eq for Text {}
+
+impl Ord for Text {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            // Zeros come before all else, so the length decides only between texts that end in them.
+            (Self::Short(one, length), Self::Short(two, other)) => one.cmp(two).then(length.cmp(other)),
+            _ => self.bytes().cmp(other.bytes()),
+        }
+    }
+}
+
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// As the text, so that maps can be asked with one.
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Text;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an identifier")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Text, E> {
+                Ok(Text::from(text))
+            }
+        }
+        deserializer.deserialize_str(Visitor)
+    }
 }
 
 /// 128 random bits in base 36, padded to the full length so that every identifier sorts and prints alike.
@@ -113,7 +227,42 @@ mod tests {
 
     #[test]
     fn an_identifier_is_plain_text_in_json() {
-        let id = NodeId::from("abc");
-        assert_eq!(serde_json::to_string(&id).unwrap(), "\"abc\"");
+        for text in ["abc", "", &"long".repeat(20)] {
+            let id = NodeId::from(text);
+            let json = serde_json::to_string(&id).unwrap();
+            assert_eq!(json, format!("\"{text}\""));
+            assert_eq!(serde_json::from_str::<NodeId>(&json).unwrap(), id);
+        }
+        assert!(serde_json::from_str::<NodeId>("5").is_err());
+        assert_eq!(
+            format!("{:?} {:>4}", NodeId::from("a"), NodeId::from("b")),
+            "NodeId(\"a\")    b"
+        );
+    }
+
+    #[test]
+    fn identifiers_compare_and_hash_as_their_texts() {
+        let texts = [
+            "",
+            "a",
+            "a\0",
+            "ab",
+            "b",
+            &"a".repeat(30),
+            &"a".repeat(31),
+            &"b".repeat(31),
+        ];
+        let ids: std::collections::HashMap<NodeId, &str> =
+            texts.iter().map(|&text| (NodeId::from(text), text)).collect();
+        for one in texts {
+            assert_eq!(ids.get(one), Some(&one));
+            for two in texts {
+                assert_eq!(
+                    NodeId::from(one).cmp(&NodeId::from(two)),
+                    one.cmp(two),
+                    "{one} {two}"
+                );
+            }
+        }
     }
 }

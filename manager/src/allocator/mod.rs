@@ -38,13 +38,23 @@ pub(crate) fn uses_ingress(spec: &ServiceSpec) -> bool {
 /// # Errors
 /// The store refused a change: this manager leads no longer, or its disk is full.
 pub(crate) async fn run(store: Store) -> Result<(), StoreError> {
-    let filter = Filter::kinds(&[Kind::Network, Kind::Service, Kind::Task]);
+    let filter = Filter::kinds(&[Kind::Network, Kind::Service, Kind::Task]).only(matters);
     let (mut allocator, mut events) = store.view_and_watch(filter, |tx| Allocator::load(&tx));
     loop {
         allocator.work(&store).await?;
         if !allocator.learn(&mut events).await {
             return Ok(());
         }
+    }
+}
+
+/// Whether an event can change what is held or wanted: a task that has its addresses keeps them until it ends.
+fn matters(event: &Event) -> bool {
+    match event {
+        Event::Task(Change::Update { old, new }) => {
+            old.status.state == TaskState::New || new.status.state.is_terminal()
+        }
+        _ => true,
     }
 }
 

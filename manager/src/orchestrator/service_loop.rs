@@ -16,7 +16,7 @@ use crate::state::{Change, Event, Filter, Key, Kind, ReadTx, Reader, Store, Stor
 /// # Errors
 /// The store refused a change: this manager leads no longer, or its disk is full.
 pub(crate) async fn run(store: Store) -> Result<(), StoreError> {
-    let filter = Filter::kinds(&[Kind::Service, Kind::Task, Kind::Node]);
+    let filter = Filter::kinds(&[Kind::Service, Kind::Task, Kind::Node]).only(matters);
     let (dirty, events) = store.view_and_watch(filter, |tx| every_service(&tx));
     let memory = dirty
         .iter()
@@ -159,6 +159,14 @@ fn every_service(tx: &ReadTx<'_>) -> BTreeSet<ServiceId> {
     let services = tx.all::<Service>().into_iter().map(|service| service.id.clone());
     let orphans = tx.all::<Task>().into_iter().map(|task| task.service_id.clone());
     services.chain(orphans).filter(|id| !id.is_empty()).collect()
+}
+
+/// Whether an event can be a reason to act at all. Asked inside the commit, so that what never is costs nothing more.
+fn matters(event: &Event) -> bool {
+    match event {
+        Event::Task(change) => concerns(change, true),
+        _ => true,
+    }
 }
 
 /// Whether the change of a task can be a reason to act. `handing_over`: whether it matters that a task came to run.

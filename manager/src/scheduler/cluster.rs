@@ -2,7 +2,7 @@
 //!
 //! Pure: it learns from events and answers with [`Decision`]s; the loop in [`super`] talks to the store.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proto::spec::GenericResource;
@@ -16,6 +16,7 @@ use super::neighbours;
 use super::node::{NodeInfo, is_active};
 use super::services::Services;
 use super::volumes::Volumes;
+use crate::hash::QuickMap;
 use crate::state::{Change, Event, ReadTx, Reader};
 
 /// A task that takes room on a node.
@@ -30,16 +31,16 @@ struct Placed {
 #[derive(Debug, Default)]
 pub(crate) struct Cluster {
     pub(super) nodes: Vec<NodeInfo>,
-    pub(super) index: HashMap<NodeId, usize>,
-    placed: HashMap<TaskId, Placed>,
-    pub(super) waiting: BTreeMap<GroupKey, Group>,
-    queued: HashMap<TaskId, GroupKey>,
+    pub(super) index: QuickMap<NodeId, usize>,
+    placed: QuickMap<TaskId, Placed>,
+    pub(super) waiting: BTreeMap<Arc<GroupKey>, Group>,
+    queued: QuickMap<TaskId, Arc<GroupKey>>,
     pub(super) services: Services,
     pub(super) gate: Gate,
     pub(super) volumes: Volumes,
     pub(super) loads: Loads,
     /// Groups to try in the next pass.
-    pub(super) fresh: BTreeSet<GroupKey>,
+    pub(super) fresh: BTreeSet<Arc<GroupKey>>,
     /// Whether something changed that can make room for any group.
     pub(super) retry: bool,
 }
@@ -145,15 +146,20 @@ impl Cluster {
 
     fn enqueue(&mut self, task: &Arc<Task>) {
         let key = GroupKey::of(task);
-        if self.queued.get(&task.id).is_some_and(|before| *before != key) {
+        if self.queued.get(&task.id).is_some_and(|before| **before != key) {
             self.dequeue(task);
         }
+        // Tasks of a group share its key.
+        let known = self.waiting.get_key_value(&key).map(|(known, _)| known.clone());
+        let key = known.unwrap_or_else(|| Arc::new(key));
         let group = self.waiting.entry(key.clone()).or_default();
         let known = group.insert((task.slot, task.id.clone()), task.clone()).is_some();
         // What only says why it waits is our own word.
         if !known {
             self.queued.insert(task.id.clone(), key.clone());
-            self.fresh.insert(key);
+            if !self.fresh.contains(&key) {
+                self.fresh.insert(key);
+            }
         }
     }
 

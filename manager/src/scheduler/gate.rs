@@ -4,13 +4,14 @@
 //! Tasks of such a service stay PENDING until every service named is as far as asked. Docker's stacks have no such
 //! thing; the Compose Specification has.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proto::spec::Labels;
 use proto::{Service, ServiceId, Task, TaskId, TaskState};
 
 use super::services::Services;
+use crate::hash::QuickMap;
 
 /// The label.
 pub const DEPENDS_ON: &str = "shoal.depends_on";
@@ -62,7 +63,7 @@ pub fn conditions(labels: &Labels) -> Result<BTreeMap<String, Condition>, serde_
 /// How far services are, as far as others can wait for it.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    progress: HashMap<ServiceId, Progress>,
+    progress: QuickMap<ServiceId, Progress>,
 }
 
 /// Tasks of a service by how far they are.
@@ -114,6 +115,10 @@ impl Gate {
         let Some(task) = new.or(old).filter(|task| !task.service_id.is_empty()) else {
             return false;
         };
+        // Of most changes of most tasks nobody waits for anything.
+        if !old.is_some_and(|task| has_started(task)) && !new.is_some_and(|task| has_started(task)) {
+            return false;
+        }
         let is_new = |holds: fn(&Task) -> bool| u32::from(new.is_some_and(|task| holds(task)));
         let was = |holds: fn(&Task) -> bool| u32::from(old.is_some_and(|task| holds(task)));
         let runs = |task: &Task| task.status.state == TaskState::Running;

@@ -1,6 +1,7 @@
 //! A node as the scheduler sees it: what is placed on it, what that takes, and how often a service failed there.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 
 use super::rank::Share;
 use super::resources::{Used, reservations};
+use crate::hash::QuickMap;
 
 /// How long a failure counts.
 const FAILURE_WINDOW: Duration = Duration::from_secs(5 * 60);
@@ -26,7 +28,7 @@ pub(crate) struct NodeInfo {
     used: Used,
     /// Tasks that run or shall run.
     tasks: u32,
-    by_service: HashMap<ServiceId, u32>,
+    by_service: QuickMap<ServiceId, u32>,
     /// Ports published in host mode, with the number of tasks that have them.
     ports: HashMap<(PortProtocol, u16), u32>,
     failures: HashMap<(ServiceId, SpecVersion), VecDeque<Instant>>,
@@ -38,7 +40,7 @@ impl NodeInfo {
             node,
             used: Used::default(),
             tasks: 0,
-            by_service: HashMap::new(),
+            by_service: QuickMap::default(),
             ports: HashMap::new(),
             failures: HashMap::new(),
         }
@@ -151,7 +153,7 @@ pub(crate) fn host_ports(task: &Task) -> impl Iterator<Item = (PortProtocol, u16
         .map(|port| (port.protocol, port.published_port))
 }
 
-fn decrement<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: &K) {
+fn decrement<K: Hash + Eq, S: BuildHasher>(counts: &mut HashMap<K, u32, S>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {

@@ -1,5 +1,7 @@
 //! One pass over the tasks that wait: group by group, each group placed by one look at all nodes.
 
+use std::sync::Arc;
+
 use proto::object::NodeState;
 use proto::spec::Availability;
 use proto::{Node, NodeId, ServiceId, Task};
@@ -24,7 +26,7 @@ impl Cluster {
     /// Decides about every group that is new, or about all if room was made. Counts what it assigns at once.
     pub(crate) fn schedule(&mut self, now: Instant) -> Vec<Decision> {
         let fresh = std::mem::take(&mut self.fresh);
-        let groups: Vec<GroupKey> = match std::mem::take(&mut self.retry) {
+        let groups: Vec<Arc<GroupKey>> = match std::mem::take(&mut self.retry) {
             true => self.waiting.keys().cloned().collect(),
             false => fresh.into_iter().collect(),
         };
@@ -106,7 +108,7 @@ impl Cluster {
     }
 
     /// What the tasks ask of a node.
-    fn filters<'t>(&self, template: &'t Task) -> Filters<'t> {
+    pub(super) fn filters<'t>(&self, template: &'t Task) -> Filters<'t> {
         let is_placed = |service: &ServiceId| self.nodes.iter().any(|node| node.service_tasks(service) > 0);
         let neighbours = Neighbours::of(&self.services, &template.service_id, is_placed);
         Filters::new(template)

@@ -3,14 +3,20 @@
 use tokio::sync::OwnedMutexGuard;
 
 use super::error::StoreError;
+use super::layer::Layer;
+use super::object::{Likeness, Object};
 use super::store::Store;
-use super::tx::{Layer, WriteTx};
+use super::tx::WriteTx;
 
 /// Objects that one transaction of a batch changes at most.
 pub const MAX_CHANGES: usize = 200;
 
 /// Bytes of JSON that one transaction of a batch gathers before it is committed; below the limit of a proposal.
 const MAX_BYTES: usize = 1 << 20;
+
+/// Bytes by which objects that are alike may differ: their states, and what is said of those. Full transactions of such
+/// objects stay below the limit also if they all do.
+const SLACK: usize = 2 << 10;
 
 /// A batch holds the writer's turn from its making until it is committed or dropped: an update of the same store, awaited
 /// meanwhile by whoever holds the batch, would wait for ever.
@@ -23,6 +29,27 @@ pub struct Batch<'a> {
     writer: Option<OwnedMutexGuard<()>>,
     layer: Layer,
     bytes: usize,
+    scales: Scales,
+}
+
+/// Measures objects; of those that are alike only the first one.
+#[derive(Debug, Default)]
+struct Scales {
+    measured: Option<(Likeness, usize)>,
+}
+
+impl Scales {
+    fn weigh(&mut self, object: &Object) -> usize {
+        let likeness = object.likeness();
+        if let (Some(likeness), Some((known, bytes))) = (&likeness, &self.measured)
+            && likeness == known
+        {
+            return *bytes;
+        }
+        let bytes = size_of_json(object) + SLACK;
+        self.measured = likeness.map(|likeness| (likeness, bytes));
+        bytes
+    }
 }
 
 impl<'a> Batch<'a> {
@@ -32,6 +59,7 @@ impl<'a> Batch<'a> {
             writer: Some(writer),
             layer: Layer::default(),
             bytes: 0,
+            scales: Scales::default(),
         }
     }
 
@@ -54,7 +82,10 @@ impl<'a> Batch<'a> {
             .replica()
             .read(|base| change(&mut WriteTx::new(base, layer)));
         match &result {
-            Ok(_) => self.bytes += self.layer.written_since(mark).map(size_of_json).sum::<usize>(),
+            Ok(_) => {
+                let written = self.layer.written_since(mark);
+                self.bytes += written.map(|object| self.scales.weigh(object)).sum::<usize>();
+            }
             Err(_) => self.layer.rollback(mark),
         }
         result

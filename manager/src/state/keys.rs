@@ -2,18 +2,18 @@
 
 use proto::{Cluster, Config, Network, Node, Secret, Service, Task, TaskSpec};
 
-use super::index::Key;
+use super::index::KeyRef;
 
 /// The index keys of an object.
 pub(super) trait Keys {
-    fn keys(&self) -> Vec<Key>;
+    fn keys(&self) -> Vec<KeyRef<'_>>;
 }
 
 macro_rules! keys_by_name {
     ($($kind:ident)*) => {$(
         impl Keys for $kind {
-            fn keys(&self) -> Vec<Key> {
-                vec![Key::Name(self.spec.name.clone())]
+            fn keys(&self) -> Vec<KeyRef<'_>> {
+                vec![KeyRef::Name(&self.spec.name)]
             }
         }
     )*};
@@ -22,59 +22,51 @@ macro_rules! keys_by_name {
 keys_by_name!(Cluster Network Secret Config);
 
 impl Keys for Node {
-    fn keys(&self) -> Vec<Key> {
-        vec![Key::Name(self.description.hostname.clone())]
+    fn keys(&self) -> Vec<KeyRef<'_>> {
+        vec![KeyRef::Name(&self.description.hostname)]
     }
 }
 
 impl Keys for Service {
-    fn keys(&self) -> Vec<Key> {
-        let mut keys = vec![Key::Name(self.spec.name.clone())];
-        let before_1_25 = self.spec.networks.iter().map(|network| network.target.clone());
-        keys.extend(before_1_25.map(Key::Network));
+    fn keys(&self) -> Vec<KeyRef<'_>> {
+        let mut keys = vec![KeyRef::Name(&self.spec.name)];
+        let before_1_25 = self.spec.networks.iter().map(|network| network.target.as_str());
+        keys.extend(before_1_25.map(KeyRef::Network));
         keys.extend(references(&self.spec.task_template));
-        keys.extend(
-            self.endpoint
-                .virtual_ips
-                .iter()
-                .map(|vip| Key::Network(vip.network_id.as_str().to_owned())),
-        );
+        let virtual_ips = self.endpoint.virtual_ips.iter();
+        keys.extend(virtual_ips.map(|vip| KeyRef::Network(vip.network_id.as_str())));
         keys.dedup();
         keys
     }
 }
 
 impl Keys for Task {
-    fn keys(&self) -> Vec<Key> {
-        let mut keys = vec![
-            Key::DesiredState(self.desired_state),
-            Key::State(self.status.state),
-        ];
+    fn keys(&self) -> Vec<KeyRef<'_>> {
+        let mut keys = Vec::with_capacity(8);
         if !self.service_id.is_empty() {
-            let service = self.service_id.as_str().to_owned();
-            keys.push(Key::Slot(service.clone(), self.slot));
-            keys.push(Key::Service(service));
+            let service = self.service_id.as_str();
+            keys.extend([KeyRef::Slot(service, self.slot), KeyRef::Service(service)]);
         }
         if !self.node_id.is_empty() {
-            keys.push(Key::Node(self.node_id.as_str().to_owned()));
+            keys.push(KeyRef::Node(self.node_id.as_str()));
         }
         let attached = self.networks_attachments.iter();
-        keys.extend(attached.map(|attachment| Key::Network(attachment.network.id.as_str().to_owned())));
+        keys.extend(attached.map(|attachment| KeyRef::Network(attachment.network.id.as_str())));
         keys.extend(references(&self.spec));
         keys
     }
 }
 
 /// The networks, secrets and configs that a task's spec names.
-fn references(spec: &TaskSpec) -> impl Iterator<Item = Key> + '_ {
+fn references(spec: &TaskSpec) -> impl Iterator<Item = KeyRef<'_>> {
     let container = spec.container_spec.iter();
     let secrets = container.clone().flat_map(|container| &container.secrets);
     let configs = container.flat_map(|container| &container.configs);
     let networks = spec
         .networks
         .iter()
-        .map(|network| Key::Network(network.target.clone()));
+        .map(|network| KeyRef::Network(&network.target));
     networks
-        .chain(secrets.map(|secret| Key::Secret(secret.secret_id.as_str().to_owned())))
-        .chain(configs.map(|config| Key::Config(config.config_id.as_str().to_owned())))
+        .chain(secrets.map(|secret| KeyRef::Secret(secret.secret_id.as_str())))
+        .chain(configs.map(|config| KeyRef::Config(config.config_id.as_str())))
 }

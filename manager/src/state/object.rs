@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use proto::{Cluster, Config, Meta, Network, Node, Secret, Service, Task};
+use proto::{Cluster, Config, Meta, Network, Node, Secret, Service, ServiceId, Task, Version};
 use serde::{Deserialize, Serialize};
 
-use super::index::Key;
+use super::index::KeyRef;
 use super::table::Table;
 use super::tables::Tables;
 use super::watch::{Change, Event};
@@ -25,7 +25,7 @@ pub trait StoreObject: Clone + fmt::Debug + Send + Sync + 'static {
     /// The name, if objects of the kind bear unique names.
     fn unique_name(&self) -> Option<&str>;
     /// Under which keys it is found.
-    fn keys(&self) -> Vec<Key>;
+    fn keys(&self) -> Vec<KeyRef<'_>>;
 
     /// The object among all kinds.
     fn wrap(object: Arc<Self>) -> Object;
@@ -121,6 +121,11 @@ macro_rules! kinds {
                 match kind { $(Kind::$kind => self.$table.get(id).cloned().map(Object::$kind),)* }
             }
 
+            /// Whether there is an object of the kind with the identifier.
+            pub(super) fn contains(&self, kind: Kind, id: &str) -> bool {
+                match kind { $(Kind::$kind => self.$table.get(id).is_some(),)* }
+            }
+
             /// Every object, kind by kind, each kind by identifier.
             pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
                 std::iter::empty()$(.chain(self.$table.all().map(|object| Object::$kind(object.clone()))))*
@@ -143,7 +148,7 @@ macro_rules! kinds {
                 let name: fn(&$kind) -> Option<&str> = $name;
                 name(self)
             }
-            fn keys(&self) -> Vec<Key> {
+            fn keys(&self) -> Vec<KeyRef<'_>> {
                 super::keys::Keys::keys(self)
             }
             fn wrap(object: Arc<Self>) -> Object {
@@ -187,4 +192,31 @@ pub enum StoreAction {
     Update(Object),
     /// The object is gone.
     Remove(Kind, String),
+}
+
+/// What tells that objects are written with nearly as many bytes: tasks made from one version of one spec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Likeness {
+    service: ServiceId,
+    version: Version,
+    networks: usize,
+    things: usize,
+    /// Bytes of what is said about the state.
+    words: usize,
+}
+
+impl Object {
+    /// What the object has in common with others; `None` if nothing is known to be.
+    pub(super) fn likeness(&self) -> Option<Likeness> {
+        let Self::Task(task) = self else {
+            return None;
+        };
+        Some(Likeness {
+            service: task.service_id.clone(),
+            version: task.spec_version?,
+            networks: task.networks_attachments.len(),
+            things: task.generic_resources.len(),
+            words: task.status.err.len() + task.status.message.len(),
+        })
+    }
 }

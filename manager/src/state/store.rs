@@ -7,9 +7,10 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::batch::Batch;
 use super::error::StoreError;
+use super::layer::Layer;
 use super::proposer::{MemoryProposer, ProposeError, Proposer};
 use super::replica::Replica;
-use super::tx::{Layer, ReadTx, WriteTx};
+use super::tx::{ReadTx, WriteTx};
 use super::watch::{Filter, WatchStream};
 
 /// The state of the cluster. Cheap to clone: all clones are the same store.

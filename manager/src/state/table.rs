@@ -1,24 +1,30 @@
 //! One kind's objects by identifier and by index key.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::index::{By, Key};
+use super::index::{By, Index, Key, KeyRef};
 use super::object::StoreObject;
+use super::row::{RowId, Rows};
+use crate::hash::QuickMap;
 
-/// Objects of one kind.
+/// Objects of one kind. A change of an object that is there costs the same in small tables and in large ones, but for
+/// the sets of the keys that it comes under or leaves.
 #[derive(Debug, Clone)]
 pub struct Table<T> {
-    rows: BTreeMap<Arc<str>, Arc<T>>,
-    index: HashMap<Key, BTreeSet<Arc<str>>>,
+    rows: QuickMap<RowId, Arc<T>>,
+    /// All identifiers.
+    order: BTreeSet<RowId>,
+    index: Index,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
         Self {
-            rows: BTreeMap::new(),
-            index: HashMap::new(),
+            rows: QuickMap::default(),
+            order: BTreeSet::new(),
+            index: Index::default(),
         }
     }
 }
@@ -26,12 +32,12 @@ impl<T> Default for Table<T> {
 impl<T: StoreObject> Table<T> {
     /// The object with the identifier.
     pub fn get(&self, id: &str) -> Option<&Arc<T>> {
-        self.rows.get(id)
+        self.rows.get(id.as_bytes())
     }
 
     /// Every object by identifier.
     pub fn all(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.rows.values()
+        self.order.iter().filter_map(|id| self.rows.get(id))
     }
 
     /// Objects of the kind.
@@ -46,27 +52,26 @@ impl<T: StoreObject> Table<T> {
 
     /// How many objects are found under the key.
     pub fn count(&self, key: &Key) -> usize {
-        self.index.get(key).map_or(0, BTreeSet::len)
+        self.index.get(key.as_ref()).map_or(0, Rows::len)
     }
 
     /// The objects that match, by identifier.
     pub fn find(&self, by: By<'_>) -> Vec<Arc<T>> {
         match by {
-            By::All => self.rows.values().cloned().collect(),
+            By::All => self.all().cloned().collect(),
             By::IdPrefix(prefix) => self
-                .rows
-                .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
-                .take_while(|(id, _)| id.starts_with(prefix))
-                .map(|(_, object)| object.clone())
+                .order
+                .range::<[u8], _>((Bound::Included(prefix.as_bytes()), Bound::Unbounded))
+                .take_while(|id| id.as_str().starts_with(prefix))
+                .filter_map(|id| self.rows.get(id).cloned())
                 .collect(),
             By::NamePrefix(_) => self
-                .rows
-                .values()
+                .all()
                 .filter(|object| by.matches(object.as_ref()))
                 .cloned()
                 .collect(),
             By::Key(key) => {
-                let ids = self.index.get(key).into_iter().flatten();
+                let ids = self.index.get(key.as_ref()).into_iter().flat_map(Rows::iter);
                 ids.filter_map(|id| self.rows.get(id).cloned()).collect()
             }
         }
@@ -74,40 +79,35 @@ impl<T: StoreObject> Table<T> {
 
     /// Puts the object in; returns the one whose place it took.
     pub(super) fn insert(&mut self, object: Arc<T>) -> Option<Arc<T>> {
-        let old = self.rows.get(object.id()).cloned();
-        let id: Arc<str> = match self.rows.get_key_value(object.id()) {
-            Some((id, _)) => id.clone(),
-            None => Arc::from(object.id()),
+        let Some((row, old)) = self.rows.get_key_value(object.id().as_bytes()) else {
+            let row = RowId::from(object.id());
+            let keys = object.keys();
+            keys.into_iter().for_each(|key| self.index.link(key, &row));
+            self.order.insert(row.clone());
+            self.rows.insert(row, object);
+            return None;
         };
-        let (before, after) = (
-            old.as_ref().map(|old| old.keys()).unwrap_or_default(),
-            object.keys(),
-        );
-        before
-            .iter()
-            .filter(|key| !after.contains(key))
-            .for_each(|key| self.unlink(key, &id));
-        for key in after.into_iter().filter(|key| !before.contains(key)) {
-            self.index.entry(key).or_default().insert(id.clone());
-        }
-        self.rows.insert(id, object);
-        old
+        let (row, old) = (row.clone(), old.clone());
+        self.relink(&row, &old, &object);
+        self.rows.insert(row, object)
     }
 
     /// Takes the object out.
     pub(super) fn remove(&mut self, id: &str) -> Option<Arc<T>> {
-        let old = self.rows.remove(id)?;
-        old.keys().iter().for_each(|key| self.unlink(key, id));
+        let (row, old) = self.rows.remove_entry(id.as_bytes())?;
+        self.order.remove(&row);
+        old.keys()
+            .into_iter()
+            .for_each(|key| self.index.unlink(key, &row));
         Some(old)
     }
 
-    fn unlink(&mut self, key: &Key, id: &str) {
-        if let Some(ids) = self.index.get_mut(key) {
-            ids.remove(id);
-            if ids.is_empty() {
-                self.index.remove(key);
-            }
-        }
+    fn relink(&mut self, row: &RowId, old: &T, new: &T) {
+        let (before, after) = (old.keys(), new.keys());
+        let gone = before.iter().filter(|key| !after.contains(key));
+        gone.for_each(|key| self.index.unlink(*key, row));
+        let come = after.iter().filter(|key| !before.contains(key));
+        come.for_each(|key| self.index.link(*key, row));
     }
 }
 
@@ -120,8 +120,8 @@ impl By<'_> {
             By::NamePrefix(prefix) => object
                 .keys()
                 .iter()
-                .any(|key| matches!(key, Key::Name(name) if name.starts_with(prefix))),
-            By::Key(key) => object.keys().contains(key),
+                .any(|key| matches!(key, KeyRef::Name(name) if name.starts_with(prefix))),
+            By::Key(key) => object.keys().contains(&key.as_ref()),
         }
     }
 }

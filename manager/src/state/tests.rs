@@ -102,8 +102,6 @@ async fn indexes_follow_the_objects() {
         .unwrap();
     let found = |key: Key| store.view(|tx| tx.by_key::<Task>(key).len());
     assert_eq!(found(Key::Node("n1".into())), 1);
-    assert_eq!(found(Key::DesiredState(TaskState::New)), 0);
-    assert_eq!(found(Key::DesiredState(TaskState::Running)), 1);
     assert_eq!(found(Key::Slot("s1".into(), 1)), 1);
     store.update(|tx| tx.remove::<Task>("t1")).await.unwrap();
     assert_eq!(

@@ -1,13 +1,13 @@
 //! Inside a transaction: reading the tables, and changing them on a layer of one's own until the commit.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proto::Timestamp;
 
 use super::error::StoreError;
 use super::index::{By, Key};
-use super::object::{Kind, Object, StoreAction, StoreObject};
+use super::layer::Layer;
+use super::object::StoreObject;
 use super::tables::Tables;
 
 /// Reading, alike in both kinds of transaction.
@@ -60,83 +60,6 @@ impl Reader for ReadTx<'_> {
     }
 }
 
-/// Which object.
-type Place = (Kind, String);
-
-/// When in the transaction an object was first changed, and how it is now (`None`: gone).
-type Written = (usize, Option<Object>);
-
-/// What a transaction has changed so far, and how to take parts of it back.
-#[derive(Debug, Default)]
-pub(super) struct Layer {
-    changed: BTreeMap<Place, Written>,
-    /// What stood in `changed` before each write, latest last.
-    undo: Vec<(Place, Option<Written>)>,
-}
-
-impl Layer {
-    /// Objects changed so far.
-    pub(super) fn len(&self) -> usize {
-        self.changed.len()
-    }
-
-    /// A mark to return to.
-    pub(super) fn mark(&self) -> usize {
-        self.undo.len()
-    }
-
-    /// Takes back every write after the mark.
-    pub(super) fn rollback(&mut self, mark: usize) {
-        while self.undo.len() > mark {
-            match self.undo.pop() {
-                Some((place, Some(before))) => drop(self.changed.insert(place, before)),
-                Some((place, None)) => drop(self.changed.remove(&place)),
-                None => return,
-            }
-        }
-    }
-
-    /// The objects written after the mark, as they are now.
-    pub(super) fn written_since(&self, mark: usize) -> impl Iterator<Item = &Object> {
-        self.undo[mark..]
-            .iter()
-            .filter_map(|(place, _)| self.changed.get(place)?.1.as_ref())
-    }
-
-    /// The change set that turns `base` into what the transaction sees, in the order of the first change of each object.
-    pub(super) fn into_actions(self, base: &Tables) -> Vec<StoreAction> {
-        let mut changed: Vec<_> = self.changed.into_iter().collect();
-        changed.sort_by_key(|(_, (order, _))| *order);
-        let actions = changed.into_iter().filter_map(|((kind, id), (_, now))| {
-            match (base.get_object(kind, &id).is_some(), now) {
-                (false, Some(object)) => Some(StoreAction::Create(object)),
-                (true, Some(object)) => Some(StoreAction::Update(object)),
-                (true, None) => Some(StoreAction::Remove(kind, id)),
-                (false, None) => None,
-            }
-        });
-        actions.collect()
-    }
-
-    fn write(&mut self, kind: Kind, id: &str, object: Option<Object>) {
-        let place = (kind, id.to_owned());
-        let order = self
-            .changed
-            .get(&place)
-            .map_or(self.undo.len(), |(order, _)| *order);
-        let before = self.changed.insert(place.clone(), (order, object));
-        self.undo.push((place, before));
-    }
-
-    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Written> {
-        let of_kind = self
-            .changed
-            .range((kind, String::new())..)
-            .take_while(move |((other, _), _)| *other == kind);
-        of_kind.map(|(_, change)| change)
-    }
-}
-
 /// A transaction that changes objects. It sees its own changes; nobody else does before the commit.
 #[derive(Debug)]
 pub struct WriteTx<'a> {
@@ -168,7 +91,7 @@ impl<'a> WriteTx<'a> {
         self.check_name(&object)?;
         let meta = object.meta_mut();
         (meta.created_at, meta.updated_at) = (self.now, self.now);
-        self.put(object);
+        self.put(Arc::new(object));
         Ok(())
     }
 
@@ -189,13 +112,10 @@ impl<'a> WriteTx<'a> {
                 id: object.id().to_owned(),
             });
         }
-        if current.unique_name() != object.unique_name() {
-            self.check_name(&object)?;
-        }
-        let created_at = current.meta().created_at;
+        self.check_new_name(current.as_ref(), &object)?;
         let meta = object.meta_mut();
-        (meta.created_at, meta.updated_at) = (created_at, self.now);
-        self.put(object);
+        (meta.created_at, meta.updated_at) = (current.meta().created_at, self.now);
+        self.put(Arc::new(object));
         Ok(())
     }
 
@@ -215,10 +135,16 @@ impl<'a> WriteTx<'a> {
                 id: id.to_owned(),
             });
         };
-        let mut object = T::clone(&current);
-        change(&mut object);
-        *object.meta_mut() = current.meta().clone();
-        self.update(object)
+        // Copied to where it stays: objects are large.
+        let mut object = current.clone();
+        let changed = Arc::make_mut(&mut object);
+        change(changed);
+        self.check_new_name(current.as_ref(), changed)?;
+        let meta = changed.meta_mut();
+        meta.clone_from(current.meta());
+        meta.updated_at = self.now;
+        self.put(object);
+        Ok(())
     }
 
     /// Takes the object out.
@@ -233,7 +159,7 @@ impl<'a> WriteTx<'a> {
                 id: id.to_owned(),
             });
         }
-        self.layer.write(T::KIND, id, None);
+        self.layer.write(T::KIND, Arc::from(id), None);
         Ok(())
     }
 
@@ -242,9 +168,16 @@ impl<'a> WriteTx<'a> {
         self.layer.len()
     }
 
-    fn put<T: StoreObject>(&mut self, object: T) {
-        let id = object.id().to_owned();
-        self.layer.write(T::KIND, &id, Some(T::wrap(Arc::new(object))));
+    fn put<T: StoreObject>(&mut self, object: Arc<T>) {
+        let id: Arc<str> = Arc::from(object.id());
+        self.layer.write(T::KIND, id, Some(T::wrap(object)));
+    }
+
+    fn check_new_name<T: StoreObject>(&self, current: &T, object: &T) -> Result<(), StoreError> {
+        match current.unique_name() == object.unique_name() {
+            true => Ok(()),
+            false => self.check_name(object),
+        }
     }
 
     fn check_name<T: StoreObject>(&self, object: &T) -> Result<(), StoreError> {
@@ -265,7 +198,7 @@ impl<'a> WriteTx<'a> {
 impl Reader for WriteTx<'_> {
     fn get<T: StoreObject>(&self, id: impl AsRef<str>) -> Option<Arc<T>> {
         let id = id.as_ref();
-        match self.layer.changed.get(&(T::KIND, id.to_owned())) {
+        match self.layer.get(T::KIND, id) {
             Some((_, now)) => now.as_ref().and_then(T::unwrap).cloned(),
             None => T::table(self.base).get(id).cloned(),
         }
@@ -276,12 +209,7 @@ impl Reader for WriteTx<'_> {
         if self.layer.of_kind(T::KIND).next().is_none() {
             return found;
         }
-        found.retain(|object| {
-            !self
-                .layer
-                .changed
-                .contains_key(&(T::KIND, object.id().to_owned()))
-        });
+        found.retain(|object| self.layer.get(T::KIND, object.id()).is_none());
         let ours = self
             .layer
             .of_kind(T::KIND)
