@@ -1,8 +1,9 @@
 //! Tasks beside each other: strategies, affinity and anti-affinity over whole passes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use proto::spec::Labels;
 use proto::spec::placement_labels::{AFFINITY, ANTI_AFFINITY, STRATEGY};
 use proto::wire::NodeLoad;
@@ -181,4 +182,130 @@ fn a_short_name_is_first_looked_for_in_the_stack() {
     tasks(&mut cluster, "shop_db", 2);
     let (assigned, _) = settle(&mut cluster);
     assert_eq!(of(&assigned, "shop_db"), ["n01", "n01"]);
+}
+
+/// Where a service of so many tasks of this size goes; nodes with room for so much, of which so much is taken.
+fn nodes_used(strategy: &str, nodes: &[(i64, i64)], tasks: u64, size: i64) -> (usize, usize) {
+    let all = nodes.iter().enumerate().map(|(number, (room, _))| {
+        let mut node = node(number);
+        node.description.resources.memory_bytes = *room;
+        node
+    });
+    let mut cluster = cluster(all);
+    for (number, (_, taken)) in nodes.iter().enumerate() {
+        let mut running = task("old", number as u64 + 1);
+        reserve(&mut running, *taken);
+        running.node_id = NodeId::from(format!("n{number:02}"));
+        running.status.state = TaskState::Running;
+        create(&mut cluster, running);
+    }
+    service(&mut cluster, "web", &[(STRATEGY, strategy)]);
+    for slot in 1..=tasks {
+        let mut task = task("web", slot);
+        reserve(&mut task, size);
+        create(&mut cluster, task);
+    }
+    let (assigned, _) = settle(&mut cluster);
+    (assigned.len(), counts(&assigned).len())
+}
+
+/// What a random service asks for: how many tasks, of which size, how, beside which earlier services, and which it dislikes.
+#[derive(Debug, Clone)]
+struct Wish {
+    tasks: u64,
+    size: i64,
+    binpack: bool,
+    likes: Option<usize>,
+    dislikes: BTreeSet<usize>,
+}
+
+fn wishes() -> impl Strategy<Value = Vec<Wish>> {
+    let wish = (
+        0..6u64,
+        0..40i64,
+        any::<bool>(),
+        proptest::option::weighted(0.3, 0..4usize),
+        proptest::collection::btree_set(0..4usize, 0..2),
+    );
+    let wish = wish.prop_map(|(tasks, size, binpack, likes, dislikes)| Wish {
+        tasks,
+        size,
+        binpack,
+        likes,
+        dislikes,
+    });
+    proptest::collection::vec(wish, 1..5)
+}
+
+impl Wish {
+    /// The service that it wants beside it: an earlier one, so that nobody waits in a circle, and none that it dislikes.
+    fn liked(&self, own: usize) -> Option<usize> {
+        self.likes
+            .filter(|liked| *liked < own && !self.dislikes.contains(liked))
+    }
+
+    fn labels(&self, own: usize) -> Vec<(&'static str, String)> {
+        let names: Vec<_> = self.dislikes.iter().map(|number| format!("s{number}")).collect();
+        let mut labels = vec![(ANTI_AFFINITY, names.join(","))];
+        labels.extend(self.liked(own).map(|liked| (AFFINITY, format!("s{liked}"))));
+        labels.extend(self.binpack.then(|| (STRATEGY, "binpack".to_owned())));
+        labels
+    }
+}
+
+proptest! {
+    #[test]
+    fn binpack_never_uses_more_nodes_than_spread(
+        nodes in proptest::collection::vec((1..100i64, 0..60i64), 1..8),
+        tasks in 0..20u64,
+        size in 1..40i64,
+    ) {
+        let (spread, packed) = (
+            nodes_used("spread", &nodes, tasks, size),
+            nodes_used("binpack", &nodes, tasks, size),
+        );
+        prop_assert_eq!(spread.0, packed.0, "as many tasks find room");
+        prop_assert!(packed.1 <= spread.1, "{packed:?} {spread:?}");
+    }
+
+    #[test]
+    fn rules_between_services_hold_and_what_waits_fits_nowhere(wishes in wishes(), count in 0..6usize) {
+        let mut cluster = cluster((0..count).map(node));
+        let mut tasks = BTreeMap::new();
+        for (number, wish) in wishes.iter().enumerate() {
+            let (name, labels) = (format!("s{number}"), wish.labels(number));
+            let labels: Vec<_> = labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
+            service(&mut cluster, &name, &labels);
+            for slot in 1..=wish.tasks {
+                let mut task = task(&name, slot);
+                reserve(&mut task, wish.size);
+                tasks.insert(String::from(task.id.clone()), (number, task.clone()));
+                create(&mut cluster, task);
+            }
+        }
+        let (assigned, waiting) = settle(&mut cluster);
+        prop_assert_eq!(assigned.len() + waiting.len(), tasks.len(), "each task has its word");
+
+        let mut on_nodes: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (task, node) in &assigned {
+            on_nodes.entry(node).or_default().push(tasks[task].0);
+        }
+        for services in on_nodes.values() {
+            for (place, one) in services.iter().enumerate() {
+                let liked = wishes[*one].liked(*one).filter(|liked| *liked < wishes.len());
+                prop_assert!(liked.is_none_or(|liked| services.contains(&liked)), "{one} misses its neighbour");
+                for (other_place, other) in services.iter().enumerate() {
+                    let dislikes = place != other_place && wishes[*one].dislikes.contains(other);
+                    prop_assert!(!dislikes, "{one} is beside {other}");
+                }
+            }
+        }
+        for id in waiting.keys() {
+            let filters = cluster.filters(&tasks[id].1);
+            let fits = cluster.nodes.iter().any(|info| filters.check(info).is_ok());
+            prop_assert!(!fits, "{id} would fit");
+        }
+        cluster.retry = true;
+        prop_assert_eq!(pass(&mut cluster).0, BTreeMap::new(), "a second pass places nothing");
+    }
 }
