@@ -48,6 +48,8 @@ pub struct Agent {
     _disk: Option<Disk>,
     /// The machine that it runs on.
     pub host: Host,
+    /// Further flags of the daemon, from its next start on.
+    pub flags: Vec<String>,
     process: Option<Child>,
 }
 
@@ -62,6 +64,7 @@ impl Agent {
         let mut agent = Self {
             _disk: None,
             host,
+            flags: Vec::new(),
             process: None,
         };
         agent.run()?;
@@ -74,6 +77,7 @@ impl Agent {
         let mut agent = Self {
             _disk: Some(Disk::mount(host.directory().join("root"), size)?),
             host,
+            flags: Vec::new(),
             process: None,
         };
         agent.run()?;
@@ -100,7 +104,8 @@ impl Agent {
             .arg("--root")
             .arg(self.root())
             .arg("--run-dir")
-            .arg(self.run_dir());
+            .arg(self.run_dir())
+            .args(&self.flags);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.process = Some(self.host.enter(|| command.spawn())?.context("start the agent")?);
         eventually("the agent answers", || {

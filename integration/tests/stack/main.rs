@@ -10,6 +10,7 @@ mod images_travel;
 mod managers;
 mod partitions;
 mod peer_port;
+mod placement;
 mod reach;
 mod recovery;
 mod services;
