@@ -27,7 +27,7 @@ use super::log::Log;
 use super::message::{Ping, PreVote, Request, Response, Transport};
 use super::peers::Peers;
 use super::timing::Timing;
-use super::{Member, Types};
+use super::{Member, ROOM, Types};
 
 /// Nobody's number: no member has it.
 const NOBODY: u64 = 0;
@@ -105,7 +105,8 @@ impl Driver {
                 break;
             }
             self.publish(&now);
-            let is_healthy = self.has_quorum(&now, &term) && !term.is_stuck(&self.timing);
+            let is_healthy =
+                self.has_quorum(&now, &term) && !term.is_stuck(&self.timing) && !self.peers.gives_up();
             if !is_healthy {
                 self.give_up(&now, metrics).await;
                 break;
@@ -188,7 +189,7 @@ impl Driver {
     async fn give_up(&self, now: &Metrics, metrics: &mut watch::Receiver<Metrics>) {
         tracing::warn!(
             term = now.current_term,
-            "this manager gives up leading: most managers do not answer, or its disk does not"
+            "this manager gives up leading: most managers do not answer, or its disk does not, or it is full"
         );
         self.peers.mute(true);
         self.publish(now);
@@ -245,7 +246,9 @@ impl Driver {
 
     async fn campaign(&mut self, now: &Metrics, metrics: &mut watch::Receiver<Metrics>) {
         self.publish(now);
-        if !self.would_win(now).await {
+        let is_alone = now.membership_config.membership().voter_ids().count() == 1;
+        let has_room = is_alone || self.log.reserve(ROOM).await.is_ok();
+        if !has_room || !self.would_win(now).await {
             return;
         }
         tracing::info!(term = now.current_term + 1, "this manager wants to lead");

@@ -42,7 +42,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use openraft::error::{ClientWriteError, RaftError};
-use openraft::raft::AppendEntriesResponse;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use openraft::{Raft, ServerState, Snapshot, SnapshotPolicy};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -79,6 +79,8 @@ openraft::declare_raft_types!(
 
 /// Bytes of JSON that one transaction may have.
 const MAX_BYTES: usize = 3 << 19;
+/// Who has less room than this on its disk does not want to lead.
+const ROOM: u64 = MAX_BYTES as u64 + HEADROOM;
 /// Room in the journal beside the change set itself: framing, votes, membership.
 const HEADROOM: u64 = 64 << 10;
 /// Journal entries kept behind a snapshot, for followers that are a little late.
@@ -305,6 +307,7 @@ impl Consensus {
     pub async fn handle(&self, request: Request) -> Result<Response, ConsensusError> {
         Ok(match request {
             Request::Append(entries) => {
+                self.make_room(&entries).await?;
                 let answer = self.raft.append_entries(entries).await.map_err(stopped)?;
                 if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
                     self.peers.leader_spoke();
@@ -394,6 +397,15 @@ impl Consensus {
         }
     }
 
+    /// openraft stops for good when it cannot write: what there is no room for is not taken.
+    async fn make_room(&self, request: &AppendEntriesRequest<Types>) -> Result<(), ConsensusError> {
+        if request.entries.is_empty() {
+            return Ok(());
+        }
+        let size = super::batch::size_of_json(&request.entries) as u64;
+        self.log.reserve(size + HEADROOM).await.map_err(stopped)
+    }
+
     /// Whether a candidate would get this member's vote. Who follows a leader that lives, or is one, helps nobody else.
     fn would_vote(&self, question: PreVote) -> bool {
         let metrics = self.raft.metrics().borrow().clone();
@@ -439,7 +451,11 @@ impl Consensus {
         let mut leadership = self.leadership.clone();
         let term = leadership.borrow().term().ok_or(ProposeError::NotLeader)?;
         // A full disk must be found out before openraft has the entry: it stops for good when it cannot write.
-        self.log.reserve(size as u64 + HEADROOM).await?;
+        let room = self.log.reserve(size as u64 + HEADROOM).await;
+        if let Err(ProposeError::DiskFull { .. }) = &room {
+            self.peers.give_up();
+        }
+        room?;
         let change = ChangeSet::new(term, actions);
         tokio::select! {
             biased;

@@ -14,6 +14,7 @@ pub(super) struct Peers {
     leader: watch::Sender<Option<Instant>>,
     answers: Mutex<BTreeMap<u64, Instant>>,
     muted: AtomicBool,
+    gives_up: AtomicBool,
 }
 
 impl Peers {
@@ -22,6 +23,7 @@ impl Peers {
             leader: watch::Sender::new(None),
             answers: Mutex::default(),
             muted: AtomicBool::new(false),
+            gives_up: AtomicBool::new(false),
         }
     }
 
@@ -69,5 +71,15 @@ impl Peers {
     /// See [`Peers::is_muted`].
     pub(super) fn mute(&self, muted: bool) {
         self.muted.store(muted, Ordering::Relaxed);
+    }
+
+    /// This leader has no room for what is to be written: another one may have.
+    pub(super) fn give_up(&self) {
+        self.gives_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Peers::give_up`] was called since this was asked last.
+    pub(super) fn gives_up(&self) -> bool {
+        self.gives_up.swap(false, Ordering::Relaxed)
     }
 }
