@@ -190,7 +190,8 @@ async fn the_root_is_exchanged_without_a_failed_call() {
         tokio::task::yield_now().await;
     }
     traffic.stop.store(true, Ordering::SeqCst);
-    (lasting.await.unwrap(), fresh.await.unwrap());
+    lasting.await.unwrap();
+    fresh.await.unwrap();
     let failures = traffic.failures.lock().unwrap().clone();
     assert!(
         failures.is_empty(),
