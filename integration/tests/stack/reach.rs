@@ -403,3 +403,46 @@ fn events_come_from_every_node() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn a_manager_that_follows_reaches_every_task() -> Result<()> {
+    let cluster = Cluster::managed(3, 1)?;
+    for node in &cluster.nodes {
+        node.build_busybox()?;
+    }
+    serve(
+        &cluster,
+        "box",
+        &["--mode", "global"],
+        "echo hello from $NODE; exec sleep 1000",
+    )?;
+    cluster.wait_spread("box", &[1, 1, 1, 1])?;
+    // At most one of the two leads.
+    for follower in &cluster.nodes[1..3] {
+        for node in ["node1", "node2", "node3", "node4"] {
+            let place = format!("box.{node}");
+            let words = [
+                "service",
+                "exec",
+                "-i",
+                &place,
+                "sh",
+                "-c",
+                "cat; echo on $NODE; exit 7",
+            ];
+            let mut child = follower.cli_piped(&words)?;
+            child.stdin.take().context("no input")?.write_all(b"typed\n")?;
+            let output = child.wait_with_output()?;
+            assert_eq!(output.status.code(), Some(7), "{output:?}");
+            assert_eq!(String::from_utf8(output.stdout)?, format!("typed\non {node}\n"));
+        }
+        eventually("all logs are there", || {
+            let output = follower.cli(&["service", "logs", "--raw", "box"])?;
+            ensure!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+            let text = String::from_utf8(output.stdout)?;
+            ensure!(text.lines().count() == 4, "{text}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
