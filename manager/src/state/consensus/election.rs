@@ -255,9 +255,11 @@ impl Driver {
         // The only error is that openraft has stopped, which the metrics say.
         let _ = self.raft.trigger().elect().await;
         let decided = metrics.wait_for(|then| {
+            // Until openraft has seen to it, it names the leader before.
+            let other = then.current_leader.is_some_and(|id| id != then.id);
             then.state == ServerState::Leader
                 || then.running_state.is_err()
-                || then.current_leader.is_some_and(|id| id != then.id)
+                || (other && then.current_term > now.current_term)
         });
         let _ = timeout(self.timing.lease, decided).await;
     }
