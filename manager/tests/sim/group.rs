@@ -21,7 +21,9 @@ use crate::invariants::{Histories, Lost, Terms, watch};
 use crate::managers::{Reign, Seats};
 use crate::world::World;
 
-const MANAGERS: u64 = 3;
+/// Managers of a new group, and the most that it grows to.
+const FIRST: u64 = 3;
+const MOST: usize = 5;
 
 /// The managers of a group.
 pub(crate) struct Group {
@@ -34,6 +36,9 @@ pub(crate) struct Group {
     disks: Disks,
     _disk: manager::disk::Simulated,
     running: BTreeMap<u64, Process>,
+    /// Who shall run. A number is never used again.
+    members: BTreeSet<u64>,
+    next: u64,
     terms: Arc<Terms>,
     histories: Arc<Histories>,
     lost: Arc<Lost>,
@@ -157,14 +162,15 @@ impl Group {
             _disk: manager::disk::simulate(disks.clone()),
             disks,
             running: BTreeMap::new(),
+            members: BTreeSet::new(),
+            next: 1,
             terms: Arc::default(),
             histories,
             lost,
         };
-        for id in 1..=MANAGERS {
-            group.start(id).await;
-            if id > 1 && !group.add(id).await {
-                world.violated("members can be added", format_args!("m{id}"));
+        for _ in 0..FIRST {
+            if !group.grow(Duration::from_secs(60)).await {
+                world.violated("members can be added", format_args!("{:?}", group.members));
             }
         }
         group
@@ -174,20 +180,75 @@ impl Group {
         self.dir.path().join(format!("m{id}"))
     }
 
-    async fn add(&self, id: u64) -> bool {
-        let Some(first) = self.running.get(&1) else {
+    /// Who leads, of those that run.
+    fn leader(&self) -> Option<u64> {
+        let seats = self.seats.all();
+        let leads = |id: &&u64| seats.iter().any(|seat| seat.place == place(**id));
+        self.running.keys().find(leads).copied()
+    }
+
+    /// A new manager joins. Whether it is a member then is not known if it took too long.
+    async fn grow(&mut self, within: Duration) -> bool {
+        let id = self.next;
+        self.next += 1;
+        self.members.insert(id);
+        self.start(id).await;
+        if id == 1 {
+            return true;
+        }
+        let Some(leader) = self.leader().or(self.running.contains_key(&1).then_some(1)) else {
             return false;
         };
-        let added = timeout(Duration::from_secs(60), first.consensus.add(id, member(id))).await;
+        let added = timeout(within, self.running[&leader].consensus.add(id, member(id))).await;
         self.world.note(format_args!("m{id} added: {added:?}"));
         matches!(added, Ok(Ok(())))
     }
 
-    pub(crate) async fn start_all(&mut self) {
-        for id in 1..=MANAGERS {
-            self.start(id).await;
-            self.disks.lock().slow.clear();
+    /// A manager is taken out, perhaps the one that leads, and leaves at once.
+    async fn shrink(&mut self, id: u64) {
+        let Some(leader) = self.leader() else { return };
+        let removal = self.running[&leader].consensus.remove(id);
+        let removed = timeout(Duration::from_secs(8), removal).await;
+        self.world.note(format_args!("m{id} removed: {removed:?}"));
+        if matches!(removed, Ok(Ok(()))) {
+            self.members.remove(&id);
+            self.kill(id).await;
         }
+    }
+
+    pub(crate) async fn start_all(&mut self) {
+        for id in self.members.clone() {
+            self.start(id).await;
+        }
+        self.disks.lock().slow.clear();
+    }
+
+    /// Ends what was begun with members, and lets those go that are none.
+    pub(crate) async fn settle(&mut self) {
+        for _ in 0..100 {
+            sleep(Duration::from_millis(500)).await;
+            let Some(leader) = self.leader() else { continue };
+            let consensus = self.running[&leader].consensus.clone();
+            if !matches!(
+                timeout(Duration::from_secs(20), consensus.settle()).await,
+                Ok(Ok(()))
+            ) {
+                continue;
+            }
+            let voters: BTreeSet<u64> = consensus.members().iter().map(|member| member.id).collect();
+            self.world.note(format_args!("the members are {voters:?}"));
+            for id in self.running.keys().copied().collect::<Vec<_>>() {
+                if !voters.contains(&id) {
+                    self.kill(id).await;
+                }
+            }
+            self.members = voters;
+            return self.start_all().await;
+        }
+        self.world.violated(
+            "a healed group has a leader that can decide",
+            format_args!("{:?}", self.members),
+        );
     }
 
     async fn start(&mut self, id: u64) {
@@ -279,20 +340,19 @@ impl Group {
     /// One of the things that happen to managers.
     pub(crate) async fn trouble(&mut self) {
         let world = self.world.clone();
-        let id = world.draw(1..MANAGERS + 1);
-        match world.draw(0..8) {
+        let members: Vec<u64> = self.members.iter().copied().collect();
+        let Some(&id) = world.pick(&members) else { return };
+        match world.draw(0..11) {
             0 => self.kill(id).await,
             1 => {
-                let leader = self
-                    .seats
-                    .all()
-                    .first()
-                    .and_then(|seat| seat.place[1..].parse().ok());
-                self.kill(leader.unwrap_or(id)).await;
+                let leader = self.leader().unwrap_or(id);
+                self.kill(leader).await;
             }
             2 | 3 => self.start_all().await,
             4 => world.cut(&place(id), world.chance(0.7), world.chance(0.7)),
-            5 | 6 => (1..=MANAGERS).for_each(|id| world.cut(&place(id), false, false)),
+            5 | 6 => members.iter().for_each(|id| world.cut(&place(*id), false, false)),
+            7 if members.len() < MOST => drop(self.grow(Duration::from_secs(8)).await),
+            8 | 9 if members.len() > 1 => self.shrink(id).await,
             _ => {
                 let slow = world.draw(3..1200);
                 world.note(format_args!("the disk of {} takes {slow} ms", place(id)));
@@ -328,7 +388,7 @@ impl Group {
         };
         for _ in 0..20 {
             let states = states();
-            if states.len() == MANAGERS as usize && states.iter().all(|(_, state)| *state == states[0].1) {
+            if states.len() == self.members.len() && states.iter().all(|(_, state)| *state == states[0].1) {
                 return;
             }
             sleep(Duration::from_millis(500)).await;
@@ -368,6 +428,9 @@ async fn rule(
         if reign.as_ref().map(|(led, _)| *led) != term {
             drop(reign.take());
             if let Some(term) = term {
+                // As a manager does when it begins to lead; it goes on whatever comes of it.
+                let settled = timeout(Duration::from_secs(15), consensus.settle()).await;
+                world.note(format_args!("{place} leads in {term}: {settled:?}"));
                 terms.one_leader_per_term(&world, term, &place);
                 if let Ok(begun) = Reign::begin(&world, &seats, &place, store.clone()).await {
                     reign = Some((term, begun));

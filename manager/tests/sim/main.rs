@@ -4,6 +4,7 @@
 //! ```text
 //! cargo test -p manager --test sim                          a few hundred seeds
 //! SIM_SEED=17 cargo test -p manager --test sim alone        one seed of one story, with its trace
+//! SIM_LIVE=1 SIM_SEED=17 cargo test … -- --nocapture     the same, shown as it grows
 //! SIM_SEEDS=5000 cargo test -p manager --test sim           more seeds
 //! ```
 //! - [`world`]: time, chance, links, the trace

@@ -147,6 +147,9 @@ async fn run(world: &World, kind: Kind, seed: u64) {
     while busy.join_next().await.is_some() {}
     world.heal();
     managers.start_all(world, &seats).await;
+    if let Managers::Group(group) = &mut managers {
+        group.settle().await;
+    }
     workers.iter().for_each(Worker::start);
     if timeout(Duration::from_secs(60), user.settle(FINAL))
         .await

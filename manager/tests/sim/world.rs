@@ -22,6 +22,8 @@ pub(crate) struct World(Arc<Inner>);
 
 struct Inner {
     begun: Instant,
+    /// Whether the trace is shown as it grows: for runs that do not end.
+    live: bool,
     state: Mutex<State>,
     /// A link has changed. Wakes those who wait in their order, which a `watch` does not.
     links: Notify,
@@ -75,6 +77,7 @@ impl World {
     pub(crate) fn new(seed: u64) -> (Self, Simulated) {
         let inner = Arc::new(Inner {
             begun: Instant::now(),
+            live: std::env::var_os("SIM_LIVE").is_some(),
             state: Mutex::new(State {
                 rng: StdRng::seed_from_u64(seed),
                 trace: Vec::new(),
@@ -126,6 +129,9 @@ impl World {
 
     pub(crate) fn note(&self, line: impl std::fmt::Display) {
         let line = format!("{:>8} {line}", self.now());
+        if self.0.live {
+            eprintln!("{line}");
+        }
         self.state().trace.push(line);
     }
 

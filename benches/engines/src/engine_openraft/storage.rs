@@ -270,7 +270,7 @@ impl RaftStateMachine<Types> for Machine {
                 }
             }
             state.last = Some(entry.log_id);
-            let term = entry.log_id.leader_id.get_term();
+            let term = entry.log_id.leader_id.term;
             self.world
                 .oracle()
                 .applied(self.life, entry.log_id.index, term, value);
