@@ -131,9 +131,8 @@ mod group {
                 Some(_) => Consensus::join(&config, replica.clone()).await,
             };
             let consensus = Arc::new(consensus.unwrap());
-            let mut members = self.0.lock().unwrap();
-            members.insert(member.address.clone(), Arc::downgrade(&consensus));
-            drop(members);
+            let (address, weak) = (member.address.clone(), Arc::downgrade(&consensus));
+            self.0.lock().unwrap().insert(address, weak);
             if let Some(leader) = leader {
                 leader.add(id, member).await.unwrap();
             }
