@@ -25,6 +25,7 @@ pub mod disk;
 pub mod dispatcher;
 mod files;
 mod hash;
+mod history;
 pub mod manager;
 mod orchestration;
 mod orchestrator;

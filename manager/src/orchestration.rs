@@ -18,7 +18,7 @@ use crate::{allocator, orchestrator, reaper, scheduler};
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Orchestrators, allocator, scheduler, reaper, and the exchange of the root.
+/// Orchestrators, rebalancer, allocator, scheduler, reaper, and the exchange of the root.
 #[derive(Debug, Clone, Copy)]
 pub struct Orchestration;
 
@@ -36,6 +36,7 @@ impl Orchestration {
                 supervise("orchestrator", || orchestrator::run(store.clone())),
                 supervise("allocator", || allocator::run(store.clone())),
                 supervise("scheduler", || scheduler::run(store.clone(), loads.clone())),
+                supervise("rebalancer", || orchestrator::rebalance(store.clone())),
                 supervise("root rotation", || rotation::run(store.clone())),
                 supervise("unseen nodes", || unseen::run(store.clone())),
                 supervise("reaper", || reaper::run(store.clone())),

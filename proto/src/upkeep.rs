@@ -7,7 +7,6 @@
 //! | `shoal.drain.order` | `start-first`, `stop-first` | see [`DrainOrder`] |
 //! | `shoal.drain.deadline` | duration; also a label of a node | 60 s |
 //! | `shoal.rebalance` | `on`, `off` | `on` |
-//! | `shoal.fence` | duration | tasks go on where no manager is heard |
 //!
 //! Durations are Go's: `90s`, `1m30s`, `500ms`.
 
@@ -25,8 +24,6 @@ pub const DRAIN_ORDER: &str = "shoal.drain.order";
 pub const DRAIN_DEADLINE: &str = "shoal.drain.deadline";
 /// Whether tasks move to nodes that have come.
 pub const REBALANCE: &str = "shoal.rebalance";
-/// How long a task may run where no manager is heard.
-pub const FENCE: &str = "shoal.fence";
 
 /// How long a task of a drained node waits for its replacement where nothing is said.
 pub const DEFAULT_DRAIN_DEADLINE: Duration = Duration::from_secs(60);
@@ -66,8 +63,6 @@ pub struct Upkeep {
     pub drain_deadline: Option<Duration>,
     /// Whether tasks move to nodes that have come.
     pub rebalance: bool,
-    /// A task that has heard of no manager for so long stops.
-    pub fence: Option<Duration>,
 }
 
 impl Default for Upkeep {
@@ -78,7 +73,6 @@ impl Default for Upkeep {
             drain_order: None,
             drain_deadline: None,
             rebalance: true,
-            fence: None,
         }
     }
 }
@@ -103,7 +97,6 @@ impl Upkeep {
             )?,
             drain_deadline: time(labels, DRAIN_DEADLINE)?,
             rebalance: word(labels, REBALANCE, "on or off", &[("on", true), ("off", false)])?.unwrap_or(true),
-            fence: time(labels, FENCE)?,
         })
     }
 
@@ -245,7 +238,6 @@ mod tests {
             (DRAIN_ORDER, "stop-first"),
             (DRAIN_DEADLINE, "10s"),
             (REBALANCE, "off"),
-            (FENCE, "15s"),
         ]))
         .unwrap();
         let seconds = |count| Some(Duration::from_secs(count));
@@ -255,7 +247,6 @@ mod tests {
             drain_order: Some(DrainOrder::StopFirst),
             drain_deadline: seconds(10),
             rebalance: false,
-            fence: seconds(15),
         };
         assert_eq!(read, expected);
     }
@@ -263,8 +254,8 @@ mod tests {
     #[test]
     fn a_bad_value_is_refused_by_name_and_says_nothing_where_it_is_stored() {
         for (label, value) in [
-            (FENCE, "soon"),
-            (FENCE, "0s"),
+            (DRAIN_DEADLINE, "soon"),
+            (DRAIN_DEADLINE, "0s"),
             (REBALANCE, "maybe"),
             (DRAIN_ORDER, "first"),
         ] {
@@ -273,7 +264,10 @@ mod tests {
             assert!(error.contains(label) && error.contains(value), "{error}");
             let kept = Upkeep::of(&bad);
             assert_eq!(kept.restart_max_delay, Some(Duration::from_secs(60)));
-            assert_eq!((kept.fence, kept.rebalance, kept.drain_order), (None, true, None));
+            assert_eq!(
+                (kept.drain_deadline, kept.rebalance, kept.drain_order),
+                (None, true, None)
+            );
         }
     }
 }

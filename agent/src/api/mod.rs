@@ -32,6 +32,7 @@ mod node_stream;
 pub mod nodes;
 pub mod params;
 pub mod progress;
+pub mod rebalance;
 pub mod service_defaults;
 mod service_image;
 pub mod service_logs;
@@ -79,6 +80,7 @@ fn routes() -> Router<App> {
         .merge(service_logs::routes())
         .merge(services::routes())
         .merge(stubs::routes())
+        .merge(rebalance::routes())
         .merge(swarm::routes())
         .merge(system::routes())
         .merge(task_exec::routes())

@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use proto::object::{KeptSpec, SpecHistory};
 use proto::spec::{PortProtocol, PublishMode, ServiceMode};
 use proto::{Service, ServiceSpec};
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ pub fn routes() -> Router<App> {
         .route("/services", get(list))
         .route("/services/create", post(create))
         .route("/services/{id}", get(inspect).delete(remove))
+        .route("/services/{id}/history", get(history))
         .route("/services/{id}/update", post(update))
 }
 
@@ -60,6 +62,7 @@ async fn list(State(app): State<App>, params: Params) -> ApiResult<Json<Vec<Serv
         let status = with_status.then(|| control.service_status(service));
         Service {
             service_status: status,
+            history: SpecHistory::default(),
             ..Service::clone(service)
         }
     });
@@ -90,10 +93,26 @@ async fn inspect(
     params: Params,
 ) -> ApiResult<Json<Arc<Service>>> {
     let mut service = app.control()?.service(&id)?;
+    let shown = Arc::make_mut(&mut service);
+    shown.history = SpecHistory::default();
     if params.flag("insertDefaults") {
-        fill(&mut Arc::make_mut(&mut service).spec);
+        fill(&mut shown.spec);
     }
     Ok(Json(service))
+}
+
+/// Every version that is kept: ours, Docker's API knows only the one before.
+async fn history(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Json<Vec<Value>>> {
+    let (present, kept) = app.control()?.service_history(&id)?;
+    let version = |kept: &KeptSpec| {
+        json!({
+            "Version": kept.number,
+            "Current": kept.number == present,
+            "UpdatedAt": kept.since,
+            "Spec": kept.spec,
+        })
+    };
+    Ok(Json(kept.iter().map(version).collect()))
 }
 
 async fn update(
@@ -107,14 +126,21 @@ async fn update(
     say_replicas(&mut spec);
     let mut warnings = None;
     let version = version(&params)?;
-    match params.filled("rollback") {
-        Some("previous") => drop(control.rollback_service(&id, version).await?),
-        Some(other) => {
+    let number: Option<u64> = params.number("rollbackTo")?;
+    match (params.filled("rollback"), number) {
+        (None, Some(number)) => drop(control.rollback_service_to(&id, version, number).await?),
+        (Some(_), Some(_)) => {
+            return Err(ApiError::bad_request(
+                "rollback and rollbackTo exclude each other",
+            ));
+        }
+        (Some("previous"), None) => drop(control.rollback_service(&id, version).await?),
+        (Some(other), None) => {
             return Err(ApiError::bad_request(format!(
                 "unrecognized rollback option {other:?}"
             )));
         }
-        None => {
+        (None, None) => {
             let current = control.service(&id)?;
             control.check_service(&spec)?;
             refuse_unrunnable(&spec)?;

@@ -10,6 +10,7 @@ use super::container::{LogOptions, each, text};
 use super::converge::{self, Goal, Target, WaitFlags};
 use super::format::{ListFlags, Listing};
 use super::output::Demultiplexer;
+use super::service_history::{History, Rollback};
 use super::service_spec::{Create, Update};
 use super::{exec, human, inspect, output, pretty, task};
 
@@ -20,6 +21,8 @@ pub(crate) enum ServiceVerb {
     Create(Box<Create>),
     /// Execute a command in a running task of a service, on whatever node
     Exec(exec::ServiceExec),
+    /// List the versions of a service that it can go back to
+    History(History),
     /// Display detailed information on one or more services
     Inspect {
         /// Print the information in a human friendly format
@@ -42,11 +45,7 @@ pub(crate) enum ServiceVerb {
         names: Vec<String>,
     },
     /// Revert changes to a service's configuration
-    Rollback {
-        #[command(flatten)]
-        wait: WaitFlags,
-        name: String,
-    },
+    Rollback(Rollback),
     /// Scale one or multiple replicated services
     Scale {
         #[command(flatten)]
@@ -75,7 +74,8 @@ impl ServiceVerb {
                 })
                 .await
             }
-            Self::Rollback { wait, name } => rollback(client, &name, &wait).await,
+            Self::History(history) => history.run(client).await,
+            Self::Rollback(rollback) => rollback.run(client).await,
             Self::Scale { wait, words } => scale(client, &words, &wait).await,
             Self::Update(update) => update.run(client).await,
         }
@@ -306,19 +306,6 @@ async fn pretty(client: &Client, names: &[String]) -> Result<()> {
         println!("{}", pretty::service(&service, name_of));
     }
     Ok(())
-}
-
-async fn rollback(client: &Client, name: &str, wait: &WaitFlags) -> Result<()> {
-    let service = client.get(&format!("/services/{}", escape(name))).await?;
-    let path = format!(
-        "/services/{}/update?version={}&rollback=previous",
-        text(&service["ID"]),
-        service["Version"]["Index"]
-    );
-    client.post(&path, &service["Spec"]).await?;
-    println!("{name}");
-    let target = Target::new(text(&service["ID"]), Goal::Rollback);
-    converge::reach(client, &[target], wait, false).await
 }
 
 async fn scale(client: &Client, words: &[String], wait: &WaitFlags) -> Result<()> {

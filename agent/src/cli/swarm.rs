@@ -30,6 +30,8 @@ pub(crate) enum SwarmVerb {
         #[arg(short, long)]
         force: bool,
     },
+    /// Spread services over the nodes again
+    Rebalance(super::rebalance::Rebalance),
     /// Unlock swarm
     Unlock,
     /// Manage the unlock key
@@ -124,6 +126,7 @@ impl SwarmVerb {
             Self::Join(join) => join.run(client).await,
             Self::Ca(ca) => ca.run(client).await,
             Self::JoinToken(token) => token.run(client).await,
+            Self::Rebalance(rebalance) => rebalance.run(client).await,
             Self::Unlock => swarm_lock::unlock(client).await,
             Self::UnlockKey(key) => key.run(client).await,
             Self::Update(update) => update.run(client).await,

@@ -18,4 +18,5 @@ mod stack_versions;
 mod stacks;
 mod two_agents;
 mod two_nodes;
+mod upkeep;
 mod vault;

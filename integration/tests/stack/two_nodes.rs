@@ -31,6 +31,9 @@ fn serve(cluster: &Cluster, replicas: &str) -> Result<()> {
         replicas,
         "--stop-grace-period",
         "1s",
+        // What is said of places here holds however long a test takes.
+        "--rebalance",
+        "off",
         "bb",
         "sleep",
         "1000",

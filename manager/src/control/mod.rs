@@ -15,6 +15,7 @@ mod material;
 mod material_tests;
 mod network;
 mod node;
+mod rebalance;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ pub use cluster::Rotate;
 pub(crate) use cluster::locks_managers;
 pub use error::{ControlError, ErrorKind};
 pub use material::HeldBy;
+pub use rebalance::{PlannedMove, RebalancePlan, Unmoved};
 
 use std::sync::Arc;
 

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use proto::object::{JobStatus, ServiceStatus, UpdateState, UpdateStatus};
+use proto::object::{JobStatus, KeptSpec, ServiceStatus, UpdateState, UpdateStatus};
 use proto::spec::{Privileges, PublishMode};
 use proto::{Network, Service, ServiceId, ServiceSpec, Task, TaskState, Timestamp};
 
 use super::{Control, ControlError, Result, lookup, validate};
+use crate::history::{self, change_spec};
 use crate::state::{Key, Kind, Reader, WriteTx};
 
 impl Control {
@@ -74,10 +75,9 @@ impl Control {
         self.change_service(reference, version, |tx, service| {
             refuse_changes(&service.spec, &spec)?;
             let spec = checked(tx, Some(&service.id), spec)?;
-            service.previous_spec = Some(Box::new(std::mem::replace(&mut service.spec, spec)));
-            service.previous_spec_version = service.spec_version;
             // The version before this update: it names the spec, it is not the version of the object.
-            service.spec_version = Some(service.meta.version);
+            let version = Some(service.meta.version);
+            change_spec(service, spec, version, Timestamp::now());
             service.update_status = None;
             if let Some(job) = &mut service.job_status {
                 job.job_iteration.index += 1;
@@ -98,18 +98,45 @@ impl Control {
                 let message = format!("service {} does not have a previous spec", service.spec.name);
                 return Err(ControlError::FailedPrecondition(message));
             };
-            let previous = checked(tx, Some(&service.id), *previous)?;
-            service.previous_spec = Some(Box::new(std::mem::replace(&mut service.spec, previous)));
-            std::mem::swap(&mut service.spec_version, &mut service.previous_spec_version);
-            service.update_status = Some(UpdateStatus {
-                state: UpdateState::RollbackStarted,
-                started_at: Some(Timestamp::now()),
-                completed_at: None,
-                message: "manually requested rollback".to_owned(),
-            });
-            Ok(())
+            let version = service.previous_spec_version;
+            go_back(
+                tx,
+                service,
+                *previous,
+                version,
+                "manually requested rollback".to_owned(),
+            )
         })
         .await
+    }
+
+    /// Gives a service the spec with this number in its history.
+    ///
+    /// # Errors
+    /// [`ControlError::FailedPrecondition`] if it is not kept or is the present one, and those of
+    /// [`Self::update_service`]: what the spec needs may be gone.
+    pub async fn rollback_service_to(
+        &self,
+        reference: &str,
+        version: u64,
+        number: u64,
+    ) -> Result<Arc<Service>> {
+        self.change_service(reference, version, |tx, service| {
+            let kept = history::kept(service, number).cloned();
+            let kept = kept.ok_or_else(|| not_kept(service, number))?;
+            let message = format!("manually requested rollback to version {number}");
+            go_back(tx, service, *kept.spec, kept.spec_version, message)
+        })
+        .await
+    }
+
+    /// Every spec of the service that is kept, with the present one; the highest number first. Also the present number.
+    ///
+    /// # Errors
+    /// Those of [`Self::service`].
+    pub fn service_history(&self, reference: &str) -> Result<(u64, Vec<KeptSpec>)> {
+        let service = self.service(reference)?;
+        Ok((service.history.number.max(1), history::all(&service)))
     }
 
     /// Removes a service; the orchestrator then stops its tasks.
@@ -166,6 +193,46 @@ impl Control {
             .await?;
         self.service(id.as_str())
     }
+}
+
+/// Gives the service a spec that it has had.
+fn go_back(
+    tx: &impl Reader,
+    service: &mut Service,
+    spec: ServiceSpec,
+    version: Option<proto::Version>,
+    message: String,
+) -> Result<()> {
+    let spec = checked(tx, Some(&service.id), spec)?;
+    change_spec(service, spec, version, Timestamp::now());
+    service.update_status = Some(UpdateStatus {
+        state: UpdateState::RollbackStarted,
+        started_at: Some(Timestamp::now()),
+        completed_at: None,
+        message,
+    });
+    Ok(())
+}
+
+fn not_kept(service: &Service, number: u64) -> ControlError {
+    let name = &service.spec.name;
+    if number == service.history.number.max(1) {
+        let message = format!("service {name} has version {number} already");
+        return ControlError::FailedPrecondition(message);
+    }
+    let kept: Vec<String> = service
+        .history
+        .kept
+        .iter()
+        .map(|kept| kept.number.to_string())
+        .collect();
+    let kept = match kept.is_empty() {
+        true => "none is kept".to_owned(),
+        false => format!("kept are {}", kept.join(", ")),
+    };
+    ControlError::FailedPrecondition(format!(
+        "service {name} has no version {number} to go back to: {kept}"
+    ))
 }
 
 /// What an update may not change.

@@ -158,6 +158,44 @@ async fn an_update_keeps_the_spec_before_and_a_rollback_swaps_them() {
 }
 
 #[tokio::test]
+async fn a_service_goes_back_to_any_version_that_is_kept() {
+    let control = control();
+    let mut service = control.create_service(spec("web")).await.unwrap();
+    let first = service.spec.clone();
+    for image in ["two", "three"] {
+        let mut changed = service.spec.clone();
+        container(&mut changed).image = image.into();
+        let version = service.meta.version.index;
+        service = control.update_service("web", version, changed).await.unwrap();
+    }
+    let numbers = |control: &Control| {
+        let (present, kept) = control.service_history("web").unwrap();
+        let numbers: Vec<u64> = kept.iter().map(|kept| kept.number).collect();
+        (present, numbers)
+    };
+    assert_eq!(numbers(&control), (3, vec![3, 2, 1]));
+    let version = service.meta.version.index;
+    assert_eq!(
+        text(control.rollback_service_to("web", version, 7).await),
+        "service web has no version 7 to go back to: kept are 1, 2"
+    );
+    assert_eq!(
+        text(control.rollback_service_to("web", version, 3).await),
+        "service web has version 3 already"
+    );
+    assert_eq!(
+        text(control.rollback_service_to("web", version - 1, 1).await),
+        "update out of sequence"
+    );
+    let back = control.rollback_service_to("web", version, 1).await.unwrap();
+    assert_eq!((&back.spec, numbers(&control)), (&first, (1, vec![3, 2, 1])));
+    assert_eq!(
+        back.update_status.as_ref().unwrap().message,
+        "manually requested rollback to version 1"
+    );
+}
+
+#[tokio::test]
 async fn names_and_modes_of_services_never_change() {
     let control = control();
     let version = control

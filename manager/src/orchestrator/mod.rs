@@ -7,7 +7,8 @@
 //! ```text
 //!                       ┌ promote   (delay)       READY → RUNNING when delay and predecessor are over
 //! watch → dirty service ┤ restart   (restart)     ended, or node lost or drained → SHUTDOWN + replacement
-//!         + tasks       ├ slots     (replicated, global, job)   how many, where
+//!         + tasks       ├ handover  (handover)    a new task runs → the old one it takes over from ends
+//!                       ├ slots     (replicated, global, job)   how many, where
 //!                       └ update    (update)      dirty slots → new tasks, a few at a time
 //!                       → steps → one batch to the store
 //! ```
@@ -16,8 +17,10 @@ mod backoff;
 mod delay;
 mod draft;
 mod global;
+mod handover;
 mod job;
 mod plan;
+mod rebalance;
 mod replicated;
 mod restart;
 mod service_loop;
@@ -29,6 +32,8 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use rebalance::{PlannedMove, RebalancePlan, Unmoved};
+pub(crate) use rebalance::{preview as preview_rebalance, run as rebalance};
 pub(crate) use service_loop::run;
 pub(crate) use slot::SlotKey;
 pub(crate) use task::is_dirty;

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::delay::{Delays, promote};
 use super::draft::{Draft, Picture, Step};
+use super::handover::{self, Deadlines};
 use super::restart::{Rules, restart};
 use super::slot::SlotKey;
 use super::task::is_wanted;
@@ -17,6 +18,7 @@ use super::{global, job, replicated};
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     pub(crate) delays: Delays,
+    pub(crate) handovers: Deadlines,
     pub(crate) update: Option<Update>,
     /// Whether it matters that a task comes to run: an update waits for it, or an old task of its slot ends then.
     pub(crate) handing_over: bool,
@@ -51,6 +53,7 @@ pub(crate) fn plan(picture: &Picture, memory: &mut Memory, now: Instant) -> Plan
         },
         now,
     );
+    let handover = handover::proceed(&mut draft, &mut memory.handovers, now);
     let mut wake = None;
     if mode.replicated_job.is_some() {
         job::run_replicated(&mut draft, delays, now);
@@ -69,7 +72,7 @@ pub(crate) fn plan(picture: &Picture, memory: &mut Memory, now: Instant) -> Plan
     let delayed = promote(&mut draft, delays, now);
     Plan {
         steps: draft.into_steps(),
-        wake: [wake, delayed].into_iter().flatten().min(),
+        wake: [wake, delayed, handover].into_iter().flatten().min(),
     }
 }
 

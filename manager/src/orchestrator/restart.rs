@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::object::TakeOverReason;
 use proto::spec::{RestartCondition, RestartPolicy};
 use proto::{Task, TaskState};
 use time::OffsetDateTime;
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use super::backoff::{failures_with, restart_delay};
 use super::delay::{Delay, Delays};
 use super::draft::Draft;
+use super::handover::{self, is_leaving, may_overlap};
 use super::slot::SlotKey;
 use super::task::{Unfit, fitness, has_stopped, is_wanted, satisfies_placement};
 
@@ -35,8 +37,13 @@ pub(crate) fn restart(draft: &mut Draft<'_>, delays: &mut Delays, rules: &Rules<
         .filter(|(_, task)| is_wanted(task) && !delays.contains_key(&task.id))
         .collect();
     for (key, task) in wanted {
-        if let Some(cause) = cause(draft, &task, rules.enforce) {
-            replace(draft, delays, rules, &key, &task, cause, now);
+        match cause(draft, &task, rules.enforce) {
+            None => {}
+            Some(Cause::Unfit(Unfit::Drained)) if is_leaving(draft.slot(&key), &task) => {}
+            Some(Cause::Unfit(Unfit::Drained)) if hands_over(draft, rules, &key, &task) => {
+                handover::begin(draft, &key, &task, TakeOverReason::Drain);
+            }
+            Some(cause) => replace(draft, delays, rules, &key, &task, cause, now),
         }
     }
 }
@@ -65,6 +72,24 @@ fn cause(draft: &Draft<'_>, task: &Task, enforce: bool) -> Option<Cause> {
     misplaced.then_some(Cause::Misplaced)
 }
 
+/// Whether the task of a drained node goes on until its replacement runs.
+fn hands_over(draft: &Draft<'_>, rules: &Rules<'_>, key: &SlotKey, task: &Task) -> bool {
+    let slot = draft.slot(key);
+    task.status.state == TaskState::Running
+        && task.desired_state == TaskState::Running
+        && may_overlap(draft.service(), draft.upkeep.drain_order)
+        && !is_replaced(draft, slot, task)
+        && (rules.replaceable)(key)
+        && should_restart(task, slot)
+}
+
+/// Whether another task of the slot is there in its place: during an update the new one.
+fn is_replaced(draft: &Draft<'_>, slot: &[Arc<Task>], task: &Task) -> bool {
+    slot.iter().any(|other| {
+        other.id != task.id && is_wanted(other) && !draft.is_dirty(other) && !is_leaving(slot, other)
+    })
+}
+
 fn replace(
     draft: &mut Draft<'_>,
     delays: &mut Delays,
@@ -75,13 +100,16 @@ fn replace(
     now: Instant,
 ) {
     draft.begin();
+    let replaced = is_replaced(draft, draft.slot(key), task);
     draft.desire(key, &task.id, TaskState::Shutdown);
-    // During a hand-over the other task of the slot is the replacement.
-    let replaced = draft
-        .slot(key)
-        .iter()
-        .any(|other| is_wanted(other) && !draft.is_dirty(other));
-    if replaced || !(rules.replaceable)(key) || !should_restart(task, draft.slot(key)) {
+    if replaced || handover::reason(task) == Some(TakeOverReason::Rebalance) && runs_on(draft, key, task) {
+        return;
+    }
+    if !(rules.replaceable)(key) || !should_restart(task, draft.slot(key)) {
+        // Nothing will take over any more.
+        if let Some(old) = handover::from(task) {
+            draft.desire(key, old, TaskState::Shutdown);
+        }
         return;
     }
     let stops = matches!(cause, Cause::Misplaced | Cause::Unfit(Unfit::Drained));
@@ -103,12 +131,21 @@ fn replace(
         })
         .cloned()
         .collect();
-    let made = draft.create_with(key, TaskState::Ready, |task| task.failures = failures);
+    let made = draft.create_with(key, TaskState::Ready, |made| {
+        made.failures = failures;
+        made.takes_over.clone_from(&task.takes_over);
+    });
     let delay = match cause {
         Cause::Ended => restart_delay(&made, &draft.upkeep),
         Cause::Unfit(_) | Cause::Misplaced => Duration::ZERO,
     };
     delays.insert(made.id.clone(), Delay::new(now, delay, &before));
+}
+
+/// Whether the task from which this one should take over is still wanted: then nothing is lost with this one.
+fn runs_on(draft: &Draft<'_>, key: &SlotKey, task: &Task) -> bool {
+    let old = handover::from(task).and_then(|old| draft.task(key, old));
+    old.is_some_and(|old| is_wanted(old))
 }
 
 /// Whether an ended task of the slot is to be replaced: by the condition of its policy, and if the restarts of its

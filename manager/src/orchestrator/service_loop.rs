@@ -172,8 +172,8 @@ fn matters(event: &Event) -> bool {
 /// Whether the change of a task can be a reason to act. `handing_over`: whether it matters that a task came to run.
 fn concerns(change: &Change<Task>, handing_over: bool) -> bool {
     match change {
-        // Nobody else makes tasks of services.
-        Change::Create(_) => false,
+        // Beside the rebalancer nobody else makes tasks of services.
+        Change::Create(task) => task.takes_over.is_some(),
         Change::Remove(_) => true,
         Change::Update { old, new } => {
             let moved = old.status.state != new.status.state;

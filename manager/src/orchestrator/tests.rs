@@ -1,22 +1,25 @@
-//! Properties of the pure plan: whatever happened before, a service converges to its spec and then stays.
+//! Properties of the pure plan: whatever happened before, a service converges to its spec and then stays; and on the way
+//! there are never two tasks of a slot at once, but where that is asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use proto::object::{NodeState, UpdateState};
+use proto::object::{NodeState, TakeOver, TakeOverReason, UpdateState};
 use proto::spec::{
-    Availability, ContainerSpec, FailureAction, RestartCondition, RestartPolicy, ServiceMode, TaskSpec,
-    UpdateConfig, UpdateOrder,
+    Availability, ContainerSpec, FailureAction, Labels, Placement, RestartCondition, RestartPolicy,
+    ServiceMode, TaskSpec, UpdateConfig, UpdateOrder,
 };
-use proto::{Node, NodeId, Service, ServiceSpec, Task, TaskState, Timestamp, Version};
+use proto::upkeep::{DRAIN_ORDER, PROGRESS_DEADLINE, RESTART_MAX_DELAY};
+use proto::{Node, NodeId, Service, ServiceSpec, Task, TaskId, TaskState, Timestamp, Version};
 use tokio::time::Instant;
 
 use super::draft::{Action, Picture, UpdateChange};
+use super::handover::staying;
 use super::plan::{Memory, plan};
 use super::slot::{SlotKey, by_slot};
-use super::task::{fitness, is_dirty, is_wanted};
+use super::task::{fitness, is_dirty, is_wanted, new_task, satisfies_placement, task_spec};
 use super::write::change_update;
 
 /// What can happen between two reconciliations.
@@ -29,6 +32,11 @@ enum Happening {
     Replicas(u64),
     NewSpec,
     Drain(usize),
+    Pause(usize),
+    /// The node is labelled so that the service may not run there.
+    Forbid(usize),
+    /// A task is to move to another node, as the rebalancer does it.
+    Move(usize, usize),
     Lose(usize),
     Return(usize),
     /// The leader changes.
@@ -42,7 +50,10 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => (0..64usize).prop_map(Happening::Fail),
         2 => (0..8u64).prop_map(Happening::Replicas),
         1 => Just(Happening::NewSpec),
-        1 => (0..3usize).prop_map(Happening::Drain),
+        2 => (0..3usize).prop_map(Happening::Drain),
+        1 => (0..3usize).prop_map(Happening::Pause),
+        1 => (0..3usize).prop_map(Happening::Forbid),
+        2 => (0..8usize, 0..3usize).prop_map(|(slot, node)| Happening::Move(slot, node)),
         1 => (0..3usize).prop_map(Happening::Lose),
         2 => (0..3usize).prop_map(Happening::Return),
         1 => Just(Happening::Forget),
@@ -66,18 +77,38 @@ fn config() -> impl Strategy<Value = UpdateConfig> {
     })
 }
 
+fn labels() -> impl Strategy<Value = Labels> {
+    let order = proptest::option::of(prop_oneof![Just("start-first"), Just("stop-first")]);
+    (order, any::<bool>(), any::<bool>()).prop_map(|(order, deadline, backoff)| {
+        let order = order.map(|order| (DRAIN_ORDER, order));
+        let deadline = deadline.then_some((PROGRESS_DEADLINE, "15s"));
+        let backoff = backoff.then_some((RESTART_MAX_DELAY, "10s"));
+        let all = [order, deadline, backoff].into_iter().flatten();
+        all.map(|(label, value)| (label.to_owned(), value.to_owned()))
+            .collect()
+    })
+}
+
+/// How long a task that is told to stop may take; then its replacement starts all the same.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A service, its tasks and three nodes, without a store.
 struct World {
     picture: Picture,
     memory: Memory,
     now: Instant,
     version: u64,
+    /// Since when tasks are not wanted.
+    unwanted: HashMap<TaskId, Instant>,
+    /// Tasks whose node was lost: they are replaced while they may run.
+    lost: HashSet<TaskId>,
 }
 
 impl World {
-    fn new(global: bool, update: UpdateConfig, replicas: u64) -> Self {
+    fn new(global: bool, update: UpdateConfig, labels: Labels, replicas: u64) -> Self {
         let spec = ServiceSpec {
             name: "web".into(),
+            labels,
             mode: if global {
                 ServiceMode::global()
             } else {
@@ -89,6 +120,10 @@ impl World {
                     condition: RestartCondition::Any,
                     delay: Some(2_000_000_000),
                     ..RestartPolicy::default()
+                }),
+                placement: Some(Placement {
+                    constraints: vec!["node.labels.away!=yes".into()],
+                    ..Placement::default()
                 }),
                 ..TaskSpec::default()
             },
@@ -124,6 +159,8 @@ impl World {
             memory: Memory::default(),
             now: Instant::now(),
             version: 1,
+            unwanted: HashMap::new(),
+            lost: HashSet::new(),
         }
     }
 
@@ -143,6 +180,9 @@ impl World {
                 Action::Desire(id, state) => {
                     let task = self.picture.tasks.iter_mut().find(|task| task.id == id).unwrap();
                     assert!(task.desired_state < state);
+                    if state > TaskState::Complete {
+                        self.unwanted.entry(id).or_insert(self.now);
+                    }
                     Arc::make_mut(task).desired_state = state;
                 }
                 Action::Update(change) => {
@@ -188,11 +228,25 @@ impl World {
             }
             Happening::NewSpec => self.write(|spec| spec.task_template.force_update += 1),
             Happening::Drain(number) => self.node(*number).spec.availability = Availability::Drain,
-            Happening::Lose(number) => self.node(*number).status.state = NodeState::Down,
+            Happening::Pause(number) => self.node(*number).spec.availability = Availability::Pause,
+            Happening::Forbid(number) => {
+                let labels = &mut self.node(*number).spec.labels;
+                labels.insert("away".into(), "yes".into());
+                self.memory.enforce = true;
+            }
+            Happening::Move(slot, node) => self.move_task(*slot, *node),
+            Happening::Lose(number) => {
+                self.node(*number).status.state = NodeState::Down;
+                let id = NodeId::from(format!("n{number}"));
+                let there = self.picture.tasks.iter().filter(|task| task.node_id == id);
+                self.lost.extend(there.map(|task| task.id.clone()));
+            }
             Happening::Return(number) => {
                 let node = self.node(*number);
                 node.spec.availability = Availability::Active;
+                node.spec.labels.clear();
                 node.status.state = NodeState::Ready;
+                self.memory.enforce = true;
             }
             Happening::Forget => {
                 self.memory = Memory {
@@ -201,6 +255,67 @@ impl World {
                 }
             }
             Happening::Wait(seconds) => self.now += Duration::from_secs(*seconds),
+        }
+    }
+
+    /// As the rebalancer does: only of services at rest, and one at a time.
+    fn move_task(&mut self, slot: usize, node: usize) {
+        let service = self.picture.service.clone();
+        let status = service.update_status.as_ref().map(|status| status.state);
+        let slots = by_slot(&service, &self.picture.tasks);
+        let at_rest = slots.values().all(|slot| {
+            let mut tasks = slot.iter().filter(|task| is_wanted(task));
+            let clean = |task: &Task| !is_dirty(&service, None, task, None);
+            let first = tasks.next();
+            tasks.next().is_none()
+                && first.is_some_and(|task| task.status.state == TaskState::Running && clean(task))
+        });
+        let key = SlotKey::Number(slot as u64);
+        let Some(old) = slots.get(&key).and_then(|slot| staying(slot).next()) else {
+            return;
+        };
+        if service.spec.mode.is_global() || !at_rest || !matches!(status, None | Some(UpdateState::Completed))
+        {
+            return;
+        }
+        self.version += 1;
+        let mut task = new_task(&service, Arc::new(task_spec(&service, None)), &key);
+        task.takes_over = Some(TakeOver {
+            task: old.id.clone(),
+            reason: TakeOverReason::Rebalance,
+        });
+        task.node_id = NodeId::from(format!("n{node}"));
+        task.meta.version.index = self.version;
+        task.meta.created_at = Timestamp::now();
+        self.picture.tasks.push(Arc::new(task));
+    }
+
+    /// Without start-first a slot has one task that runs, but while one takes over from another, where nobody can know,
+    /// and where one does not stop in time.
+    fn check_slots(&self) {
+        let config = self.picture.service.spec.update_config.as_ref();
+        if config.is_some_and(|config| config.order == UpdateOrder::StartFirst) {
+            return;
+        }
+        let leaves = |task: &Task| {
+            let over = self
+                .picture
+                .tasks
+                .iter()
+                .filter_map(|new| new.takes_over.as_ref());
+            over.into_iter().any(|over| over.task == task.id)
+        };
+        let late = |task: &Task| {
+            let since = self.unwanted.get(&task.id);
+            since.is_some_and(|since| self.now >= *since + STOP_TIMEOUT)
+        };
+        for (key, slot) in by_slot(&self.picture.service, &self.picture.tasks) {
+            let alive: Vec<_> = slot
+                .iter()
+                .filter(|task| (TaskState::Starting..=TaskState::Running).contains(&task.status.state))
+                .filter(|task| !self.lost.contains(&task.id) && !leaves(task) && !late(task))
+                .collect();
+            assert!(alive.len() <= 1, "two run in {key:?}: {alive:#?}");
         }
     }
 
@@ -221,7 +336,8 @@ impl World {
             .picture
             .nodes
             .values()
-            .filter(|node| fitness(Some(node)).is_none())
+            .filter(|node| fitness(Some(node)).is_none() && node.spec.availability == Availability::Active)
+            .filter(|node| satisfies_placement(&self.picture.service, node))
             .map(|node| node.id.clone())
             .collect();
         let lost = |task: &Task| {
@@ -249,11 +365,10 @@ impl World {
                 let Some(node) = open.get(number % open.len().max(1)) else {
                     return;
                 };
-                if task.slot == 0 && !open.contains(&task.node_id) {
-                    return;
-                }
-                if task.slot != 0 {
+                if task.node_id.is_empty() {
                     task.node_id = node.clone();
+                } else if !open.contains(&task.node_id) {
+                    return;
                 }
                 TaskState::Assigned
             }
@@ -282,6 +397,7 @@ impl World {
             for number in 0..self.picture.tasks.len() {
                 self.step(number, false);
             }
+            self.check_slots();
             self.now += Duration::from_secs(1);
         }
     }
@@ -329,7 +445,7 @@ impl World {
 /// Two updates in quick succession: the last task waits for both that are to stop, not for the later one alone.
 #[test]
 fn a_new_task_waits_for_all_that_have_yet_to_stop() {
-    let mut world = World::new(false, UpdateConfig::default(), 1);
+    let mut world = World::new(false, UpdateConfig::default(), Labels::new(), 1);
     let state = |world: &World, task: usize| world.picture.tasks[task].desired_state;
     world.reconcile();
     (0..5).for_each(|_| world.step(0, false));
@@ -358,12 +474,14 @@ proptest! {
     fn whatever_happened_a_service_converges(
         global in any::<bool>(),
         update in config(),
+        labels in labels(),
         replicas in 0..6u64,
         happenings in proptest::collection::vec((happening(), any::<bool>()), 0..60),
     ) {
-        let mut world = World::new(global, update, replicas);
+        let mut world = World::new(global, update, labels, replicas);
         for (happening, look) in &happenings {
             world.happen(happening);
+            world.check_slots();
             if *look {
                 // A rollback gives reason for more.
                 let settled = (0..4).any(|_| world.reconcile() == 0);

@@ -5,6 +5,7 @@ use proto::{Service, ServiceId, Task, TaskState, Timestamp};
 
 use super::draft::{Action, Step, UpdateChange};
 use super::task::is_wanted;
+use crate::history::change_spec;
 use crate::state::{Kind, Reader, Store, StoreError, WriteTx};
 
 /// Writes the steps, each whole or not at all. A step that no longer fits is left out: what it was planned on has
@@ -95,8 +96,10 @@ pub(super) fn change_update(service: &mut Service, change: &UpdateChange, now: T
             };
             status.state = UpdateState::RollbackStarted;
             status.message.clone_from(message);
-            service.spec = *previous;
-            service.spec_version = service.previous_spec_version.take();
+            let version = service.previous_spec_version.take();
+            change_spec(service, *previous, version, now);
+            // What failed is kept, but not as what Docker's clients go back to.
+            (service.previous_spec, service.previous_spec_version) = (None, None);
         }
     }
 }

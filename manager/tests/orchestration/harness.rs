@@ -349,7 +349,8 @@ async fn watch_invariants(store: Store) {
     }
 }
 
-/// Without start-first, a slot never has two containers at once, except of nodes that are lost.
+/// Without start-first, a slot never has two containers at once, except of nodes that are lost and while one task takes
+/// over from another.
 fn check_slot(store: &Store, task: &Task) {
     store.view(|tx| {
         let Some(service) = tx.get::<Service>(task.service_id.as_str()) else {
@@ -374,6 +375,12 @@ fn check_slot(store: &Store, task: &Task) {
                 && (task.slot != 0 || other.node_id == task.node_id)
         });
         let alive: Vec<_> = alive
+            .filter(|other| {
+                let leaves = |new: &&std::sync::Arc<Task>| {
+                    new.takes_over.as_ref().is_some_and(|over| over.task == other.id)
+                };
+                !tasks.iter().any(|new| leaves(&new))
+            })
             .map(|task| (&task.id, task.status.state, task.desired_state))
             .collect();
         assert!(

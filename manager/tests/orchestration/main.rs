@@ -4,6 +4,7 @@
 mod depends;
 mod harness;
 mod nodes;
+mod rebalance;
 mod restarts;
 mod scaling;
 mod updates;

@@ -42,6 +42,9 @@ pub struct Cluster {
     /// What opens a locked manager, while managers lock. The API gives it out in `GET /swarm/unlockkey` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlock_key: Option<Hidden>,
+    /// How often a user has asked for services to be spread over the nodes again.
+    #[serde(default, skip_serializing_if = "crate::json::is_default")]
+    pub rebalances: u64,
 }
 
 api_struct! {

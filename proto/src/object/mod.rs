@@ -2,6 +2,7 @@
 
 mod cluster;
 mod endpoint;
+mod history;
 mod network;
 mod node;
 mod service;
@@ -12,13 +13,14 @@ use crate::{ConfigId, Meta, SecretId};
 
 pub use cluster::{Cluster, JoinTokens, NextRoot, RootCa};
 pub use endpoint::{Backend, BackendAddress, ServiceEndpoint, ServiceNetwork};
+pub use history::{KeptSpec, SpecHistory};
 pub use network::{Ipam, Network};
 pub use node::{
     EnginePlugin, ManagerStatus, Node, NodeDescription, NodeEngine, NodeState, NodeStatus, PEER_PORT, Peer,
     Reachability, TlsInfo,
 };
 pub use service::{Endpoint, EndpointVip, JobStatus, Service, ServiceStatus, UpdateState, UpdateStatus};
-pub use task::{ContainerStatus, NetworkAttachment, PortStatus, Task, TaskStatus};
+pub use task::{ContainerStatus, NetworkAttachment, PortStatus, TakeOver, TakeOverReason, Task, TaskStatus};
 
 /// A secret.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]

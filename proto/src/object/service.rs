@@ -1,5 +1,6 @@
 //! Services as the manager keeps them.
 
+use super::SpecHistory;
 use crate::json::{api_struct, api_word};
 use crate::spec::{EndpointSpec, PortConfig, ServiceSpec};
 use crate::{Meta, NetworkId, ServiceId, Timestamp, Version};
@@ -20,6 +21,9 @@ pub struct Service {
     /// What it was before the last update.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_spec: Option<Box<ServiceSpec>>,
+    /// What it was before that. The API gives it out by itself, at `/services/{id}/history`.
+    #[serde(default, skip_serializing_if = "crate::json::is_default")]
+    pub history: SpecHistory,
     /// How it is reached.
     #[serde(default)]
     pub endpoint: Endpoint,

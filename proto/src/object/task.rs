@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Network;
-use crate::json::api_struct;
+use crate::json::{api_struct, api_word};
 use crate::spec::{EndpointSpec, GenericResource, Labels, PortConfig, TaskSpec};
 use crate::{Meta, NodeId, ServiceId, TaskId, TaskState, Timestamp, Version};
 
@@ -59,6 +59,31 @@ pub struct Task {
     /// How many tasks ended soon, one after the other, in its slot before it; counted where restarts back off.
     #[serde(default, skip_serializing_if = "crate::json::is_default")]
     pub failures: u32,
+    /// The task whose place it takes while that one still runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takes_over: Option<TakeOver>,
+}
+
+api_word! {
+    /// Why a task takes the place of one that runs.
+    pub enum TakeOverReason {
+        /// The other one's node is drained: it stops after a time in any case.
+        #[default]
+        Drain = "drain",
+        /// The other one's node has more tasks of the service than this one's: it stays if this one does not come to run.
+        Rebalance = "rebalance",
+    }
+}
+
+api_struct! {
+    /// A task and the one that stops when it runs.
+    pub struct TakeOver {
+        /// The task that stops.
+        #[serde(rename = "TaskID")]
+        pub task: TaskId,
+        /// Why.
+        pub reason: TakeOverReason,
+    }
 }
 
 impl Task {

@@ -23,9 +23,6 @@ pub(super) struct UpkeepFlags {
     /// Move tasks to nodes that have come ("on", "off")
     #[arg(long)]
     rebalance: Option<String>,
-    /// Stop tasks that have heard of no manager for so long (ns|us|ms|s|m|h, "none")
-    #[arg(long)]
-    fence: Option<String>,
 }
 
 impl UpkeepFlags {
@@ -36,7 +33,6 @@ impl UpkeepFlags {
             (upkeep::DRAIN_ORDER, &self.drain_order),
             (upkeep::DRAIN_DEADLINE, &self.drain_deadline),
             (upkeep::REBALANCE, &self.rebalance),
-            (upkeep::FENCE, &self.fence),
         ];
         for (label, value) in said {
             match value.as_deref() {

@@ -26,8 +26,8 @@ use self::config::Config;
 use self::worker::{Worker, begin, proceed};
 use super::delay::Delays;
 use super::draft::{Draft, UpdateChange};
+use super::handover::staying;
 use super::slot::SlotKey;
-use super::task::is_wanted;
 
 /// One update of one service.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(crate) struct Update {
     rollback: bool,
     config: Config,
     queue: VecDeque<SlotKey>,
+    /// Slots that it has had to do with: what it leaves behind in them is not taken up again.
+    known: HashSet<SlotKey>,
     /// Slots that had to be updated when it began.
     slots: usize,
     workers: Vec<Worker>,
@@ -74,6 +76,7 @@ pub(crate) fn update(
     match current {
         // The same spec was written again meanwhile, which cleared the status.
         Some(update) if update.continues(draft) => {
+            update.take_in(draft, slots);
             if update.phase != Phase::Ended && draft.update_state().is_none() {
                 draft.update(UpdateChange::Start);
             }
@@ -118,12 +121,27 @@ impl Update {
             rollback,
             config,
             slots: queue.len(),
+            known: slots.iter().cloned().collect(),
             queue,
             workers: Vec::new(),
             made: HashMap::new(),
             failed: HashSet::new(),
             phase: Phase::Rolling,
         })
+    }
+
+    /// Takes in slots that it could not see before: those of a node that was paused meanwhile.
+    fn take_in(&mut self, draft: &Draft<'_>, slots: &[SlotKey]) {
+        let new = slots.iter().filter(|key| !self.known.contains(*key));
+        let new: Vec<SlotKey> = new.cloned().collect();
+        for key in new {
+            if is_slot_dirty(draft, &key) {
+                self.queue.push_back(key.clone());
+                self.slots += 1;
+                self.phase = Phase::Rolling;
+            }
+            self.known.insert(key);
+        }
     }
 
     /// Whether it still works, or has worked, towards what the service asks for.
@@ -289,7 +307,7 @@ fn is_failure(task: &Task) -> bool {
 /// Whether a slot has to be updated: a task in it is dirty, or there are several.
 fn is_slot_dirty(draft: &Draft<'_>, key: &SlotKey) -> bool {
     let slot = draft.slot(key);
-    let mut wanted = slot.iter().filter(|task| is_wanted(task));
+    let mut wanted = staying(slot);
     match (wanted.next(), wanted.next()) {
         (Some(_), Some(_)) => true,
         (Some(task), None) => draft.is_dirty(task),
@@ -301,13 +319,11 @@ fn is_slot_dirty(draft: &Draft<'_>, key: &SlotKey) -> bool {
 /// Where no update is under way, old tasks of a slot whose new task runs are left over from one: ends them.
 fn finish_handovers(draft: &mut Draft<'_>, slots: &[SlotKey]) {
     for key in slots {
-        if draft.slot(key).iter().filter(|task| is_wanted(task)).count() < 2 {
+        if staying(draft.slot(key)).count() < 2 {
             continue;
         }
-        let Some(new) = draft
-            .slot(key)
-            .iter()
-            .find(|task| is_wanted(task) && task.status.state == TaskState::Running && !draft.is_dirty(task))
+        let Some(new) = staying(draft.slot(key))
+            .find(|task| task.status.state == TaskState::Running && !draft.is_dirty(task))
             .cloned()
         else {
             continue;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::super::delay::{Delay, Delays};
 use super::super::draft::Draft;
+use super::super::handover::staying;
 use super::super::slot::SlotKey;
 use super::super::task::{has_stopped, is_wanted};
 use super::is_slot_dirty;
@@ -168,12 +169,7 @@ pub(super) fn shut_down_others(draft: &mut Draft<'_>, key: &SlotKey, keep: &Task
 
 /// The task of the slot that is already as the service asks for; rather one that runs than one that waits.
 fn existing(draft: &Draft<'_>, key: &SlotKey) -> Option<Arc<Task>> {
-    let clean = || {
-        draft
-            .slot(key)
-            .iter()
-            .filter(|task| is_wanted(task) && !draft.is_dirty(task))
-    };
+    let clean = || staying(draft.slot(key)).filter(|task| !draft.is_dirty(task));
     clean()
         .find(|task| task.desired_state == TaskState::Running)
         .or_else(|| clean().next())
