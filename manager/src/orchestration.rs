@@ -39,6 +39,7 @@ impl Orchestration {
                 supervise("rebalancer", || orchestrator::rebalance(store.clone())),
                 supervise("root rotation", || rotation::run(store.clone())),
                 supervise("unseen nodes", || unseen::run(store.clone())),
+                supervise("orphans", || orchestrator::orphans(store.clone())),
                 supervise("reaper", || reaper::run(store.clone())),
             )
         };

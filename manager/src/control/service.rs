@@ -253,6 +253,11 @@ fn checked(tx: &impl Reader, id: Option<&ServiceId>, mut spec: ServiceSpec) -> R
     if spec.task_template.networks.is_empty() {
         spec.task_template.networks = old_place;
     }
+    // As Docker fills in what is not said; whoever shows or counts the runs then finds numbers.
+    if let Some(job) = &mut spec.mode.replicated_job {
+        let concurrent = *job.max_concurrent.get_or_insert(1);
+        job.total_completions.get_or_insert(concurrent);
+    }
     // Docker's own command line writes empty privileges where a stack file says nothing: no reason to replace a task.
     if let Some(container) = &mut spec.task_template.container_spec
         && container

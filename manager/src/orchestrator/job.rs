@@ -20,9 +20,10 @@ pub(crate) fn run_replicated(draft: &mut Draft<'_>, delays: &mut Delays, now: In
         .replicated_job
         .clone()
         .unwrap_or_default();
-    let total = job.total_completions.unwrap_or(1);
-    // 0 at a time is no limit, as for the docker CLI.
-    let concurrent = job.max_concurrent.filter(|count| *count > 0).unwrap_or(total);
+    let total = job.total_completions.or(job.max_concurrent).unwrap_or(1);
+    // 0 at a time is no limit; SwarmKit would never run such a job.
+    let concurrent = job.max_concurrent.unwrap_or(1);
+    let concurrent = if concurrent == 0 { total } else { concurrent };
     let active = draft.slots.values().filter(|slot| is_active(slot)).count() as u64;
     let free: Vec<SlotKey> = (1..=total)
         .map(SlotKey::Number)

@@ -19,6 +19,7 @@ mod draft;
 mod global;
 mod handover;
 mod job;
+mod orphans;
 mod plan;
 mod rebalance;
 mod replicated;
@@ -32,6 +33,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use orphans::run as orphans;
 pub use rebalance::{PlannedMove, RebalancePlan, Unmoved};
 pub(crate) use rebalance::{preview as preview_rebalance, run as rebalance};
 pub(crate) use service_loop::run;

@@ -3,6 +3,7 @@
 
 mod depends;
 mod harness;
+mod jobs;
 mod nodes;
 mod rebalance;
 mod restarts;

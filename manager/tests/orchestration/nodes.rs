@@ -279,3 +279,49 @@ async fn a_replacement_that_fails_is_made_again_with_the_delay_of_the_policy_and
         .count();
     assert_eq!(failed, 3, "at once, after 10 s and after 20 s");
 }
+
+#[tokio::test(start_paused = true)]
+async fn tasks_of_a_node_that_has_been_down_for_a_day_are_given_up() {
+    let cluster = Cluster::of(2).await;
+    cluster.create(service("web", "app", 2)).await;
+    let down = |cluster: &Cluster, state| {
+        let store = cluster.store.clone();
+        async move {
+            store
+                .update(|tx| tx.modify::<proto::Node>("n2", |node| node.status.state = state))
+                .await
+                .unwrap();
+        }
+    };
+    let orphaned = |cluster: &Cluster| {
+        let tasks = cluster.tasks("web");
+        tasks
+            .iter()
+            .filter(|task| task.status.state == TaskState::Orphaned)
+            .count()
+    };
+    let hours = |count: u64| sleep(Duration::from_secs(count * 3600));
+    down(&cluster, NodeState::Down).await;
+    hours(23).await;
+    assert_eq!(
+        (orphaned(&cluster), cluster.spread("web")),
+        (0, vec![("n1".into(), 2)])
+    );
+    hours(2).await;
+    assert_eq!(orphaned(&cluster), 1);
+    assert_eq!(
+        cluster.spread("web"),
+        [("n1".into(), 2)],
+        "what replaced it is left alone"
+    );
+
+    // A node that comes back in time keeps its word.
+    let cluster = Cluster::of(2).await;
+    cluster.create(service("web", "app", 2)).await;
+    down(&cluster, NodeState::Down).await;
+    hours(23).await;
+    down(&cluster, NodeState::Ready).await;
+    down(&cluster, NodeState::Down).await;
+    hours(2).await;
+    assert_eq!(orphaned(&cluster), 0);
+}
