@@ -39,7 +39,7 @@ pub mod state;
 mod tls;
 pub mod vault;
 
-pub use control::{Control, ControlError, HeldBy};
+pub use control::{Control, ControlError, HeldBy, VolumeMove};
 pub use manager::{InitRequest, JoinManagers, Leader, Manager, ManagerConfig, ManagerError};
 pub use orchestration::Orchestration;
 pub use tls::TlsError;

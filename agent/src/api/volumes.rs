@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -18,6 +19,7 @@ use super::params::Params;
 use super::state::App;
 use super::version::ApiVersion;
 use crate::engine::Engine;
+use crate::transfer::{slow, volume_move};
 
 const LIST_FILTERS: &[&str] = &["dangling", "driver", "label", "label!", "name"];
 const PRUNE_FILTERS: &[&str] = &["label", "label!", "all"];
@@ -30,6 +32,7 @@ pub fn routes() -> Router<App> {
         .route("/volumes", get(list))
         .route("/volumes/create", post(create))
         .route("/volumes/prune", post(prune))
+        .route("/volumes/{name}/move", post(move_to))
         .route("/volumes/{name}", get(inspect).delete(remove).put(update))
 }
 
@@ -119,6 +122,17 @@ async fn remove(State(app): State<App>, Path(name): Path<String>, params: Params
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Moves a volume and the tasks that use it to another node of the cluster. What is refused is a status code; what fails
+/// later is `error` in the answer's JSON, for which blanks are sent while the work goes on.
+async fn move_to(State(app): State<App>, Path(name): Path<String>, params: Params) -> ApiResult<Response> {
+    let to = params.filled("to");
+    let to = to.ok_or_else(|| ApiError::bad_request("say to which node with \"to\""))?;
+    let moving = volume_move::begin(&app, &name, params.filled("from"), to).await?;
+    Ok(slow::answer(
+        async move { volume_move::finish(&app, moving).await },
+    ))
+}
+
 async fn update(Path(name): Path<String>) -> ApiError {
     ApiError::bad_request(format!(
         "volume {name} is not a cluster volume: only those can be updated"
@@ -152,7 +166,8 @@ fn users(engine: &Engine, volume: &str) -> Vec<String> {
         .collect()
 }
 
-fn publish(engine: &Engine, action: &str, name: &str) {
+/// Tells the event stream of a volume.
+pub(crate) fn publish(engine: &Engine, action: &str, name: &str) {
     let attributes = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
     engine.publish_event("local", "volume", action, name, attributes);
 }

@@ -1,6 +1,6 @@
 //! `volume`.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -16,7 +16,17 @@ pub(crate) enum VolumeVerb {
     Create(Create),
     /// List volumes
     #[command(visible_alias = "list")]
-    Ls(ListFlags),
+    Ls(Ls),
+    /// Move a volume, and the tasks that use it, to another node of the swarm
+    Mv {
+        /// Node that has the volume, where several have one of this name
+        #[arg(long, value_name = "NODE")]
+        from: Option<String>,
+        #[arg(value_name = "VOLUME")]
+        volume: String,
+        #[arg(value_name = "NODE")]
+        to: String,
+    },
     /// Display detailed information on one or more volumes
     Inspect(inspect::Names),
     /// Remove one or more volumes
@@ -37,6 +47,16 @@ pub(crate) enum VolumeVerb {
         #[arg(short, long)]
         force: bool,
     },
+}
+
+/// `volume ls`
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    /// Show the named volumes of all nodes of the swarm
+    #[arg(long)]
+    cluster: bool,
+    #[command(flatten)]
+    list: ListFlags,
 }
 
 /// `volume create`
@@ -66,7 +86,22 @@ impl VolumeVerb {
                 println!("{}", text(&client.post("/volumes/create", &body).await?["Name"]));
                 Ok(())
             }
-            Self::Ls(list) => ls(client, list).await,
+            Self::Ls(Ls { cluster: true, list }) => of_cluster(client, list).await,
+            Self::Ls(Ls { list, .. }) => ls(client, list).await,
+            Self::Mv { from, volume, to } => {
+                let from = from.unwrap_or_default();
+                let query = query(&[("to", to.as_str()), ("from", from.as_str())]);
+                let path = format!("/volumes/{}/move{query}", escape(&volume));
+                let moved = client.post(&path, &json!({})).await?;
+                if let Some(error) = moved["error"].as_str() {
+                    bail!("{error}");
+                }
+                for warning in moved["Warnings"].as_array().into_iter().flatten() {
+                    eprintln!("WARNING: {}", text(warning));
+                }
+                println!("{volume}");
+                Ok(())
+            }
             Self::Inspect(names) => names.run(client, "volumes", "").await,
             Self::Rm { force, names } => {
                 let query = query(&[("force", flag(force))]);
@@ -112,6 +147,28 @@ async fn ls(client: &Client, flags: ListFlags) -> Result<()> {
                 .chain([labels(&volume["Labels"])])
                 .chain(unknown),
         );
+    }
+    listing.print(&flags)
+}
+
+/// The named volumes of all nodes, as the managers know them.
+async fn of_cluster(client: &Client, flags: ListFlags) -> Result<()> {
+    if !flags.filter.is_empty() {
+        bail!("--filter is not built yet together with --cluster");
+    }
+    let nodes = client.get("/nodes").await?;
+    let mut rows: Vec<[String; 2]> = Vec::new();
+    for node in nodes.as_array().into_iter().flatten() {
+        let description = &node["Description"];
+        let volumes = description["Volumes"].as_array().into_iter().flatten();
+        rows.extend(volumes.map(|name| [text(name), text(&description["Hostname"])]));
+    }
+    rows.sort_by(|one, other| {
+        human::natural(&one[0], &other[0]).then_with(|| human::natural(&one[1], &other[1]))
+    });
+    let mut listing = Listing::new(&[("Driver", "DRIVER"), ("Name", "VOLUME NAME"), ("Node", "NODE")]);
+    for [name, node] in rows {
+        listing.row(["local".to_owned(), name, node]);
     }
     listing.print(&flags)
 }

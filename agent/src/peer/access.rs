@@ -17,7 +17,7 @@ use proto::spec::NodeRole;
 use super::Members;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::{cluster_events, service_logs};
-use crate::transfer::images;
+use crate::transfer::{images, volumes};
 
 /// An entry of the table.
 #[derive(Debug)]
@@ -48,6 +48,11 @@ pub(super) const TABLE: &[Entry] = &[
     entry("GET", images::CONFIG, NODES),
     entry("GET", images::MANIFEST, NODES),
     entry("GET", images::LAYER, NODES),
+    entry("POST", volumes::LEND, MANAGERS),
+    entry("GET", volumes::DESCRIBE, NODES),
+    entry("GET", volumes::DATA, NODES),
+    entry("POST", volumes::TAKE, MANAGERS),
+    entry("POST", volumes::GIVE_UP, MANAGERS),
 ];
 
 const fn entry(method: &'static str, path: &'static str, roles: &'static [NodeRole]) -> Entry {

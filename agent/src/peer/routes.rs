@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{access, proxy};
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::{App, cluster_events, service_logs, task_exec};
-use crate::transfer::images;
+use crate::transfer::{images, volumes};
 
 /// The complete service.
 pub fn router(app: App) -> Router {
@@ -20,7 +20,8 @@ pub fn router(app: App) -> Router {
             .route(cluster_events::NODE_PATH, get(cluster_events::of_node))
             .merge(task_exec::node_routes())
             .route("/api/{*path}", any(proxy::receive))
-            .merge(images::routes()),
+            .merge(images::routes())
+            .merge(volumes::routes()),
     )
     .with_state(app)
 }

@@ -11,6 +11,7 @@ pub fn is_cluster_scoped(method: &Method, path: &str) -> bool {
         // Inspecting the swarm.
         ("swarm", None) => true,
         ("nodes" | "services" | "tasks" | "secrets" | "configs", _) => true,
+        ("volumes", Some(_)) => *method == Method::POST && words.next() == Some("move"),
         // An exec of a task is held by the manager that began it.
         _ => false,
     }
@@ -55,6 +56,8 @@ mod tests {
             ("POST", "/containers/create", false),
             ("GET", "/images/json", false),
             ("GET", "/volumes", false),
+            ("POST", "/volumes/create", false),
+            ("POST", "/volumes/x/move", true),
             ("POST", "/build", false),
             ("GET", "/info", false),
             ("GET", "/_ping", false),

@@ -66,6 +66,21 @@ pub(super) async fn document(client: &Client, node: &NodeId, path: &str) -> Resu
     Ok(body.map_err(WireError::Body)?.to_bytes())
 }
 
+/// A body that may take its time, as long as it is not silent.
+pub(super) async fn patiently(mut body: Incoming) -> Result<Vec<u8>, WireError> {
+    let mut bytes = Vec::new();
+    loop {
+        let frame = timeout(SILENCE, body.frame()).await;
+        let frame = frame.map_err(|_| WireError::Body("nothing more came".into()))?;
+        let Some(frame) = frame else { return Ok(bytes) };
+        let data = frame.map_err(|error| WireError::Body(error.into()))?.into_data();
+        bytes.extend_from_slice(&data.unwrap_or_default());
+        if bytes.len() > DOCUMENT {
+            return Err(WireError::Body("it is too long".into()));
+        }
+    }
+}
+
 /// Asks a node for something to be read.
 pub(super) async fn json<T: DeserializeOwned>(
     client: &Client,

@@ -20,3 +20,4 @@ mod two_agents;
 mod two_nodes;
 mod upkeep;
 mod vault;
+mod volumes_move;

@@ -20,12 +20,14 @@ mod service;
 #[cfg(test)]
 mod tests;
 mod validate;
+mod volume;
 
 pub use cluster::Rotate;
 pub(crate) use cluster::locks_managers;
 pub use error::{ControlError, ErrorKind};
 pub use material::HeldBy;
 pub use rebalance::{PlannedMove, RebalancePlan, Unmoved};
+pub use volume::VolumeMove;
 
 use std::sync::Arc;
 

@@ -57,6 +57,11 @@ impl Cluster {
             decisions.extend(group.values().filter_map(|task| wait(task, &reason, &reason)));
             return group;
         }
+        if let Some(volume) = self.volumes.on_its_way(&template) {
+            let reason = format!("volume {volume} is being moved to another node");
+            decisions.extend(group.values().filter_map(|task| wait(task, PENDING, &reason)));
+            return group;
+        }
         let filters = self.filters(&template);
         let mut tree = self.tree(key.node.as_ref(), &template, &filters, now);
         let waiting = group.len();

@@ -94,6 +94,33 @@ fn a_volume_that_was_moved_takes_its_task_with_it() {
 }
 
 #[test]
+fn a_volume_on_its_way_holds_its_tasks_and_no_others() {
+    let leaving = |volumes: &[&str]| {
+        let mut node = holding(1, volumes);
+        let label = format!("{}data", super::volumes::LEAVING);
+        node.spec.labels.insert(label, "n02".into());
+        node
+    };
+    let mut cluster = cluster([leaving(&["data"]), holding(2, &[])]);
+    service(&mut cluster, "db", 1);
+    service(&mut cluster, "cache", 3);
+    create(&mut cluster, with_volume("db", 1, "data"));
+    // Nor may one of several replicas begin to write to it.
+    create(&mut cluster, with_volume("cache", 1, "data"));
+    create(&mut cluster, with_volume("cache", 2, "more"));
+    let (assigned, reasons) = pass(&mut cluster);
+    assert_eq!(assigned.keys().collect::<Vec<_>>(), ["cache.2"]);
+    for task in ["db.1", "cache.1"] {
+        assert_eq!(reasons[task], "volume data is being moved to another node");
+    }
+    change(&mut cluster, holding(2, &["data"]));
+    change(&mut cluster, leaving(&[]));
+    assert!(pass(&mut cluster).0.is_empty(), "the move has not ended");
+    change(&mut cluster, holding(1, &[]));
+    assert_eq!(pass(&mut cluster).0["db.1"], "n02");
+}
+
+#[test]
 fn of_several_copies_the_one_that_was_used_last_counts() {
     let mut cluster = cluster([holding(1, &["data"]), holding(2, &["data"])]);
     service(&mut cluster, "db", 1);

@@ -27,6 +27,10 @@ pub const LABEL: &str = "shoal.volume";
 /// The label's value that lets tasks go anywhere.
 pub const FREE: &str = "free";
 
+/// Beginning of a label of a node: the volume whose name follows is on its way to the node that is the label's value.
+/// Until it has arrived, tasks with it wait.
+pub const LEAVING: &str = "shoal.volume.leaving.";
+
 /// A slot of a service.
 type Slot = (ServiceId, u64);
 
@@ -36,6 +40,8 @@ pub(crate) struct Volumes {
     /// For how many reasons a node holds a volume.
     holders: HashMap<String, HashMap<NodeId, u32>>,
     last: HashMap<Slot, (Timestamp, NodeId)>,
+    /// Volumes that are on their way from these nodes.
+    leaving: HashMap<NodeId, Vec<String>>,
 }
 
 /// A local volume of a task.
@@ -60,6 +66,13 @@ pub(crate) fn binding(task: &Task, service: Option<&Service>) -> Vec<String> {
         .collect()
 }
 
+/// Whether the task has the volume mounted, whoever else may have it.
+pub(crate) fn mounts_volume(task: &Task, volume: &str) -> bool {
+    mounts(task)
+        .filter_map(|mount| expand(&mount.source, task))
+        .any(|local| local.name == volume)
+}
+
 fn is_single(service: &Service) -> bool {
     let job = service.spec.mode.replicated_job.as_ref();
     let count = job.map(|job| job.total_completions.unwrap_or(1));
@@ -71,6 +84,7 @@ fn is_single(service: &Service) -> bool {
 impl Volumes {
     /// Learns of a node, and how it was known before.
     pub(crate) fn note_node(&mut self, old: Option<&Node>, new: Option<&Node>) {
+        self.note_leaving(old, new);
         if let (Some(old), Some(new)) = (old, new)
             && old.description.volumes == new.description.volumes
         {
@@ -85,6 +99,30 @@ impl Volumes {
         };
         names(new).into_iter().for_each(|name| self.hold(name, &id));
         names(old).iter().for_each(|name| self.release(name, &id));
+    }
+
+    /// A volume of the task that is on its way.
+    pub(crate) fn on_its_way(&self, task: &Task) -> Option<&str> {
+        let mut leaving = self.leaving.values().flatten();
+        leaving
+            .find(|volume| mounts_volume(task, volume))
+            .map(String::as_str)
+    }
+
+    fn note_leaving(&mut self, old: Option<&Node>, new: Option<&Node>) {
+        if let Some(old) = old {
+            self.leaving.remove(&old.id);
+        }
+        let Some(node) = new else { return };
+        let names = node
+            .spec
+            .labels
+            .keys()
+            .filter_map(|key| key.strip_prefix(LEAVING));
+        let names: Vec<String> = names.map(str::to_owned).collect();
+        if !names.is_empty() {
+            self.leaving.insert(node.id.clone(), names);
+        }
     }
 
     /// A task is placed on the node.

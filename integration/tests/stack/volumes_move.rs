@@ -1,0 +1,174 @@
+//! Volumes and tasks belong together: a task goes back to its data, and `volume mv` takes both to another node.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use integration::{Agent, Cluster, eventually};
+use serde_json::{Value, json};
+
+/// A cluster with a service of one task that writes into the volume `data` on node2.
+fn with_database() -> Result<Cluster> {
+    let cluster = Cluster::joined(3)?;
+    cluster.manager().build_busybox()?;
+    let script = "mkdir -p /data/deep; test -e /data/made || { hostname > /data/deep/rows; touch /data/made; chown 70:70 \
+        /data/deep; }; exec sleep 1000";
+    let words = [
+        "service",
+        "create",
+        "-d",
+        "--name",
+        "db",
+        "--hostname",
+        "{{.Node.Hostname}}",
+        "--stop-grace-period",
+        "1s",
+        "--mount",
+        "source=data,target=/data",
+        "--constraint",
+        "node.hostname==node2",
+        "bb",
+        "sh",
+        "-c",
+        script,
+    ];
+    cluster.manager().cli_ok(&words)?;
+    cluster.wait_spread("db", &[0, 1, 0])?;
+    eventually("the database is made", || {
+        ensure!(data(cluster.worker()).join("made").exists());
+        Ok(())
+    })?;
+    let free = [
+        "service",
+        "update",
+        "-d",
+        "--constraint-rm",
+        "node.hostname==node2",
+        "db",
+    ];
+    cluster.manager().cli_ok(&free)?;
+    cluster.wait_spread("db", &[0, 1, 0])?;
+    Ok(cluster)
+}
+
+/// Where a node has the volume's files.
+fn data(agent: &Agent) -> PathBuf {
+    agent.root().join("storage/volumes/data/_data")
+}
+
+fn volumes(agent: &Agent) -> Result<Vec<String>> {
+    let listed = agent.get("/volumes")?;
+    let listed = listed["Volumes"].as_array().into_iter().flatten();
+    Ok(listed
+        .map(|one| one["Name"].as_str().unwrap_or_default().to_owned())
+        .collect())
+}
+
+fn tasks(cluster: &Cluster) -> Result<Vec<Value>> {
+    let tasks = cluster
+        .manager()
+        .get("/tasks?filters=%7B%22service%22%3A%5B%22db%22%5D%7D")?;
+    Ok(tasks.as_array().context("tasks")?.clone())
+}
+
+fn is_whole(dir: &std::path::Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(std::fs::read_to_string(dir.join("deep/rows"))?, "node2\n");
+    assert_eq!(std::fs::metadata(dir.join("deep"))?.uid(), 70);
+    Ok(())
+}
+
+#[test]
+fn a_drained_database_waits_for_its_volume_and_moves_with_it() -> Result<()> {
+    let cluster = with_database()?;
+    let manager = cluster.manager();
+    let listed = manager.cli_ok(&[
+        "volume",
+        "ls",
+        "--cluster",
+        "--format",
+        "{{.Node}} {{.Name}} {{.Driver}}",
+    ])?;
+    assert_eq!(listed.trim(), "node2 data local");
+
+    cluster.set_availability("node2", "drain")?;
+    eventually("its task waits and says why", || {
+        let tasks = tasks(&cluster)?;
+        let waits = tasks.iter().any(|task| {
+            let error = task["Status"]["Err"].as_str().unwrap_or_default();
+            task["Status"]["State"] == "pending"
+                && error.contains("volume data is on node node2, which is drained")
+        });
+        ensure!(waits, "{tasks:?}");
+        Ok(())
+    })?;
+
+    let said = manager.cli_ok(&["volume", "mv", "data", "node3"])?;
+    assert_eq!(said.trim(), "data");
+    cluster.wait_spread("db", &[0, 0, 1])?;
+    is_whole(&data(&cluster.nodes[2]))?;
+    assert_eq!(volumes(&cluster.nodes[2])?, ["data"]);
+    assert_eq!(volumes(cluster.worker())?, [""; 0]);
+    assert!(!data(cluster.worker()).exists());
+    let labels = cluster.node("node2")?["Spec"]["Labels"].clone();
+    ensure!(labels == json!({}) || labels.is_null(), "still held: {labels}");
+    Ok(())
+}
+
+#[test]
+fn a_running_database_is_stopped_moved_and_started() -> Result<()> {
+    let cluster = with_database()?;
+    let manager = cluster.manager();
+    let words = ["volume", "mv", "--from", "node2", "data", "node1"];
+    manager.cli_ok(&words)?;
+    cluster.wait_spread("db", &[1, 0, 0])?;
+    is_whole(&data(manager))?;
+    assert_eq!(volumes(cluster.worker())?, [""; 0]);
+    let refused = manager.cli_refused(&["volume", "mv", "data", "node1"])?;
+    assert!(
+        refused.contains("volume data is on node node1 already"),
+        "{refused}"
+    );
+    let refused = manager.cli_refused(&["volume", "mv", "nothing", "node2"])?;
+    assert!(refused.contains("no node has a volume nothing"), "{refused}");
+    Ok(())
+}
+
+#[test]
+fn a_move_that_cannot_be_leaves_everything_as_it_was() -> Result<()> {
+    let cluster = with_database()?;
+    let manager = cluster.manager();
+    // Something that is not the cluster's uses it.
+    let worker = cluster.worker();
+    worker.cli_ok(&[
+        "run",
+        "-d",
+        "--name",
+        "other",
+        "-v",
+        "data:/data",
+        "bb",
+        "sleep",
+        "1000",
+    ])?;
+    let refused = manager.cli_refused(&["volume", "mv", "data", "node3"])?;
+    assert!(refused.contains("volume is in use"), "{refused}");
+    cluster.wait_spread("db", &[0, 1, 0])?;
+    worker.cli_ok(&["rm", "-f", "other"])?;
+
+    // Another volume of that name is not touched.
+    cluster.nodes[2].cli_ok(&["volume", "create", "data"])?;
+    std::fs::write(data(&cluster.nodes[2]).join("mine"), "")?;
+    let refused = eventually("both volumes are known", || {
+        let listed = manager.cli_ok(&["volume", "ls", "--cluster", "-q"])?;
+        ensure!(listed.lines().count() == 2, "{listed}");
+        manager.cli_refused(&["volume", "mv", "--from", "node2", "data", "node3"])
+    })?;
+    assert!(
+        refused.contains("a volume data with other data is on the node already"),
+        "{refused}"
+    );
+    cluster.wait_spread("db", &[0, 1, 0])?;
+    is_whole(&data(worker))?;
+    assert!(data(&cluster.nodes[2]).join("mine").exists());
+    Ok(())
+}
