@@ -42,6 +42,14 @@ async fn unused(control: &Control, id: &ConfigId) -> std::result::Result<(), Str
     removed.map_err(|error| error.to_string())
 }
 
+async fn update_to(control: &Control, config: &ConfigId, number: usize) {
+    let mut spec = using(config);
+    spec.labels.insert("number".into(), number.to_string());
+    let version = control.service("web").unwrap().meta.version.index;
+    let updated = control.update_service("web", version, spec).await;
+    updated.unwrap();
+}
+
 #[tokio::test]
 async fn what_a_service_can_go_back_to_is_not_unused() {
     let control = Control::new(Store::in_memory());
@@ -50,12 +58,16 @@ async fn what_a_service_can_go_back_to_is_not_unused() {
         versions.push(config(&control, name).await);
     }
     control.create_service(using(&versions[0])).await.unwrap();
-    for next in &versions[1..] {
+    // More than a service keeps, each with a spec of its own.
+    let further = versions[1..].iter().cycle().take(2 * crate::history::MOST_SPECS);
+    for (number, next) in further.enumerate() {
+        if number >= 2 {
+            update_to(&control, next, number).await;
+            continue;
+        }
         let held = unused(&control, &versions[0]).await.unwrap_err();
         assert_eq!(held, "config 'c' is in use by the following service: web");
-        let version = control.service("web").unwrap().meta.version.index;
-        let updated = control.update_service("web", version, using(next)).await;
-        updated.unwrap();
+        update_to(&control, next, number).await;
     }
     assert!(
         unused(&control, &versions[1]).await.is_err(),

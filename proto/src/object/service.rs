@@ -50,7 +50,10 @@ pub struct Service {
 impl Service {
     /// The spec that it has, and those that it can go back to.
     pub fn specs(&self) -> impl Iterator<Item = &ServiceSpec> {
-        std::iter::once(&self.spec).chain(self.previous_spec.as_deref())
+        let kept = self.history.kept.iter().map(|kept| &*kept.spec);
+        std::iter::once(&self.spec)
+            .chain(self.previous_spec.as_deref())
+            .chain(kept)
     }
 }
 
