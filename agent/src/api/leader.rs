@@ -36,10 +36,15 @@ pub(super) async fn route(State(app): State<App>, request: Request, next: Next) 
             Err(_) => no_leader(),
         },
         Ok(Leader::This) => next.run(request).await,
-        Ok(Leader::Other(leader)) => match proxy::to_manager(&app, &leader, request).await {
-            Ok(answer) => answer,
-            Err(own) => next.run(*own).await,
-        },
+        Ok(Leader::Other(leader)) => {
+            // A manager that has just started knows who leads before it has been told where that is.
+            let members = app.cluster.peers().members();
+            let _ = tokio::time::timeout(PATIENCE, members.joined(&leader)).await;
+            match proxy::to_manager(&app, &leader, request).await {
+                Ok(answer) => answer,
+                Err(own) => next.run(*own).await,
+            }
+        }
         Ok(Leader::Unknown) if !is_certain => next.run(request).await,
         Ok(Leader::Unknown) | Err(_) => no_leader(),
     }

@@ -34,6 +34,12 @@ impl Members {
         let _ = self.0.subscribe().wait_for(|all| !all.is_empty()).await;
     }
 
+    /// Returns when the managers have told of this node.
+    pub async fn joined(&self, node: &NodeId) {
+        // The sender is ours: it cannot be gone.
+        let _ = self.0.subscribe().wait_for(|all| all.contains_key(node)).await;
+    }
+
     /// A node is as given from now on.
     pub fn put(&self, peer: Peer) {
         self.0
