@@ -107,9 +107,10 @@ fn a_volume_on_its_way_holds_its_tasks_and_no_others() {
     create(&mut cluster, with_volume("db", 1, "data"));
     // Nor may one of several replicas begin to write to it.
     create(&mut cluster, with_volume("cache", 1, "data"));
-    create(&mut cluster, with_volume("cache", 2, "more"));
+    service(&mut cluster, "other", 3);
+    create(&mut cluster, with_volume("other", 1, "more"));
     let (assigned, reasons) = pass(&mut cluster);
-    assert_eq!(assigned.keys().collect::<Vec<_>>(), ["cache.2"]);
+    assert_eq!(assigned.keys().collect::<Vec<_>>(), ["other.1"]);
     for task in ["db.1", "cache.1"] {
         assert_eq!(reasons[task], "volume data is being moved to another node");
     }
