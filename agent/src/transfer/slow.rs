@@ -34,6 +34,13 @@ struct Failure {
 
 /// Answers with what `work` gives.
 pub fn answer<T: Serialize>(work: impl Future<Output = ApiResult<T>> + Send + 'static) -> Response {
+    answer_with(BLANK, work)
+}
+
+fn answer_with<T: Serialize>(
+    blank: Duration,
+    work: impl Future<Output = ApiResult<T>> + Send + 'static,
+) -> Response {
     let (sender, receiver) = oneshot::channel();
     tokio::spawn(async move {
         let outcome = match work.await {
@@ -43,9 +50,9 @@ pub fn answer<T: Serialize>(work: impl Future<Output = ApiResult<T>> + Send + 's
         // Who asked may be gone.
         let _ = sender.send(outcome);
     });
-    let lines = stream::unfold(Some(receiver), |waiting| async move {
+    let lines = stream::unfold(Some(receiver), move |waiting| async move {
         let mut receiver = waiting?;
-        match timeout(BLANK, &mut receiver).await {
+        match timeout(blank, &mut receiver).await {
             Err(_) => Some((Bytes::from_static(b" "), Some(receiver))),
             Ok(outcome) => {
                 let outcome =
@@ -88,14 +95,21 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn blanks_come_until_the_outcome() {
-        let response = answer(async {
-            tokio::time::sleep(BLANK * 2 + BLANK / 2).await;
+        let (go, gone) = oneshot::channel();
+        let response = answer_with(Duration::from_millis(1), async {
+            gone.await.map_err(|error| ApiError::internal(&error))?;
             Ok(json!({ "a": 1 }))
         });
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        assert_eq!(&body[..], b"  {\"a\":1}");
+        let mut body = response.into_body();
+        for _ in 0..2 {
+            let blank = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(&blank[..], b" ");
+        }
+        go.send(()).unwrap();
+        let rest = body.collect().await.unwrap().to_bytes();
+        assert_eq!(rest.trim_ascii(), b"{\"a\":1}");
         let failed = answer::<Value>(async { Err(ApiError::conflict("no")) });
         let body = failed.into_body().collect().await.unwrap().to_bytes();
         let value: Value = serde_json::from_slice(&body).unwrap();
