@@ -100,7 +100,9 @@ fn replace(
     now: Instant,
 ) {
     draft.begin();
-    let replaced = is_replaced(draft, draft.slot(key), task);
+    let slot = draft.slot(key);
+    // Whoever takes over is there already, even if an update has begun that will replace it in its turn.
+    let replaced = is_replaced(draft, slot, task) || is_leaving(slot, task);
     draft.desire(key, &task.id, TaskState::Shutdown);
     if replaced || handover::reason(task) == Some(TakeOverReason::Rebalance) && runs_on(draft, key, task) {
         return;

@@ -243,7 +243,7 @@ fn satisfies(task: &Task, node: &Node) -> bool {
         .is_ok_and(|constraints| constraint::matches(&constraints, node))
 }
 
-/// Of a slot at most one task is wanted running, outside of start-first.
+/// Of a slot at most one task is wanted running, outside of start-first and but for one from which the other takes over.
 fn one_wanted_task_per_slot(world: &World, mirror: &Mirror, task: &Task) {
     let Some(service) = mirror
         .services
@@ -259,17 +259,20 @@ fn one_wanted_task_per_slot(world: &World, mirror: &Mirror, task: &Task) {
             && other.desired_state == TaskState::Running
             && !other.status.state.is_terminal()
     };
-    let wanted: Vec<_> = mirror
-        .tasks
-        .values()
-        .filter(same)
-        .map(|task| task.id.clone())
-        .collect();
+    let mut wanted: Vec<_> = mirror.tasks.values().filter(same).collect();
+    let leaving: Vec<_> = wanted.iter().filter_map(|task| takes_over_from(task)).collect();
+    wanted.retain(|task| !leaving.contains(&&task.id));
+    let wanted: Vec<_> = wanted.iter().map(|task| task.id.clone()).collect();
     if wanted.len() > 1 {
         let (spec, status) = (&service.spec, &service.update_status);
         let what = format_args!("{} {}: {wanted:?}, {status:?}, {spec:?}", spec.name, task.slot);
         world.violated("one wanted task per slot", what);
     }
+}
+
+/// The task from which this one takes over while that one still runs: its node is drained, or has more than its share.
+fn takes_over_from(task: &Task) -> Option<&TaskId> {
+    task.takes_over.as_ref().map(|over| &over.task)
 }
 
 /// Whether two tasks of one slot may run at once.
@@ -301,10 +304,20 @@ impl Lost {
     }
 }
 
-/// At most one container per slot really runs, outside of start-first and apart from those of lost nodes.
+/// At most one container per slot really runs, outside of start-first, apart from those of lost nodes and from those from
+/// which another takes over.
 pub(crate) fn one_container_per_slot(world: &World, store: &Store, lost: &Lost) {
     let mut slots: BTreeMap<_, Vec<TaskId>> = BTreeMap::new();
-    for (id, container) in world.running() {
+    let running = world.running();
+    let leaving: BTreeSet<TaskId> = running
+        .iter()
+        .filter_map(|(id, _)| store.view(|tx| tx.get::<Task>(id.as_str())))
+        .filter_map(|task| takes_over_from(&task).cloned())
+        .collect();
+    for (id, container) in running {
+        if leaving.contains(&id) {
+            continue;
+        }
         let service = store.view(|tx| tx.get::<Service>(container.service.as_str()));
         let exempt = service.is_none_or(|service| starts_first(&service));
         if exempt || lost.has(&id) {
