@@ -310,8 +310,8 @@ pub(crate) fn one_container_per_slot(world: &World, store: &Store, lost: &Lost) 
     let mut slots: BTreeMap<_, Vec<TaskId>> = BTreeMap::new();
     let running = world.running();
     let leaving: BTreeSet<TaskId> = running
-        .iter()
-        .filter_map(|(id, _)| store.view(|tx| tx.get::<Task>(id.as_str())))
+        .keys()
+        .filter_map(|id| store.view(|tx| tx.get::<Task>(id.as_str())))
         .filter_map(|task| takes_over_from(&task).cloned())
         .collect();
     for (id, container) in running {
