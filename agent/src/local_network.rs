@@ -101,6 +101,7 @@ impl LocalNetwork {
             internal: self.internal,
             labels,
             mtu,
+            ..NetworkConfig::default()
         })
     }
 }

@@ -62,6 +62,7 @@ async fn measure() -> Result<(), Box<dyn std::error::Error>> {
             network: "bench".into(),
             vip: Some("172.17.200.1".parse()?),
             aliases: vec![],
+            ..netd::ServiceNetwork::default()
         }],
         ports: vec![],
         backends: vec![Backend {
@@ -69,6 +70,7 @@ async fn measure() -> Result<(), Box<dyn std::error::Error>> {
             name: "t".into(),
             addresses: vec![("bench".into(), "172.17.200.2".parse()?)],
             sandbox: None,
+            ..Backend::default()
         }],
     };
     netd.set_service(vip).await?;

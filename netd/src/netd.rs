@@ -1,6 +1,7 @@
 //! The handle that the daemon holds: async methods over the node's state. Each runs on a thread that may block, one at a
 //! time; the kernel serialises changes of links anyway.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,8 +12,8 @@ use tokio::task::AbortHandle;
 use crate::error::{Error, Result};
 use crate::node::Node;
 use crate::types::{
-    AttachRequest, Endpoint, EndpointInfo, EndpointRequest, NetdConfig, NetworkConfig, NetworkState,
-    Protocol, Sandbox, ServiceEndpoint,
+    AttachRequest, Endpoint, EndpointInfo, EndpointRequest, Member, NetdConfig, NetworkConfig, NetworkState,
+    Protocol, Sandbox, ServiceEndpoint, Underlay,
 };
 
 /// One node's networking.
@@ -126,6 +127,26 @@ impl Netd {
     /// Identifiers of the services that are set.
     pub fn services(&self) -> Vec<String> {
         self.read(|node| node.service_ids())
+    }
+
+    /// Where this node and the others are; `None`: this node is in no cluster. Replaces what was said before. Idempotent.
+    pub async fn set_underlay(&self, underlay: Option<Underlay>) -> Result<()> {
+        self.run(move |node| node.set_underlay(underlay)).await
+    }
+
+    /// Containers of other nodes are as given from now on. Idempotent.
+    pub async fn set_members(&self, members: Vec<Member>) -> Result<()> {
+        self.run(move |node| node.set_members(members)).await
+    }
+
+    /// Containers of other nodes that are gone. Idempotent.
+    pub async fn remove_members(&self, ids: BTreeSet<String>) -> Result<()> {
+        self.run(move |node| node.remove_members(&ids)).await
+    }
+
+    /// Identifiers of the members that are set.
+    pub fn members(&self) -> Vec<String> {
+        self.read(|node| node.member_ids())
     }
 
     /// Who holds the port on some address of the host, if anyone: a sandbox, a service or a foreign program.

@@ -1,10 +1,10 @@
 //! What callers hand to `netd` and get back. Plain data; addresses are IPv4 for now.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 /// Where one node's networking lives.
@@ -35,8 +35,92 @@ pub struct NetworkConfig {
     pub internal: bool,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Bytes; `None`: that of the host's default route.
+    /// Bytes; `None`: that of the host's default route; of an overlay network what the underlay leaves.
     pub mtu: Option<u32>,
+    /// `Some`: the network has IPv6 beside IPv4.
+    #[serde(default)]
+    pub subnet6: Option<Ipv6Net>,
+    /// `None`: the first address of `subnet6`.
+    #[serde(default)]
+    pub gateway6: Option<Ipv6Addr>,
+    /// `Some`: the network spans nodes.
+    #[serde(default)]
+    pub overlay: Option<Overlay>,
+}
+
+/// How a network spans nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overlay {
+    /// VXLAN network identifier (RFC 7348), 24 bits, unique in the cluster.
+    pub vni: u32,
+    /// Nothing leaves a node in clear text.
+    #[serde(default)]
+    pub encrypted: bool,
+    #[serde(default)]
+    pub mode: OverlayMode,
+}
+
+/// How packets travel between nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverlayMode {
+    /// Directly to nodes for which a probe says that it works, encapsulated to the others.
+    #[default]
+    Auto,
+    /// Always in VXLAN.
+    Vxlan,
+}
+
+/// This node's place among the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Underlay {
+    /// This node's address of the data path.
+    pub address: IpAddr,
+    /// UDP port of VXLAN, the same on all nodes.
+    pub port: u16,
+    /// All other nodes.
+    pub peers: Vec<UnderlayPeer>,
+}
+
+/// Another node of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnderlayPeer {
+    pub node: String,
+    /// Its address of the data path.
+    pub address: IpAddr,
+    /// Bytes of its link; 0: not known.
+    #[serde(default)]
+    pub mtu: u32,
+    /// Whether its host forwards IPv4: without it nothing reaches its containers unencapsulated.
+    #[serde(default)]
+    pub forwards: bool,
+    /// Its WireGuard key, base64, if it can encrypt.
+    #[serde(default)]
+    pub public_key: Option<String>,
+}
+
+/// A task or container of another node, on networks that this node has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Task id.
+    pub id: String,
+    /// Where it runs.
+    pub node: String,
+    pub attachments: Vec<MemberAttachment>,
+}
+
+/// A member on one network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberAttachment {
+    /// Network id.
+    pub network: String,
+    pub addresses: Vec<IpAddr>,
+    /// `None`: derived from the IPv4 address, see [`Mac::from_ipv4`].
+    #[serde(default)]
+    pub mac: Option<Mac>,
+    /// DNS names on that network, of a container that is no service's task.
+    #[serde(default)]
+    pub names: Vec<String>,
 }
 
 /// A network as it is.
@@ -158,6 +242,9 @@ pub struct ServiceNetwork {
     pub network: String,
     /// `None`: the name resolves to the tasks (`endpoint_mode: dnsrr`).
     pub vip: Option<Ipv4Addr>,
+    /// The same for IPv6, on a network that has it.
+    #[serde(default)]
+    pub vip6: Option<Ipv6Addr>,
     #[serde(default)]
     pub aliases: Vec<String>,
 }
@@ -179,8 +266,14 @@ pub struct Backend {
     pub name: String,
     /// Network id and the task's address on it.
     pub addresses: Vec<(String, Ipv4Addr)>,
+    /// IPv6 addresses, likewise.
+    #[serde(default)]
+    pub addresses6: Vec<(String, Ipv6Addr)>,
     /// Container id, if the task runs on this node.
     pub sandbox: Option<String>,
+    /// Where it runs, if not on this node.
+    #[serde(default)]
+    pub node: Option<String>,
 }
 
 impl Protocol {

@@ -43,12 +43,14 @@ fn stack(w: &World, netd: &Netd) -> (Box, Box) {
             network: "front".into(),
             vip: Some(VIP),
             aliases: vec![],
+            ..ServiceNetwork::default()
         }],
         backends: vec![Backend {
             task: "t".into(),
             name: "svc.1.t".into(),
             addresses: vec![("front".into(), web.address())],
             sandbox: Some("web".into()),
+            ..Backend::default()
         }],
         ports: vec![],
     };

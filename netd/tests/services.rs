@@ -51,6 +51,7 @@ fn service(tasks: &Tasks, which: &[usize], vip: Option<Ipv4Addr>, port: Option<u
         name: format!("web.{n}.id{n}"),
         addresses: vec![("front".into(), tasks.boxes[*n].address())],
         sandbox: Some(format!("task{n}")),
+        ..Backend::default()
     };
     ServiceEndpoint {
         id: "svc".into(),
@@ -59,6 +60,7 @@ fn service(tasks: &Tasks, which: &[usize], vip: Option<Ipv4Addr>, port: Option<u
             network: "front".into(),
             vip,
             aliases: vec!["www".into()],
+            ..ServiceNetwork::default()
         }],
         ports: port
             .map(|published| IngressPort {

@@ -108,6 +108,7 @@ fn member(id: &NodeId, role: NodeRole, address: SocketAddr) -> Peer {
         addr: address.ip().to_string(),
         port: address.port(),
         role,
+        ..Peer::default()
     }
 }
 

@@ -435,6 +435,7 @@ fn backend(task: &Task, container: &ContainerId) -> Backend {
         name: task.name(),
         addresses: addresses.collect(),
         sandbox: Some(container.to_string()),
+        ..Backend::default()
     }
 }
 

@@ -116,6 +116,7 @@ fn effective(
     let networks = endpoint.networks.iter().map(|network| ServiceNetwork {
         network: network.network_id.to_string(),
         vip: network.virtual_ip,
+        vip6: None,
         aliases: network.aliases.clone(),
     });
     let remote = endpoint
@@ -130,7 +131,9 @@ fn effective(
                 .iter()
                 .map(|on| (on.network_id.to_string(), on.address))
                 .collect(),
+            addresses6: Vec::new(),
             sandbox: None,
+            node: Some(backend.node_id.to_string()),
         });
     ServiceEndpoint {
         id: endpoint.id.to_string(),

@@ -19,6 +19,7 @@ pub mod directory;
 pub mod files;
 pub mod inventory;
 pub mod networks;
+pub mod overlay;
 pub mod plan;
 pub mod preview;
 pub mod reporter;
@@ -86,7 +87,12 @@ impl Worker {
             engine: config.engine,
             directory: directory::Directory::new(config.netd.clone(), config.node_id.clone()),
             files: files::Files::default(),
-            networks: networks::Networks::new(config.netd),
+            networks: networks::Networks::new(config.netd.clone()),
+            overlay: overlay::Overlay::new(
+                config.netd,
+                config.node_id.clone(),
+                config.peers.members().clone(),
+            ),
             reporter: reporter.clone(),
             hostname: config.description.hostname.clone(),
             drain: config.drain,
@@ -144,7 +150,8 @@ pub async fn clean_up(engine: Arc<Engine>, netd: Arc<Netd>) {
         engine,
         directory: directory::Directory::new(netd.clone(), NodeId::default()),
         files: files::Files::default(),
-        networks: networks::Networks::new(netd),
+        networks: networks::Networks::new(netd.clone()),
+        overlay: overlay::Overlay::new(netd, NodeId::default(), Members::default()),
         reporter: Arc::default(),
         hostname: String::new(),
         drain: Duration::ZERO,

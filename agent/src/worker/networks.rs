@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use netd::{Netd, NetworkConfig, NetworkState};
+use netd::{Netd, NetworkConfig, NetworkState, Overlay};
 use proto::Network;
 use thiserror::Error;
 
@@ -145,7 +145,12 @@ fn config(network: &Network) -> Result<NetworkConfig, NetworkError> {
             .map(|text| text.parse().map_err(|_| wrong("mtu", text)))
             .transpose()?,
         labels,
+        overlay: network.vni().map(|vni| Overlay {
+            vni,
+            ..Overlay::default()
+        }),
         name: name.clone(),
+        ..NetworkConfig::default()
     })
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::directory::Directory;
 use super::files::Files;
 use super::networks::Networks;
+use super::overlay::Overlay;
 use super::reporter::Reporter;
 use crate::engine::Engine;
 use crate::peer::Members;
@@ -22,6 +23,8 @@ pub struct Shared {
     pub files: Files,
     /// The cluster's networks on this node.
     pub networks: Networks,
+    /// The other nodes and their tasks, for the networks that span nodes.
+    pub overlay: Overlay,
     /// Statuses on their way to the manager.
     pub reporter: Arc<Reporter>,
     /// Name of this node in placeholders.

@@ -1,8 +1,9 @@
 //! The controllers of this node's tasks, kept in step with the assignments.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use proto::object::NetworkMember;
 use proto::wire::assignment_change::Kind;
 use proto::{Task, TaskId};
 use tokio::sync::watch;
@@ -34,6 +35,7 @@ impl session::Sink for Tasks {
         // What tasks need comes before the tasks, and services after them: a task that was found running is back in its
         // service before the service is written anew.
         let mut later = Vec::new();
+        let mut members = Vec::new();
         for change in assignments.changes {
             match change {
                 Change::Secret(secret) => self.shared.files.put_secret(*secret),
@@ -42,9 +44,11 @@ impl session::Sink for Tasks {
                 // A removed node is refused at once.
                 Change::Remove(Kind::Peer, id) => self.shared.members.remove(&id),
                 Change::Network(network) => self.ensure_network(&network).await,
+                Change::Member(member) => members.push(*member),
                 other => later.push(other),
             }
         }
+        self.tell_of_others(members).await;
         let mut endpoints = Vec::new();
         for change in later {
             match change {
@@ -85,6 +89,9 @@ impl Tasks {
         session::Sink::apply(self, Assignments::nothing()).await;
         self.finished().await;
         self.shared.networks.sweep().await;
+        if let Err(error) = self.shared.overlay.leave().await {
+            tracing::warn!("cannot forget the other nodes: {}", chain(&error));
+        }
     }
 
     async fn assign(&self, task: Task) {
@@ -136,6 +143,7 @@ impl Tasks {
             Kind::Network => self.shared.networks.release(id).await,
             Kind::Peer => self.shared.members.remove(id),
             Kind::ServiceEndpoint => self.remove_endpoint(id).await,
+            Kind::Member => self.remove_members([id.to_owned()].into()).await,
         }
     }
 
@@ -163,6 +171,9 @@ impl Tasks {
             if !listed.has(service.as_str()) {
                 self.remove_endpoint(service.as_str()).await;
             }
+        }
+        if let Err(error) = self.shared.overlay.retain(|id| listed.has(id)).await {
+            tracing::warn!("cannot forget tasks of other nodes: {}", chain(&error));
         }
         self.shared.members.retain(|id| listed.has(id));
         self.shared.files.retain(|id| listed.has(id));
@@ -194,8 +205,25 @@ impl Tasks {
 
     /// A network that cannot be made is the failure of the tasks that need it; here it is only a head start.
     async fn ensure_network(&self, network: &proto::Network) {
+        self.shared.overlay.note_network(network);
         if let Err(error) = self.shared.networks.ensure(network).await {
             tracing::debug!(network.id = %network.id, "{}", chain(&error));
+        }
+    }
+
+    /// Nodes and their tasks; before this node's own tasks, which may speak to them at once.
+    async fn tell_of_others(&self, members: Vec<NetworkMember>) {
+        if let Err(error) = self.shared.overlay.refresh().await {
+            tracing::warn!("cannot set up the ways to the other nodes: {}", chain(&error));
+        }
+        if let Err(error) = self.shared.overlay.set(members).await {
+            tracing::warn!("cannot set up the ways to other nodes' tasks: {}", chain(&error));
+        }
+    }
+
+    async fn remove_members(&self, ids: BTreeSet<String>) {
+        if let Err(error) = self.shared.overlay.remove(ids).await {
+            tracing::warn!("cannot forget tasks of other nodes: {}", chain(&error));
         }
     }
 
@@ -242,6 +270,7 @@ impl Listed {
             Change::Network(network) => network.id.to_string(),
             Change::Endpoint(endpoint) => endpoint.id.to_string(),
             Change::Peer(peer) => peer.node_id.to_string(),
+            Change::Member(member) => member.task_id.to_string(),
             Change::Remove(..) => return None,
         })
     }

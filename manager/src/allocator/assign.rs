@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use proto::object::{Endpoint, EndpointVip, Ipam, NetworkAttachment, TaskStatus};
+use proto::object::{Endpoint, EndpointVip, Ipam, NetworkAttachment, PORT_OPTION, TaskStatus, VXLAN_OPTION};
 use proto::spec::{EndpointMode, EndpointSpec, NetworkDriver, PortConfig, PublishMode};
 use proto::{Cluster, Network, NetworkId, Node, Service, ServiceId, Task, TaskId, TaskState, Timestamp};
 
@@ -16,8 +16,8 @@ use crate::state::{Reader, StoreError, WriteTx};
 
 /// Ports that are chosen for users who name none.
 const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
-/// Option of the overlay driver, as Docker names it.
-const VXLAN_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
+/// IANA's number for VXLAN, and Docker's default.
+const VXLAN_PORT: u32 = 4789;
 /// Smaller numbers are left to the users of VLANs.
 const FIRST_VXLAN: u32 = 4097;
 
@@ -62,6 +62,7 @@ pub(super) fn network(
     match choose_plan(tx, &network) {
         Ok(plan) => {
             let vxlan = free_vxlan(tx).to_string();
+            let port = data_path_port(tx).to_string();
             tx.modify(id, |network: &mut Network| {
                 let driver = network.spec.driver_configuration.clone().unwrap_or_default();
                 network.driver_state = NetworkDriver {
@@ -71,7 +72,7 @@ pub(super) fn network(
                 network
                     .driver_state
                     .options
-                    .insert(VXLAN_OPTION.to_owned(), vxlan);
+                    .extend([(VXLAN_OPTION.to_owned(), vxlan), (PORT_OPTION.to_owned(), port)]);
                 let driver = NetworkDriver {
                     name: "default".to_owned(),
                     ..NetworkDriver::default()
@@ -122,11 +123,17 @@ fn free_vxlan(tx: &impl Reader) -> u32 {
     let used: BTreeSet<u32> = tx
         .all::<Network>()
         .iter()
-        .filter_map(|network| network.driver_state.options.get(VXLAN_OPTION)?.parse().ok())
+        .filter_map(|network| network.vni())
         .collect();
     (FIRST_VXLAN..)
         .find(|number| !used.contains(number))
         .unwrap_or(FIRST_VXLAN)
+}
+
+/// The UDP port of VXLAN, chosen when the cluster began.
+fn data_path_port(tx: &impl Reader) -> u32 {
+    let chosen = tx.all::<Cluster>().first().map(|cluster| cluster.data_path_port);
+    chosen.filter(|port| *port != 0).unwrap_or(VXLAN_PORT)
 }
 
 /// Gives a service its virtual addresses and port numbers; keeps those that it has.

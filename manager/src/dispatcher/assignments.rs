@@ -231,6 +231,7 @@ fn same_peer(one: &Node, two: &Node) -> bool {
         && one.status.addr == two.status.addr
         && one.description.peer_port == two.description.peer_port
         && one.description.hostname == two.description.hostname
+        && one.description.data_path == two.description.data_path
 }
 
 /// Whether the task still needs what it was given.

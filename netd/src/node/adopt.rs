@@ -13,6 +13,7 @@ use crate::{names, netns};
 
 impl Node {
     pub(super) fn adopt(&mut self) -> Result<()> {
+        self.adopt_overlay()?;
         let networks: Vec<NetworkRecord> = self.stores.networks.read_all()?;
         for record in networks {
             let state = &record.state;

@@ -5,6 +5,7 @@ mod adopt;
 mod heal;
 mod interfaces;
 mod networks;
+mod overlay;
 mod publish;
 mod sandboxes;
 mod services;
@@ -94,6 +95,8 @@ struct Stores {
     networks: Store,
     sandboxes: Store,
     services: Store,
+    members: Store,
+    underlay: Store,
 }
 
 /// The state of one node.
@@ -107,6 +110,7 @@ pub(crate) struct Node {
     networks: BTreeMap<String, Network>,
     sandboxes: BTreeMap<String, Sandbox>,
     services: BTreeMap<String, Service>,
+    overlay: overlay::State,
     ports: Ports,
     dns: DnsServer,
     directory: Arc<RwLock<Directory>>,
@@ -122,6 +126,8 @@ impl Node {
             networks: Store::open(config.state_dir.join("networks"), true)?,
             sandboxes: Store::open(config.run_dir.join("netd/sandboxes"), false)?,
             services: Store::open(config.run_dir.join("netd/services"), false)?,
+            members: Store::open(config.run_dir.join("netd/members"), false)?,
+            underlay: Store::open(config.run_dir.join("netd/underlay"), false)?,
         };
         let dir = names::netns_dir(&config.run_dir);
         std::fs::create_dir_all(&dir).map_err(|source| Error::Namespace {
@@ -144,6 +150,7 @@ impl Node {
             networks: BTreeMap::new(),
             sandboxes: BTreeMap::new(),
             services: BTreeMap::new(),
+            overlay: overlay::State::default(),
             ports: Ports::default(),
             directory,
             warnings: Vec::new(),

@@ -1,7 +1,7 @@
 //! What a node must know of a service in order to reach it: names, virtual addresses, published ports and the tasks
 //! that are ready. Derived by the manager from services and tasks; sent to each node that has need of it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::json::api_struct;
 use crate::spec::{EndpointMode, PortConfig};
@@ -65,4 +65,32 @@ pub struct BackendAddress {
     pub network_id: NetworkId,
     /// The address.
     pub address: Ipv4Addr,
+}
+
+api_struct! {
+    /// A task, as nodes must know it that share a network with it: where its packets go. Told as soon as the task has a
+    /// node, long before it answers for its service.
+    pub struct NetworkMember {
+        /// The task.
+        #[serde(rename = "TaskID")]
+        pub task_id: TaskId,
+        /// Where it runs.
+        #[serde(rename = "NodeID")]
+        pub node_id: NodeId,
+        /// Where it is on each network.
+        pub attachments: Vec<MemberAttachment>,
+    }
+}
+
+api_struct! {
+    /// A task's place on one network.
+    pub struct MemberAttachment {
+        /// The network.
+        #[serde(rename = "NetworkID")]
+        pub network_id: NetworkId,
+        /// Addresses, without prefix lengths.
+        pub addresses: Vec<IpAddr>,
+        /// Names on that network, of a container that is no service's task.
+        pub names: Vec<String>,
+    }
 }

@@ -12,12 +12,14 @@ use crate::spec::{ConfigSpec, SecretSpec};
 use crate::{ConfigId, Meta, SecretId};
 
 pub use cluster::{Cluster, JoinTokens, NextRoot, RootCa};
-pub use endpoint::{Backend, BackendAddress, ServiceEndpoint, ServiceNetwork};
+pub use endpoint::{
+    Backend, BackendAddress, MemberAttachment, NetworkMember, ServiceEndpoint, ServiceNetwork,
+};
 pub use history::{KeptSpec, SpecHistory};
-pub use network::{Ipam, Network};
+pub use network::{Ipam, Network, PORT_OPTION, VXLAN_OPTION};
 pub use node::{
-    EnginePlugin, ManagerStatus, Node, NodeDescription, NodeEngine, NodeState, NodeStatus, PEER_PORT, Peer,
-    Reachability, TlsInfo,
+    DataPath, EnginePlugin, ManagerStatus, Node, NodeDescription, NodeEngine, NodeState, NodeStatus,
+    PEER_PORT, Peer, Reachability, TlsInfo,
 };
 pub use service::{Endpoint, EndpointVip, JobStatus, Service, ServiceStatus, UpdateState, UpdateStatus};
 pub use task::{ContainerStatus, NetworkAttachment, PortStatus, TakeOver, TakeOverReason, Task, TaskStatus};

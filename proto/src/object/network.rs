@@ -32,6 +32,23 @@ pub struct Network {
     pub err: String,
 }
 
+/// Option of a network's driver: its VXLAN network identifier, as Docker names it.
+pub const VXLAN_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
+/// Option of a network's driver: the UDP port of VXLAN in this cluster.
+pub const PORT_OPTION: &str = "shoal.overlay.port";
+
+impl Network {
+    /// The VXLAN network identifier that the allocator gave it.
+    pub fn vni(&self) -> Option<u32> {
+        self.driver_state.options.get(VXLAN_OPTION)?.parse().ok()
+    }
+
+    /// The UDP port that carries it between nodes.
+    pub fn data_path_port(&self) -> Option<u16> {
+        self.driver_state.options.get(PORT_OPTION)?.parse().ok()
+    }
+}
+
 api_struct! {
     /// Pools of addresses.
     pub struct Ipam {

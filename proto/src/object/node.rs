@@ -63,6 +63,22 @@ api_struct! {
         pub volumes: Vec<String>,
         /// TCP port on which it speaks to the other nodes; [`PEER_PORT`] where it is 0.
         pub peer_port: u16,
+        /// How networks between nodes reach it.
+        pub data_path: DataPath,
+    }
+}
+
+api_struct! {
+    /// The way on which containers' packets reach a node.
+    pub struct DataPath {
+        /// Its address; where it is empty, that from which it comes to the managers.
+        pub addr: String,
+        /// Bytes that a packet may have on its link; 0 if it is not known.
+        pub mtu: u32,
+        /// Whether its host forwards IPv4 between its links.
+        pub forwards: bool,
+        /// Its WireGuard key in base64; empty if its kernel cannot encrypt.
+        pub public_key: String,
     }
 }
 
@@ -115,6 +131,8 @@ api_struct! {
         pub port: u16,
         /// What it is trusted with.
         pub role: NodeRole,
+        /// How networks between nodes reach it; its address is never empty where `addr` is not.
+        pub data_path: DataPath,
     }
 }
 
@@ -130,6 +148,13 @@ impl Peer {
                 port => port,
             },
             role: node.spec.role,
+            data_path: DataPath {
+                addr: match node.description.data_path.addr.as_str() {
+                    "" => node.status.addr.clone(),
+                    own => own.to_owned(),
+                },
+                ..node.description.data_path.clone()
+            },
         }
     }
 }

@@ -1,0 +1,71 @@
+//! What this node knows of the others: where they are, and which of their containers are on networks that this node has.
+//! Records first; the kernel follows them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Errors, Node};
+use crate::error::Result;
+use crate::names;
+use crate::types::{Member, Underlay};
+
+/// Name of the one record of its kind.
+const UNDERLAY: &str = "underlay";
+
+/// The other nodes and their containers, as the manager said last.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) underlay: Option<Underlay>,
+    pub(super) members: BTreeMap<String, Member>,
+}
+
+impl Node {
+    /// See [`crate::Netd::set_underlay`].
+    pub(crate) fn set_underlay(&mut self, underlay: Option<Underlay>) -> Result<()> {
+        if self.overlay.underlay == underlay {
+            return Ok(());
+        }
+        match &underlay {
+            Some(underlay) => self.stores.underlay.write(UNDERLAY, underlay)?,
+            None => self.stores.underlay.remove(UNDERLAY)?,
+        }
+        self.overlay.underlay = underlay;
+        Ok(())
+    }
+
+    /// See [`crate::Netd::set_members`].
+    pub(crate) fn set_members(&mut self, members: Vec<Member>) -> Result<()> {
+        let mut errors = Errors::default();
+        for member in members {
+            names::check_id(&member.id)?;
+            errors.collect(self.stores.members.write(&member.id, &member));
+            self.overlay.members.insert(member.id.clone(), member);
+        }
+        errors.first()
+    }
+
+    /// See [`crate::Netd::remove_members`].
+    pub(crate) fn remove_members(&mut self, ids: &BTreeSet<String>) -> Result<()> {
+        let mut errors = Errors::default();
+        for id in ids {
+            if self.overlay.members.remove(id).is_some() {
+                errors.collect(self.stores.members.remove(id));
+            }
+        }
+        errors.first()
+    }
+
+    pub(crate) fn member_ids(&self) -> Vec<String> {
+        self.overlay.members.keys().cloned().collect()
+    }
+
+    /// What an earlier process of this agent was told.
+    pub(super) fn adopt_overlay(&mut self) -> Result<()> {
+        self.overlay.underlay = self.stores.underlay.read_all()?.pop();
+        let members = self.stores.members.read_all::<Member>()?;
+        self.overlay.members = members
+            .into_iter()
+            .map(|member| (member.id.clone(), member))
+            .collect();
+        Ok(())
+    }
+}
