@@ -1,13 +1,13 @@
 //! What one node must know, and the changes of that.
 //!
 //! A node gets the tasks assigned to it; the secrets, configs and networks that its living tasks use; and the endpoint
-//! of every service that shares a network with them or publishes ports. And it gets the nodes of the cluster: who may
-//! speak to it, and where they are. Nothing else ever reaches it.
+//! of every service that shares a network with them or publishes ports. It gets the tasks of other nodes on its networks,
+//! and the nodes of the cluster: who may speak to it, and where they are. Nothing else ever reaches it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use proto::object::Peer;
+use proto::object::{NetworkMember, NodeState, Peer};
 use proto::wire::AssignmentChange;
 use proto::wire::assignment_change::{Action, Kind as WireKind};
 use proto::{
@@ -16,7 +16,7 @@ use proto::{
 };
 use serde::Serialize;
 
-use super::endpoint;
+use super::{endpoint, member};
 use crate::state::{Event, Key, Reader};
 
 /// What the node has been told.
@@ -28,12 +28,17 @@ pub(super) struct Assignments {
     configs: BTreeMap<ConfigId, u64>,
     networks: BTreeMap<NetworkId, u64>,
     endpoints: BTreeMap<ServiceId, ServiceEndpoint>,
+    /// Tasks of other nodes on these networks.
+    members: BTreeMap<TaskId, NetworkMember>,
     /// Nodes as they were told, by identifier. Every session has every node: what they have is shared.
     peers: Vec<Arc<Node>>,
     /// Tasks, services and nodes to look at again.
     dirty_tasks: BTreeSet<TaskId>,
     dirty_services: BTreeSet<ServiceId>,
     dirty_nodes: BTreeSet<NodeId>,
+    /// Tasks whose place is to be looked at again, and nodes that were given up or are back.
+    dirty_members: BTreeSet<TaskId>,
+    turned_nodes: BTreeSet<NodeId>,
     /// What the tasks need is to be looked at again.
     dirty_objects: bool,
 }
@@ -48,11 +53,14 @@ pub(super) fn concerns(node: &NodeId, event: &Event) -> bool {
             let answers = |task: Option<&Arc<Task>>| {
                 task.is_some_and(|task| endpoint::is_backend(task) && endpoint::can_be_reached(task))
             };
-            here || answers(old) != answers(new)
+            let moved = || member::moved(old.map(AsRef::as_ref), new.map(AsRef::as_ref));
+            here || answers(old) != answers(new) || moved()
         }
         Event::Service(_) | Event::Network(_) | Event::Secret(_) | Event::Config(_) => true,
         Event::Node(change) => match (change.old(), change.new_object()) {
-            (Some(old), Some(new)) => !same_peer(old, new),
+            (Some(old), Some(new)) => {
+                !same_peer(old, new) || is_given_up(Some(old)) != is_given_up(Some(new))
+            }
             // A removed node is told nothing more; its session ends.
             (Some(old), None) => old.id != *node,
             _ => true,
@@ -72,6 +80,7 @@ impl Assignments {
             configs: BTreeMap::new(),
             networks: BTreeMap::new(),
             endpoints: BTreeMap::new(),
+            members: BTreeMap::new(),
             peers: Vec::new(),
             dirty_tasks: tasks.iter().map(|task| task.id.clone()).collect(),
             dirty_services: tx
@@ -80,6 +89,8 @@ impl Assignments {
                 .map(|service| service.id.clone())
                 .collect(),
             dirty_nodes: tx.all::<Node>().iter().map(|node| node.id.clone()).collect(),
+            dirty_members: BTreeSet::new(),
+            turned_nodes: BTreeSet::new(),
             dirty_objects: true,
         }
     }
@@ -91,10 +102,17 @@ impl Assignments {
                 let task = change.object();
                 self.dirty_services.insert(task.service_id.clone());
                 self.dirty_tasks.insert(task.id.clone());
+                self.dirty_members.insert(task.id.clone());
             }
             Event::Service(change) => drop(self.dirty_services.insert(change.object().id.clone())),
             Event::Network(_) | Event::Secret(_) | Event::Config(_) => self.dirty_objects = true,
-            Event::Node(change) => drop(self.dirty_nodes.insert(change.object().id.clone())),
+            Event::Node(change) => {
+                let id = &change.object().id;
+                if is_given_up(change.old()) != is_given_up(change.new_object()) {
+                    self.turned_nodes.insert(id.clone());
+                }
+                self.dirty_nodes.insert(id.clone());
+            }
             Event::Cluster(_) | Event::Commit(_) => {}
         }
     }
@@ -113,29 +131,47 @@ impl Assignments {
         let (mut needs, mut gone_needs) = (Vec::new(), Vec::new());
         if self.dirty_objects || !tasks.is_empty() {
             self.dirty_objects = false;
-            let networks_before: BTreeSet<_> = self.networks.keys().cloned().collect();
+            let before: BTreeSet<_> = self.networks.keys().cloned().collect();
             self.look_at_needs(tx, &mut needs, &mut gone_needs);
-            if !networks_before.iter().eq(self.networks.keys()) {
-                // Which services the node must reach depends on its networks.
-                self.dirty_services
-                    .extend(tx.all::<Service>().iter().map(|service| service.id.clone()));
-                self.dirty_services.extend(self.endpoints.keys().cloned());
-            }
+            self.note_networks(tx, &before);
         }
-        let nodes = std::mem::take(&mut self.dirty_nodes);
-        let peers: Vec<_> = nodes
-            .into_iter()
-            .filter_map(|id| self.look_at_node(tx, id))
-            .collect();
-        let services = std::mem::take(&mut self.dirty_services);
-        let endpoints: Vec<_> = services
-            .into_iter()
-            .filter_map(|id| self.look_at_service(tx, id))
-            .collect();
-        [peers, needs, endpoints, tasks, gone_tasks, gone_needs]
+        self.note_turned_nodes(tx);
+        let peers = std::mem::take(&mut self.dirty_nodes).into_iter();
+        let peers: Vec<_> = peers.filter_map(|id| self.look_at_node(tx, id)).collect();
+        let members = std::mem::take(&mut self.dirty_members).into_iter();
+        let members: Vec<_> = members.filter_map(|id| self.look_at_member(tx, id)).collect();
+        let services = std::mem::take(&mut self.dirty_services).into_iter();
+        let endpoints: Vec<_> = services.filter_map(|id| self.look_at_service(tx, id)).collect();
+        [peers, needs, members, endpoints, tasks, gone_tasks, gone_needs]
             .into_iter()
             .flatten()
             .collect()
+    }
+
+    /// Which services and tasks the node must reach depends on its networks.
+    fn note_networks(&mut self, tx: &impl Reader, before: &BTreeSet<NetworkId>) {
+        if before.iter().eq(self.networks.keys()) {
+            return;
+        }
+        self.dirty_services
+            .extend(tx.all::<Service>().iter().map(|service| service.id.clone()));
+        self.dirty_services.extend(self.endpoints.keys().cloned());
+        self.dirty_members.extend(self.members.keys().cloned());
+        for network in self.networks.keys().filter(|id| !before.contains(*id)) {
+            let tasks = tx.by_key::<Task>(Key::Network(network.to_string()));
+            self.dirty_members
+                .extend(tasks.iter().map(|task| task.id.clone()));
+        }
+    }
+
+    /// What runs on a node that was given up, or is back, answers no longer, or again.
+    fn note_turned_nodes(&mut self, tx: &impl Reader) {
+        for node in std::mem::take(&mut self.turned_nodes) {
+            let tasks = tx.by_key::<Task>(Key::Node(node.to_string()));
+            let answering = tasks.iter().filter(|task| endpoint::is_backend(task));
+            self.dirty_services
+                .extend(answering.map(|task| task.service_id.clone()));
+        }
     }
 
     fn look_at_task(&mut self, tx: &impl Reader, id: TaskId) -> Option<AssignmentChange> {
@@ -203,13 +239,31 @@ impl Assignments {
         Some(change)
     }
 
+    fn look_at_member(&mut self, tx: &impl Reader, id: TaskId) -> Option<AssignmentChange> {
+        let known = |network: &NetworkId| self.networks.contains_key(network);
+        let task = tx.get::<Task>(&id).filter(|task| task.node_id != self.node);
+        let Some(member) = task.and_then(|task| member::of(&task, known)) else {
+            return self
+                .members
+                .remove(&id)
+                .map(|_| remove(WireKind::Member, id.as_str()));
+        };
+        if self.members.get(&id) == Some(&member) {
+            return None;
+        }
+        let change = update(WireKind::Member, id.as_str(), &member);
+        self.members.insert(id, member);
+        Some(change)
+    }
+
     fn look_at_service(&mut self, tx: &impl Reader, id: ServiceId) -> Option<AssignmentChange> {
         let known = |network: &NetworkId| self.networks.contains_key(network);
         let service = tx.get::<Service>(&id);
         // Its tasks may be many: they are looked at only where they matter.
         let service = service.filter(|service| endpoint::matters(service, known));
         let endpoint = service.map(|service| {
-            let tasks = tx.by_key::<Task>(Key::Service(id.as_str().to_owned()));
+            let mut tasks = tx.by_key::<Task>(Key::Service(id.as_str().to_owned()));
+            tasks.retain(|task| endpoint::is_backend(task) && !is_given_up(tx.get(&task.node_id).as_ref()));
             endpoint::of(&service, &tasks, known)
         });
         let Some(endpoint) = endpoint else {
@@ -232,6 +286,12 @@ fn same_peer(one: &Node, two: &Node) -> bool {
         && one.description.peer_port == two.description.peer_port
         && one.description.hostname == two.description.hostname
         && one.description.data_path == two.description.data_path
+}
+
+/// Whether nothing that runs on the node counts on being reached: it is gone, or has missed its heartbeats. A node of which a
+/// new leader knows nothing yet is not given up.
+fn is_given_up(node: Option<&Arc<Node>>) -> bool {
+    node.is_none_or(|node| matches!(node.status.state, NodeState::Down | NodeState::Disconnected))
 }
 
 /// Whether the task still needs what it was given.

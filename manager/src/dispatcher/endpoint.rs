@@ -6,16 +6,13 @@ use proto::object::{Backend, BackendAddress, ServiceNetwork};
 use proto::spec::{PortConfig, PublishMode};
 use proto::{NetworkId, Service, ServiceEndpoint, Task, TaskState};
 
-/// The service's endpoint on the networks of which `known` holds.
+/// The service's endpoint on the networks of which `known` holds, with the tasks that answer.
 pub(super) fn of(
     service: &Service,
-    tasks: &[Arc<Task>],
+    answering: &[Arc<Task>],
     known: impl Fn(&NetworkId) -> bool,
 ) -> ServiceEndpoint {
-    let backends = tasks
-        .iter()
-        .filter(|task| is_backend(task))
-        .map(|task| backend(task, &known));
+    let backends = answering.iter().map(|task| backend(task, &known));
     ServiceEndpoint {
         id: service.id.clone(),
         name: service.spec.name.clone(),

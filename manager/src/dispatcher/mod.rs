@@ -8,12 +8,14 @@
 //! - `sessions`: who is registered, and who has missed its heartbeats
 //! - `assignments`: what one node must know, and the changes of that
 //! - `endpoint`: how a service is reached
+//! - `member`: where a task is on its networks
 //! - `statuses`: reports of many tasks in few transactions
 
 mod assignments;
 mod caller;
 mod endpoint;
 mod in_process;
+mod member;
 mod service;
 mod sessions;
 mod statuses;

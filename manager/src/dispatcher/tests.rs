@@ -1,6 +1,6 @@
 //! The dispatcher through its own gRPC, as a node sees it.
 
-use proto::object::{NetworkAttachment, NodeDescription, NodeState, Peer, TaskStatus};
+use proto::object::{NetworkAttachment, NetworkMember, NodeDescription, NodeState, Peer, TaskStatus};
 use proto::spec::{ContainerSpec, NetworkAttachmentConfig, SecretReference};
 use proto::wire::assignment_change::Action;
 use proto::wire::assignments_message::Type;
@@ -223,6 +223,10 @@ async fn a_node_is_told_everything_and_then_the_changes() {
     );
 
     create(&store, task("elsewhere", "n2")).await;
+    assert_eq!(
+        words(&stream.next().await.unwrap().unwrap()),
+        ["+member elsewhere"]
+    );
     modify(&store, "t1", |task: &mut Task| {
         task.desired_state = TaskState::Shutdown
     })
@@ -235,10 +239,97 @@ async fn a_node_is_told_everything_and_then_the_changes() {
     let fourth = stream.next().await.unwrap().unwrap();
     assert_eq!(
         words(&fourth),
-        ["-serviceendpoint s", "-secret used", "-network net"]
+        [
+            "-member elsewhere",
+            "-serviceendpoint s",
+            "-secret used",
+            "-network net"
+        ]
     );
     store.update(|tx| tx.remove::<Task>("t1")).await.unwrap();
     assert_eq!(words(&stream.next().await.unwrap().unwrap()), ["-task t1"]);
+}
+
+/// What a node is told next, as words.
+async fn next_words(stream: &mut Streaming<AssignmentsMessage>) -> Vec<String> {
+    words(&stream.next().await.unwrap().unwrap())
+}
+
+#[tokio::test]
+async fn a_task_of_another_node_is_told_from_its_assignment_until_it_has_ended() {
+    let store = cluster().await;
+    let mut pending = task("t22", "");
+    pending.status.state = TaskState::Pending;
+    create(&store, pending).await;
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    let mut agent = register(&dispatcher, "n1").await.unwrap();
+    let mut stream = agent.assignments().await;
+    assert!(!next_words(&mut stream).await.contains(&"+member t22".to_owned()));
+
+    let state = |state| modify(&store, "t22", move |task: &mut Task| task.status.state = state);
+    modify(&store, "t22", |task: &mut Task| {
+        task.node_id = "n2".into();
+        task.status.state = TaskState::Assigned;
+    })
+    .await;
+    let told = stream.next().await.unwrap().unwrap();
+    assert_eq!(words(&told), ["+member t22"]);
+    let member: NetworkMember = serde_json::from_slice(&told.changes[0].object).unwrap();
+    let on = &member.attachments[0];
+    assert_eq!(
+        (
+            member.node_id.as_str(),
+            on.network_id.as_str(),
+            on.addresses[0].to_string()
+        ),
+        ("n2", "net", "10.0.0.3".into())
+    );
+    // How far it has come is no news to others until it answers.
+    state(TaskState::Preparing).await;
+    state(TaskState::Running).await;
+    assert_eq!(next_words(&mut stream).await, ["+serviceendpoint s"]);
+    // It answers nobody new, but connections to it may be open.
+    modify(&store, "t22", |task: &mut Task| {
+        task.desired_state = TaskState::Shutdown
+    })
+    .await;
+    assert_eq!(next_words(&mut stream).await, ["+serviceendpoint s"]);
+    state(TaskState::Shutdown).await;
+    assert_eq!(next_words(&mut stream).await, ["-member t22"]);
+}
+
+#[tokio::test]
+async fn who_runs_on_a_node_that_is_given_up_answers_nobody_until_it_is_back() {
+    let store = cluster().await;
+    let mut remote = task("t22", "n2");
+    remote.status.state = TaskState::Running;
+    create(&store, remote).await;
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    let mut agent = register(&dispatcher, "n1").await.unwrap();
+    let mut stream = agent.assignments().await;
+    let backends = |message: &AssignmentsMessage| {
+        let endpoint = message.changes.iter().find(|change| change.id == "s").unwrap();
+        let endpoint: ServiceEndpoint = serde_json::from_slice(&endpoint.object).unwrap();
+        endpoint.backends.len()
+    };
+    assert_eq!(backends(&stream.next().await.unwrap().unwrap()), 1);
+    let set = |state| modify(&store, "n2", move |node: &mut Node| node.status.state = state);
+    set(NodeState::Down).await;
+    let lost = stream.next().await.unwrap().unwrap();
+    assert_eq!(
+        (words(&lost), backends(&lost)),
+        (vec!["+serviceendpoint s".into()], 0)
+    );
+    set(NodeState::Ready).await;
+    assert_eq!(backends(&stream.next().await.unwrap().unwrap()), 1);
+    // A leader that has just begun knows of nobody; that alone ends no service.
+    set(NodeState::Unknown).await;
+    store.update(|tx| tx.remove::<Node>("n2")).await.unwrap();
+    let gone = stream.next().await.unwrap().unwrap();
+    assert_eq!(
+        (words(&gone), backends(&gone)),
+        (vec!["-peer n2".into(), "+serviceendpoint s".into()], 0)
+    );
 }
 
 #[tokio::test]
