@@ -159,6 +159,7 @@ impl Host {
             alias: Some(&alias),
             up: true,
             route_localnet: true,
+            ..LinkChange::default()
         };
         self.route
             .request(Link::change(&name, &change))

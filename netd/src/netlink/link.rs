@@ -11,7 +11,9 @@ use netlink_packet_route::link::{
     LinkFlags, LinkInfo, LinkMessage,
 };
 
+use super::port::PortSettings;
 use super::socket::{Request, Socket, errno};
+use super::vxlan::VxlanSettings;
 use crate::types::Mac;
 
 const RTM_NEWLINK: u16 = 16;
@@ -20,7 +22,12 @@ const IFINFOMSG: usize = 16;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
 
 /// A link as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +38,12 @@ pub(crate) struct Link {
     pub(crate) master: Option<u32>,
     pub(crate) mtu: u32,
     pub(crate) up: bool,
+    /// If it is a VXLAN device.
+    #[allow(dead_code, reason = "for networks that span nodes")]
+    pub(crate) vxlan: Option<VxlanSettings>,
+    /// If it is a bridge's port.
+    #[allow(dead_code, reason = "for networks that span nodes")]
+    pub(crate) port: Option<PortSettings>,
 }
 
 /// A pair of virtual Ethernet devices. The near end is born up; the far end cannot be (veth_open wants a peer).
@@ -51,6 +64,9 @@ pub(crate) struct Veth<'a> {
 pub(crate) struct LinkChange<'a> {
     pub(crate) alias: Option<&'a str>,
     pub(crate) up: bool,
+    pub(crate) mtu: Option<u32>,
+    /// Index of the bridge that it is to be a port of.
+    pub(crate) master: Option<u32>,
     /// Accept and send 127.0.0.0/8 on this device (net.ipv4.conf.DEV.route_localnet), set by netlink, not by sysctl.
     pub(crate) route_localnet: bool,
 }
@@ -99,6 +115,9 @@ impl Link {
         }
         link.attributes
             .extend(change.alias.map(|alias| LinkAttribute::IfAlias(alias.to_owned())));
+        link.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
+        link.attributes
+            .extend(change.master.map(LinkAttribute::Controller));
         if change.route_localnet {
             let mut conf = InetDevConf::default();
             conf.route_localnet = 1;
@@ -136,7 +155,8 @@ impl Link {
         Ok(Self::list(socket)?.into_iter().find(|link| link.name == name))
     }
 
-    fn parse(body: &[u8]) -> Option<Self> {
+    /// From the body of a message.
+    pub(crate) fn parse(body: &[u8]) -> Option<Self> {
         let word = |at: usize| Some(u32::from_ne_bytes(body.get(at..at + 4)?.try_into().ok()?));
         let mut link = Self {
             index: word(4)?,
@@ -145,6 +165,8 @@ impl Link {
             master: None,
             mtu: 0,
             up: word(8)? & 1 != 0,
+            vxlan: None,
+            port: None,
         };
         for nla in NlasIterator::new(body.get(IFINFOMSG..)?).flatten() {
             let value = nla.value();
@@ -155,10 +177,29 @@ impl Link {
                 IFLA_IFALIAS => link.alias = Some(text()),
                 IFLA_MASTER => link.master = number(),
                 IFLA_MTU => link.mtu = number().unwrap_or(0),
+                IFLA_LINKINFO => link.parse_info(value),
                 _ => {}
             }
         }
         Some(link)
+    }
+
+    fn parse_info(&mut self, info: &[u8]) {
+        let (mut kind, mut master) = (Vec::new(), Vec::new());
+        for nla in NlasIterator::new(info).flatten() {
+            // The kernel names the kind before its data.
+            match nla.kind() {
+                IFLA_INFO_KIND => kind = nla.value().to_vec(),
+                IFLA_INFO_SLAVE_KIND => master = nla.value().to_vec(),
+                IFLA_INFO_DATA if kind.starts_with(b"vxlan") => {
+                    self.vxlan = Some(VxlanSettings::parse(nla.value()));
+                }
+                IFLA_INFO_SLAVE_DATA if master.starts_with(b"bridge") => {
+                    self.port = Some(PortSettings::parse(nla.value()));
+                }
+                _ => {}
+            }
+        }
     }
 }
 

@@ -4,11 +4,23 @@
 mod address;
 mod conntrack;
 mod link;
+#[allow(dead_code, reason = "words for networks that span nodes")]
+mod neighbour;
+#[allow(dead_code, reason = "words for networks that span nodes")]
+mod port;
 mod route;
 mod socket;
+#[allow(dead_code, reason = "words for networks that span nodes")]
+mod vxlan;
 
 pub(crate) use address::LinkAddress;
 pub(crate) use conntrack::Flow;
 pub(crate) use link::{Link, LinkChange, Veth};
+#[allow(unused_imports, reason = "words for networks that span nodes")]
+pub(crate) use neighbour::{Forwarding, Neighbour, Place};
+#[allow(unused_imports, reason = "words for networks that span nodes")]
+pub(crate) use port::PortSettings;
 pub(crate) use route::Route;
 pub(crate) use socket::{Request, Socket, errno};
+#[allow(unused_imports, reason = "words for networks that span nodes")]
+pub(crate) use vxlan::{Vxlan, VxlanSettings};

@@ -30,6 +30,9 @@ const RECEIVE: usize = 64 * 1024;
 /// More than this in one datagram needs a larger send buffer than the usual default.
 const USUAL_SEND_BUFFER: usize = 96 * 1024;
 
+/// Requests in one datagram of a bulk: should all be refused, the refusals fit the usual receive buffer.
+const BULK: usize = 128;
+
 /// A message without its length, sequence and port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Request {
@@ -117,7 +120,12 @@ impl Socket {
     ///
     /// rtnetlink carries out the messages one after the other and goes on after a refusal; netfilter takes a batch as one
     /// transaction, in which only the last message before the end asks for an acknowledgement.
-    fn exchange(&mut self, requests: &[Request], refused: &mut dyn FnMut(Refusal)) -> io::Result<()> {
+    fn exchange(
+        &mut self,
+        requests: &[Request],
+        transaction: bool,
+        refused: &mut dyn FnMut(Refusal),
+    ) -> io::Result<()> {
         let first = self.sequence.wrapping_add(1);
         let mut expected = 0usize;
         let mut datagram = Vec::with_capacity(requests.iter().map(|r| r.body.len() + HEADER + 4).sum());
@@ -136,7 +144,7 @@ impl Socket {
                 let asked = requests[index].flags & NLM_F_ACK != 0;
                 if let Some(refusal) = refusal(&message, index) {
                     refused(refusal);
-                    if !asked && index == 0 {
+                    if transaction && !asked && index == 0 {
                         return Ok(()); // the transaction as a whole was refused: nothing else need follow
                     }
                 }
@@ -155,10 +163,31 @@ impl Socket {
     /// Like [`Socket::batch`], with flags as they are.
     pub(crate) fn transact(&mut self, requests: &[Request]) -> io::Result<()> {
         let mut first = None;
-        self.exchange(requests, &mut |refusal| {
+        self.exchange(requests, true, &mut |refusal| {
             first.get_or_insert(refusal);
         })?;
         first.map_or(Ok(()), |refusal| Err(refusal.into()))
+    }
+
+    /// Carry out many requests of rtnetlink, one after the other, going on after refusals, which are the answer. Only the
+    /// last of each datagram asks for an acknowledgement: thousands would not fit the receive buffer.
+    #[allow(dead_code, reason = "for networks that span nodes")]
+    pub(crate) fn bulk(&mut self, requests: &[Request]) -> io::Result<Vec<Refusal>> {
+        let mut refusals = Vec::new();
+        for (n, chunk) in requests.chunks(BULK).enumerate() {
+            let mut chunk = chunk.to_vec();
+            chunk.iter_mut().for_each(|request| request.flags &= !NLM_F_ACK);
+            if let Some(last) = chunk.last_mut() {
+                last.flags |= NLM_F_ACK;
+            }
+            self.exchange(&chunk, false, &mut |refusal| {
+                refusals.push(Refusal {
+                    index: n * BULK + refusal.index,
+                    ..refusal
+                });
+            })?;
+        }
+        Ok(refusals)
     }
 
     /// Carry out one request.
