@@ -27,6 +27,7 @@ mod files;
 mod hash;
 mod history;
 pub mod manager;
+mod network_key;
 mod orchestration;
 mod orchestrator;
 pub mod peer;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use crate::ca::{rotation, unseen};
 use crate::scheduler::loads::Loads;
 use crate::state::{Store, StoreError};
-use crate::{allocator, orchestrator, reaper, scheduler};
+use crate::{allocator, network_key, orchestrator, reaper, scheduler};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -40,6 +40,7 @@ impl Orchestration {
                 supervise("root rotation", || rotation::run(store.clone())),
                 supervise("unseen nodes", || unseen::run(store.clone())),
                 supervise("orphans", || orchestrator::orphans(store.clone())),
+                supervise("network key", || network_key::run(store.clone())),
                 supervise("reaper", || reaper::run(store.clone())),
             )
         };

@@ -54,6 +54,9 @@ pub enum Error {
     #[error("network {network} has active endpoints: {}", endpoints.join(", "))]
     NetworkInUse { network: String, endpoints: Vec<String> },
 
+    #[error("this kernel cannot encrypt networks: it has no WireGuard (CONFIG_WIREGUARD, module wireguard)")]
+    NoEncryption,
+
     #[error("network {network}: no free address left in {subnet}")]
     NoFreeAddress { network: String, subnet: Ipv4Net },
     #[error("network {network}: address {address} is not a host address of {subnet}")]
@@ -147,6 +150,7 @@ impl Error {
             Self::NoFreeSubnet { .. } | Self::NoFreeAddress { .. } | Self::NoFreePort(_) => {
                 ErrorKind::Exhausted
             }
+            Self::NoEncryption => ErrorKind::Invalid,
             Self::PortBind { .. }
             | Self::ForeignNamespace { .. }
             | Self::Namespace { .. }

@@ -32,6 +32,7 @@ mod nft;
 mod node;
 mod ports;
 mod store;
+mod tunnels;
 mod types;
 mod watch;
 

@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 
 /// The uplink's end inside the fabric.
 pub(crate) const UPLINK: &str = "uplink";
+/// The WireGuard device, inside the fabric.
+pub(crate) const TUNNELS: &str = "wg";
 /// Beginning of the bridge ports of containers.
 pub(crate) const PORT_PREFIX: &str = "ve";
 /// Beginning of bridges.

@@ -134,6 +134,19 @@ impl Netd {
         self.run(move |node| node.set_underlay(underlay)).await
     }
 
+    /// The key by which other nodes know this one's tunnels, in base64; their device is made with the first call.
+    ///
+    /// # Errors
+    /// [`Error::NoEncryption`] if the kernel has no WireGuard.
+    pub async fn encryption_key(&self) -> Result<String> {
+        self.run(|node| node.encryption_key()).await
+    }
+
+    /// What all nodes mix into their tunnels' handshakes. Sessions go on with the old one until they end.
+    pub async fn set_network_key(&self, key: [u8; 32]) -> Result<()> {
+        self.run(move |node| node.set_network_key(key)).await
+    }
+
     /// Containers of other nodes are as given from now on. Idempotent.
     pub async fn set_members(&self, members: Vec<Member>) -> Result<()> {
         self.run(move |node| node.set_members(members)).await

@@ -3,7 +3,7 @@
 //! Input: [`AssignmentsMessage`]s, complete first, then increments chained by `applies_to`. Output: typed [`Change`]s. A
 //! gap in the chain is an error; the session then starts again from a complete set.
 
-use proto::object::{NetworkMember, Peer};
+use proto::object::{NetworkKey, NetworkMember, Peer};
 use proto::wire::assignment_change::{Action, Kind};
 use proto::wire::assignments_message::Type;
 use proto::wire::{AssignmentChange, AssignmentsMessage};
@@ -27,6 +27,8 @@ pub enum Change {
     Peer(Peer),
     /// A task of another node on a network of this one.
     Member(Box<NetworkMember>),
+    /// What tunnels between nodes are keyed with.
+    NetworkKey(NetworkKey),
     /// The object with this identifier is no longer for this node.
     Remove(Kind, String),
 }
@@ -119,6 +121,7 @@ fn decode(change: AssignmentChange) -> Result<Option<Change>, AssignmentsError> 
         }
         Kind::Peer => serde_json::from_slice(object).map(Change::Peer),
         Kind::Member => serde_json::from_slice(object).map(|member| Change::Member(Box::new(member))),
+        Kind::NetworkKey => serde_json::from_slice(object).map(Change::NetworkKey),
     };
     let kind = kind.as_str_name();
     decoded.map(Some).map_err(|source| AssignmentsError::Decode {

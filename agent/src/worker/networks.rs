@@ -147,6 +147,7 @@ fn config(network: &Network) -> Result<NetworkConfig, NetworkError> {
         labels,
         overlay: network.vni().map(|vni| Overlay {
             vni,
+            encrypted: network.spec.is_encrypted(),
             ..Overlay::default()
         }),
         name: name.clone(),

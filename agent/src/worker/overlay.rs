@@ -4,8 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use netd::{Member, MemberAttachment, Netd, Underlay, UnderlayPeer};
-use proto::object::{NetworkMember, Peer};
+use proto::object::{NetworkKey, NetworkMember, Peer};
 use proto::{Network, NodeId};
 
 use crate::peer::Members;
@@ -45,6 +47,15 @@ impl Overlay {
         let Some(port) = port else { return Ok(()) };
         match underlay(&self.nodes.all(), &self.node, port) {
             Some(underlay) => self.netd.set_underlay(Some(underlay)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the key that all nodes with encrypted networks share. One that cannot be read is another version's.
+    pub async fn set_key(&self, key: &NetworkKey) -> netd::Result<()> {
+        let bytes = STANDARD.decode(key.key.as_bytes()).ok();
+        match bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
+            Some(key) => self.netd.set_network_key(key).await,
             None => Ok(()),
         }
     }

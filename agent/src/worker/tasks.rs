@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use proto::object::NetworkMember;
+use proto::object::{NetworkKey, NetworkMember};
 use proto::wire::assignment_change::Kind;
 use proto::{Task, TaskId};
 use tokio::sync::watch;
@@ -43,6 +43,7 @@ impl session::Sink for Tasks {
                 Change::Peer(peer) => self.shared.members.put(peer),
                 // A removed node is refused at once.
                 Change::Remove(Kind::Peer, id) => self.shared.members.remove(&id),
+                Change::NetworkKey(key) => self.set_network_key(&key).await,
                 Change::Network(network) => self.ensure_network(&network).await,
                 Change::Member(member) => members.push(*member),
                 other => later.push(other),
@@ -143,6 +144,8 @@ impl Tasks {
             Kind::Network => self.shared.networks.release(id).await,
             Kind::Peer => self.shared.members.remove(id),
             Kind::ServiceEndpoint => self.remove_endpoint(id).await,
+            // Without it tunnels stay as they are: whoever has it and needs it no more is no danger.
+            Kind::NetworkKey => {}
             Kind::Member => self.remove_members([id.to_owned()].into()).await,
         }
     }
@@ -221,6 +224,12 @@ impl Tasks {
         }
     }
 
+    async fn set_network_key(&self, key: &NetworkKey) {
+        if let Err(error) = self.shared.overlay.set_key(key).await {
+            tracing::warn!("cannot take the network key: {}", chain(&error));
+        }
+    }
+
     async fn remove_members(&self, ids: BTreeSet<String>) {
         if let Err(error) = self.shared.overlay.remove(ids).await {
             tracing::warn!("cannot forget tasks of other nodes: {}", chain(&error));
@@ -271,7 +280,7 @@ impl Listed {
             Change::Endpoint(endpoint) => endpoint.id.to_string(),
             Change::Peer(peer) => peer.node_id.to_string(),
             Change::Member(member) => member.task_id.to_string(),
-            Change::Remove(..) => return None,
+            Change::NetworkKey(_) | Change::Remove(..) => return None,
         })
     }
 

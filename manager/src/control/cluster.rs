@@ -104,7 +104,7 @@ fn current(tx: &impl Reader) -> Result<Arc<Cluster>> {
 
 fn without_keys(cluster: &Cluster) -> Cluster {
     let mut cluster = cluster.clone();
-    (cluster.root_ca, cluster.unlock_key) = (None, None);
+    (cluster.root_ca, cluster.unlock_key, cluster.network_key) = (None, None, None);
     if let Some(ca_config) = &mut cluster.spec.ca_config {
         ca_config.signing_ca_key.clear();
     }

@@ -23,6 +23,7 @@ impl Control {
                     refuse_second_ingress(tx)?;
                 }
                 refuse_overlap(tx, &spec)?;
+                refuse_unencryptable(tx, &spec)?;
                 Ok::<_, ControlError>(tx.create(Network {
                     id: id.clone(),
                     spec,
@@ -102,6 +103,19 @@ fn refuse_hiding(tx: &impl Reader, wanted: &[Ipv4Net]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A network that no node could carry would only leave its tasks waiting.
+fn refuse_unencryptable(tx: &impl Reader, spec: &NetworkSpec) -> Result<()> {
+    let nodes = tx.all::<Node>();
+    if !spec.is_encrypted() || nodes.iter().any(|node| node.description.data_path.encrypts()) {
+        return Ok(());
+    }
+    Err(ControlError::FailedPrecondition(format!(
+        "network {} cannot be encrypted: no node of this swarm has a kernel with WireGuard (CONFIG_WIREGUARD, module \
+         wireguard)",
+        spec.name
+    )))
 }
 
 fn refuse_while_in_use(tx: &impl Reader, network: &Network) -> Result<()> {

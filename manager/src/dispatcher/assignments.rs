@@ -7,17 +7,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use proto::object::{NetworkMember, NodeState, Peer};
+use proto::object::{NetworkKey, NetworkMember, NodeState, Peer};
 use proto::wire::AssignmentChange;
 use proto::wire::assignment_change::{Action, Kind as WireKind};
 use proto::{
-    Config, ConfigId, Network, NetworkId, Node, NodeId, Secret, SecretId, Service, ServiceEndpoint,
+    Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Secret, SecretId, Service, ServiceEndpoint,
     ServiceId, Task, TaskId, TaskState,
 };
 use serde::Serialize;
 
 use super::{endpoint, member};
 use crate::state::{Event, Key, Reader};
+
+/// There is one key; this is its identifier.
+const NETWORK_KEY: &str = "network-key";
 
 /// What the node has been told.
 #[derive(Debug)]
@@ -27,6 +30,7 @@ pub(super) struct Assignments {
     secrets: BTreeMap<SecretId, u64>,
     configs: BTreeMap<ConfigId, u64>,
     networks: BTreeMap<NetworkId, u64>,
+    network_key: Option<NetworkKey>,
     endpoints: BTreeMap<ServiceId, ServiceEndpoint>,
     /// Tasks of other nodes on these networks.
     members: BTreeMap<TaskId, NetworkMember>,
@@ -65,7 +69,12 @@ pub(super) fn concerns(node: &NodeId, event: &Event) -> bool {
             (Some(old), None) => old.id != *node,
             _ => true,
         },
-        Event::Cluster(_) | Event::Commit(_) => false,
+        Event::Cluster(change) => {
+            let key =
+                |cluster: Option<&Arc<Cluster>>| cluster.and_then(|cluster| cluster.network_key.clone());
+            key(change.old()) != key(change.new_object())
+        }
+        Event::Commit(_) => false,
     }
 }
 
@@ -79,6 +88,7 @@ impl Assignments {
             secrets: BTreeMap::new(),
             configs: BTreeMap::new(),
             networks: BTreeMap::new(),
+            network_key: None,
             endpoints: BTreeMap::new(),
             members: BTreeMap::new(),
             peers: Vec::new(),
@@ -105,7 +115,9 @@ impl Assignments {
                 self.dirty_members.insert(task.id.clone());
             }
             Event::Service(change) => drop(self.dirty_services.insert(change.object().id.clone())),
-            Event::Network(_) | Event::Secret(_) | Event::Config(_) => self.dirty_objects = true,
+            Event::Network(_) | Event::Secret(_) | Event::Config(_) | Event::Cluster(_) => {
+                self.dirty_objects = true;
+            }
             Event::Node(change) => {
                 let id = &change.object().id;
                 if is_given_up(change.old()) != is_given_up(change.new_object()) {
@@ -113,7 +125,7 @@ impl Assignments {
                 }
                 self.dirty_nodes.insert(id.clone());
             }
-            Event::Cluster(_) | Event::Commit(_) => {}
+            Event::Commit(_) => {}
         }
     }
 
@@ -217,7 +229,30 @@ impl Assignments {
             .flat_map(|task| &task.networks_attachments)
             .map(|on| on.network.id.clone());
         let networks = objects(networks, |id| tx.get::<Network>(id));
+        self.tell_network_key(tx, &networks, news, gone);
         tell(WireKind::Network, &mut self.networks, networks, news, gone);
+    }
+
+    /// Those alone have the key who have something to encrypt.
+    fn tell_network_key(
+        &mut self,
+        tx: &impl Reader,
+        networks: &BTreeMap<NetworkId, Arc<Network>>,
+        news: &mut Vec<AssignmentChange>,
+        gone: &mut Vec<AssignmentChange>,
+    ) {
+        let needed = networks.values().any(|network| network.spec.is_encrypted());
+        let clusters = tx.all::<Cluster>();
+        let key = clusters.first().and_then(|cluster| cluster.network_key.clone());
+        let key = key.filter(|_| needed);
+        match (&key, &self.network_key) {
+            (Some(new), told) if told.as_ref() != Some(new) => {
+                news.push(update(WireKind::NetworkKey, NETWORK_KEY, new));
+            }
+            (None, Some(_)) => gone.push(remove(WireKind::NetworkKey, NETWORK_KEY)),
+            _ => {}
+        }
+        self.network_key = key;
     }
 
     fn look_at_node(&mut self, tx: &impl Reader, id: NodeId) -> Option<AssignmentChange> {

@@ -193,6 +193,7 @@ async fn assign(store: &Store, node: &NodeId, sender: &Sender<AssignmentsMessage
         Kind::Secret,
         Kind::Config,
         Kind::Node,
+        Kind::Cluster,
     ];
     let concerned = node.clone();
     let filter = Filter::kinds(&kinds).only(move |event| concerns(&concerned, event));

@@ -8,7 +8,7 @@ use proto::wire::{
     AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, NodeVolumes, SessionRequest, TaskStatusUpdate,
     UpdateTaskStatusRequest,
 };
-use proto::{Network, Node, Secret, Service, ServiceEndpoint, Task, TaskState};
+use proto::{Cluster, Network, Node, Secret, Service, ServiceEndpoint, Task, TaskState};
 use tokio_stream::StreamExt;
 use tonic::{Code, Status, Streaming};
 
@@ -330,6 +330,44 @@ async fn who_runs_on_a_node_that_is_given_up_answers_nobody_until_it_is_back() {
         (words(&gone), backends(&gone)),
         (vec!["-peer n2".into(), "+serviceendpoint s".into()], 0)
     );
+}
+
+#[tokio::test]
+async fn the_network_key_reaches_those_alone_who_have_something_to_encrypt() {
+    let store = cluster().await;
+    let key = |text: &str| proto::object::NetworkKey {
+        key: text.into(),
+        created_at: proto::Timestamp::now(),
+    };
+    let keyed = Cluster {
+        id: "c".into(),
+        network_key: Some(key("one")),
+        ..Cluster::default()
+    };
+    create(&store, keyed).await;
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    let mut agent = register(&dispatcher, "n1").await.unwrap();
+    let mut stream = agent.assignments().await;
+    let told = |message: &AssignmentsMessage| words(message).contains(&"+networkkey network-key".to_owned());
+    assert!(
+        !told(&stream.next().await.unwrap().unwrap()),
+        "nothing is encrypted"
+    );
+    modify(&store, "net", |network: &mut Network| {
+        let driver = network.spec.driver_configuration.get_or_insert_default();
+        driver.options.insert("encrypted".into(), String::new());
+    })
+    .await;
+    assert!(told(&stream.next().await.unwrap().unwrap()), "now it is");
+    modify(&store, "c", |cluster: &mut Cluster| {
+        cluster.network_key = Some(key("two"))
+    })
+    .await;
+    let next = stream.next().await.unwrap().unwrap();
+    assert_eq!(words(&next), ["+networkkey network-key"], "a new one is told");
+    agent.report("t1", TaskState::Shutdown).await.unwrap();
+    let last = stream.next().await.unwrap().unwrap();
+    assert!(words(&last).contains(&"-networkkey network-key".to_owned()));
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ pub(crate) struct Filters<'t> {
     platforms: &'t [Platform],
     ports: Vec<(PortProtocol, u16)>,
     max_replicas: u64,
+    /// A network of the task is.
+    encrypted: bool,
     volumes: Vec<Place>,
     neighbours: Neighbours,
 }
@@ -48,6 +50,10 @@ impl<'t> Filters<'t> {
             platforms: placement.map_or(&[], |placement| &placement.platforms),
             ports: host_ports(task).collect(),
             max_replicas: placement.map_or(0, |placement| placement.max_replicas),
+            encrypted: task
+                .networks_attachments
+                .iter()
+                .any(|on| on.network.spec.is_encrypted()),
             volumes: Vec::new(),
             neighbours: Neighbours::default(),
         }
@@ -80,6 +86,10 @@ impl<'t> Filters<'t> {
                 .iter()
                 .all(|(kind, name)| has_plugin(node, kind, name)),
             Unsuitable::Plugin,
+        )?;
+        require(
+            !self.encrypted || node.description.data_path.encrypts(),
+            Unsuitable::Encryption,
         )?;
         require(satisfied, Unsuitable::Constraints)?;
         require(self.runs_on(&node.description.platform), Unsuitable::Platform)?;

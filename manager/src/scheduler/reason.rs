@@ -11,6 +11,8 @@ pub(crate) enum Unsuitable {
     /// Too few things of this kind that operators count or name.
     GenericResource(Arc<str>),
     Plugin,
+    /// It is on an encrypted network, and the node's kernel has no WireGuard.
+    Encryption,
     Constraints,
     Platform,
     HostPort,
@@ -38,6 +40,7 @@ impl Unsuitable {
             Self::Resources => format!("insufficient resources on {count}"),
             Self::GenericResource(kind) => format!("insufficient resources ({kind}) on {count}"),
             Self::Plugin => format!("missing plugin on {count}"),
+            Self::Encryption => format!("no WireGuard for an encrypted network on {count}"),
             Self::Constraints => format!("scheduling constraints not satisfied on {count}"),
             Self::Platform => format!("unsupported platform on {count}"),
             Self::HostPort => format!("host-mode port already in use on {count}"),

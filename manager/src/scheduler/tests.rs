@@ -164,6 +164,31 @@ fn every_filter_explains_itself() {
 }
 
 #[test]
+fn an_encrypted_network_needs_a_kernel_that_encrypts() {
+    let encrypted = |task: &mut Task| {
+        let mut attachment = proto::object::NetworkAttachment::default();
+        let driver = attachment
+            .network
+            .spec
+            .driver_configuration
+            .get_or_insert_default();
+        driver.options.insert("encrypted".into(), String::new());
+        task.networks_attachments.push(attachment);
+    };
+    assert_eq!(
+        says([node(1), node(2)], encrypted),
+        "no suitable node (no WireGuard for an encrypted network on 2 nodes)"
+    );
+    let mut able = node(3);
+    able.description.data_path.public_key = "key".into();
+    able.status.state = proto::object::NodeState::Down;
+    assert_eq!(
+        says([node(1), able], encrypted),
+        "no suitable node (1 node not available for new tasks; no WireGuard for an encrypted network on 1 node)"
+    );
+}
+
+#[test]
 fn missing_drivers_and_taken_ports_are_explained() {
     let mut plain = node(1);
     plain.description.engine.plugins = vec![proto::object::EnginePlugin {

@@ -1,10 +1,10 @@
 //! IPv4 addresses of links.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_core::NlasIterator;
-use netlink_packet_route::address::AddressMessage;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, NlasIterator};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::socket::{Request, Socket};
@@ -24,6 +24,23 @@ pub(crate) struct LinkAddress {
 }
 
 impl LinkAddress {
+    /// Give the link an IPv6 address that can be used at once (IFA_F_NODAD), with the on-link route that comes with it.
+    /// Repeating it is fine.
+    pub(crate) fn add6(index: u32, address: Ipv6Addr, prefix_len: u8) -> Request {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet6;
+        message.header.prefix_len = prefix_len;
+        message.header.index = index;
+        message.attributes = vec![
+            AddressAttribute::Address(address.into()),
+            AddressAttribute::Flags(AddressFlags::Nodad),
+        ];
+        Request::route(
+            &RouteNetlinkMessage::NewAddress(message),
+            NLM_F_CREATE | NLM_F_REPLACE,
+        )
+    }
+
     /// All of the socket's namespace.
     pub(crate) fn list(socket: &mut Socket) -> io::Result<Vec<Self>> {
         let mut all = AddressMessage::default();

@@ -2,7 +2,7 @@
 //! than the decoding crate cannot break it).
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NlasIterator};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -106,6 +106,16 @@ impl Link {
             ]),
         ]);
         Request::route(&RouteNetlinkMessage::NewLink(bridge), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// A WireGuard device, born down in `namespace`; its UDP socket will be in the namespace of the socket that asks.
+    pub(crate) fn create_wireguard(name: &str, namespace: &OwnedFd) -> Request {
+        let mut link = message(name);
+        link.attributes.extend([
+            LinkAttribute::NetNsFd(namespace.as_raw_fd()),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Wireguard)]),
+        ]);
+        Request::route(&RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL)
     }
 
     pub(crate) fn change(name: &str, change: &LinkChange<'_>) -> Request {

@@ -3,6 +3,7 @@
 
 mod address;
 mod conntrack;
+mod generic;
 mod link;
 #[allow(dead_code, reason = "words for networks that span nodes")]
 mod neighbour;
@@ -12,6 +13,7 @@ mod route;
 mod socket;
 #[allow(dead_code, reason = "words for networks that span nodes")]
 mod vxlan;
+mod wireguard;
 
 pub(crate) use address::LinkAddress;
 pub(crate) use conntrack::Flow;
@@ -24,3 +26,4 @@ pub(crate) use route::Route;
 pub(crate) use socket::{Request, Socket, errno};
 #[allow(unused_imports, reason = "words for networks that span nodes")]
 pub(crate) use vxlan::{Vxlan, VxlanSettings};
+pub(crate) use wireguard::{PublicKey, SecretKey, WireGuard, WireGuardPeer};

@@ -12,7 +12,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::SocketAddr;
-use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
@@ -91,6 +91,11 @@ impl Socket {
     /// nftables of the calling thread's network namespace.
     pub(crate) fn netfilter() -> io::Result<Self> {
         Self::open(NETLINK_NETFILTER)
+    }
+
+    /// Families that register by name, of the calling thread's network namespace.
+    pub(crate) fn generic() -> io::Result<Self> {
+        Self::open(NETLINK_GENERIC)
     }
 
     fn open(protocol: isize) -> io::Result<Self> {

@@ -2,6 +2,7 @@
 //! (what is), and the DNS directory (what is said). Blocking; `Netd` calls it from threads that may block.
 
 mod adopt;
+mod encryption;
 mod heal;
 mod interfaces;
 mod networks;

@@ -221,6 +221,9 @@ impl Node {
     }
 
     fn plan_network(&mut self, config: &NetworkConfig) -> Result<NetworkState> {
+        if config.overlay.is_some_and(|overlay| overlay.encrypted) {
+            self.encryption_key()?; // never in clear instead
+        }
         let mut taken = self.host.claimed()?;
         let ours = self.networks.values().map(|n| &n.record);
         taken.extend(ours.map(|r| {

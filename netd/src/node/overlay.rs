@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::encryption::Tunnels;
 use super::{Errors, Node};
 use crate::error::Result;
 use crate::names;
@@ -16,6 +17,8 @@ const UNDERLAY: &str = "underlay";
 pub(super) struct State {
     pub(super) underlay: Option<Underlay>,
     pub(super) members: BTreeMap<String, Member>,
+    /// Once somebody has asked whether this node can encrypt.
+    pub(super) tunnels: Option<Tunnels>,
 }
 
 impl Node {
@@ -29,7 +32,7 @@ impl Node {
             None => self.stores.underlay.remove(UNDERLAY)?,
         }
         self.overlay.underlay = underlay;
-        Ok(())
+        self.sync_tunnels(false)
     }
 
     /// See [`crate::Netd::set_members`].

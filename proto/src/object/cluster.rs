@@ -3,7 +3,7 @@
 use super::TlsInfo;
 use crate::json::api_struct;
 use crate::spec::ClusterSpec;
-use crate::{ClusterId, Hidden, Meta};
+use crate::{ClusterId, Hidden, Meta, Timestamp};
 
 /// The cluster itself; there is one in a store.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -42,9 +42,22 @@ pub struct Cluster {
     /// What opens a locked manager, while managers lock. The API gives it out in `GET /swarm/unlockkey` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlock_key: Option<Hidden>,
+    /// What the nodes' tunnels are keyed with besides their own keys, while a network is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_key: Option<NetworkKey>,
     /// How often a user has asked for services to be spread over the nodes again.
     #[serde(default, skip_serializing_if = "crate::json::is_default")]
     pub rebalances: u64,
+}
+
+/// A secret that all nodes with encrypted networks share, exchanged from time to time.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkKey {
+    /// 32 bytes in base64.
+    pub key: Hidden,
+    /// When it was made.
+    pub created_at: Timestamp,
 }
 
 api_struct! {

@@ -11,7 +11,7 @@ mod task;
 use crate::spec::{ConfigSpec, SecretSpec};
 use crate::{ConfigId, Meta, SecretId};
 
-pub use cluster::{Cluster, JoinTokens, NextRoot, RootCa};
+pub use cluster::{Cluster, JoinTokens, NetworkKey, NextRoot, RootCa};
 pub use endpoint::{
     Backend, BackendAddress, MemberAttachment, NetworkMember, ServiceEndpoint, ServiceNetwork,
 };

@@ -82,6 +82,13 @@ api_struct! {
     }
 }
 
+impl DataPath {
+    /// Whether the node can carry encrypted networks.
+    pub fn encrypts(&self) -> bool {
+        !self.public_key.is_empty()
+    }
+}
+
 api_struct! {
     /// The agent of a node.
     pub struct NodeEngine {

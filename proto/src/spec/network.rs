@@ -29,6 +29,18 @@ api_struct! {
     }
 }
 
+impl NetworkSpec {
+    /// Option of the driver: packets leave a node encrypted, or not at all. Without a value it means yes.
+    pub const ENCRYPTED: &str = "encrypted";
+
+    /// Whether its packets leave a node encrypted, or not at all.
+    pub fn is_encrypted(&self) -> bool {
+        let options = self.driver_configuration.as_ref().map(|driver| &driver.options);
+        let value = options.and_then(|options| options.get(Self::ENCRYPTED));
+        value.is_some_and(|value| !matches!(value.as_str(), "false" | "0"))
+    }
+}
+
 api_struct! {
     /// A network driver and its options.
     pub struct NetworkDriver {

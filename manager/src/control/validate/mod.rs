@@ -137,13 +137,13 @@ fn network_driver(network: &str, driver: &NetworkDriver) -> Result<()> {
     }
     for (option, value) in &driver.options {
         match option.as_str() {
-            "encrypted" if value == "false" => {}
-            // Clear text in place of encryption would be a breach: see CVE-2023-28840.
-            "encrypted" => {
+            // A word that is not understood is not taken for "no": see CVE-2023-28840.
+            NetworkSpec::ENCRYPTED if !["", "true", "1", "false", "0"].contains(&value.as_str()) => {
                 return Err(ControlError::invalid(format!(
-                    "network {network}: encryption is not built yet"
+                    "network {network}: driver option encrypted={value:?} is neither true nor false"
                 )));
             }
+            NetworkSpec::ENCRYPTED => {}
             "com.docker.network.driver.mtu" => {}
             other => {
                 return Err(ControlError::invalid(format!(
@@ -250,18 +250,27 @@ mod tests {
     }
 
     #[test]
-    fn an_encrypted_network_is_refused_not_sent_in_clear() {
+    fn whether_a_network_is_encrypted_is_never_guessed() {
         let mut spec = NetworkSpec {
             name: "n".into(),
             ..NetworkSpec::default()
         };
         assert!(network(&mut spec).is_ok());
         assert_eq!(spec.driver_configuration.as_ref().unwrap().name, "overlay");
-        spec.driver_configuration
-            .as_mut()
-            .unwrap()
-            .options
-            .insert("encrypted".into(), String::new());
-        assert!(network(&mut spec).unwrap_err().to_string().contains("encryption"));
+        for (value, encrypted) in [
+            ("", true),
+            ("true", true),
+            ("1", true),
+            ("false", false),
+            ("0", false),
+        ] {
+            let options = &mut spec.driver_configuration.as_mut().unwrap().options;
+            options.insert("encrypted".into(), value.into());
+            assert!(network(&mut spec).is_ok());
+            assert_eq!(spec.is_encrypted(), encrypted, "{value}");
+        }
+        let options = &mut spec.driver_configuration.as_mut().unwrap().options;
+        options.insert("encrypted".into(), "perhaps".into());
+        assert!(network(&mut spec).unwrap_err().to_string().contains("perhaps"));
     }
 }
