@@ -1,10 +1,10 @@
 //! From a packet to what should be done about it. Pure, and the place where hostile packets end: whatever is not a single
 //! ordinary question gets a bare header or nothing, never more than it sent.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use rand::seq::SliceRandom;
 
@@ -81,35 +81,40 @@ pub(crate) fn answer(packet: &[u8], view: &View<'_>, transport: Transport) -> Ou
 /// `None`: not ours to answer.
 fn resolve(query: &Query, view: &View<'_>) -> Option<(ResponseCode, Vec<Record>)> {
     let name = plain(query.name())?;
-    if query.query_type() == RecordType::PTR && name.ends_with(".in-addr.arpa") {
-        return reverse(query.name(), &name, view);
+    if query.query_type() == RecordType::PTR
+        && let Some(address) = reversed(&name)
+    {
+        return pointer(query.name(), address, view);
     }
-    let loopback = [Ipv4Addr::LOCALHOST];
+    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     let addresses = if name == "localhost" {
         &loopback[..]
     } else {
         view.lookup(&name)?
     };
-    let mut records: Vec<_> = match query.query_type() {
-        RecordType::A | RecordType::ANY => addresses
-            .iter()
-            .map(|a| Record::from_rdata(query.name().clone(), TTL, RData::A(A(*a))))
-            .collect(),
-        _ => Vec::new(), // the name exists, this type does not: NODATA
+    // The name exists: where this type does not, the answer is empty (NODATA), never that there is no such name.
+    let wanted = |address: &&IpAddr| match query.query_type() {
+        RecordType::A => address.is_ipv4(),
+        RecordType::AAAA => address.is_ipv6(),
+        kind => kind == RecordType::ANY,
     };
+    let mut records: Vec<_> = addresses
+        .iter()
+        .filter(wanted)
+        .map(|address| Record::from_rdata(query.name().clone(), TTL, data(*address)))
+        .collect();
     records.shuffle(&mut rand::rng());
     Some((ResponseCode::NoError, records))
 }
 
-fn reverse(owner: &Name, name: &str, view: &View<'_>) -> Option<(ResponseCode, Vec<Record>)> {
-    let mut octets: Vec<u8> = name
-        .strip_suffix(".in-addr.arpa")?
-        .split('.')
-        .map(str::parse)
-        .collect::<Result<_, _>>()
-        .ok()?;
-    octets.reverse();
-    let address = Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?);
+fn data(address: IpAddr) -> RData {
+    match address {
+        IpAddr::V4(address) => RData::A(A(address)),
+        IpAddr::V6(address) => RData::AAAA(AAAA(address)),
+    }
+}
+
+fn pointer(owner: &Name, address: IpAddr, view: &View<'_>) -> Option<(ResponseCode, Vec<Record>)> {
     match view.pointer(address) {
         Some(target) => {
             let target = Name::from_ascii(format!("{target}.")).ok()?;
@@ -118,6 +123,37 @@ fn reverse(owner: &Name, name: &str, view: &View<'_>) -> Option<(ResponseCode, V
         }
         None if view.is_ours(address) => Some((ResponseCode::NXDomain, vec![])),
         None => None,
+    }
+}
+
+/// The address that a whole reverse name stands for.
+fn reversed(name: &str) -> Option<IpAddr> {
+    if let Some(octets) = name.strip_suffix(".in-addr.arpa") {
+        let octets: Vec<u8> = octets
+            .rsplit('.')
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .ok()?;
+        return Some(IpAddr::from(<[u8; 4]>::try_from(octets).ok()?));
+    }
+    let digits: Vec<u8> = name
+        .strip_suffix(".ip6.arpa")?
+        .rsplit('.')
+        .map(|digit| {
+            if digit.len() == 1 {
+                u8::from_str_radix(digit, 16).ok()
+            } else {
+                None
+            }
+        })
+        .collect::<Option<_>>()?;
+    let octets: Vec<u8> = digits
+        .chunks(2)
+        .map(|pair| pair.iter().fold(0, |o, d| o << 4 | d))
+        .collect();
+    match digits.len() {
+        32 => Some(IpAddr::from(<[u8; 16]>::try_from(octets).ok()?)),
+        _ => None,
     }
 }
 
@@ -201,7 +237,11 @@ mod tests {
     use crate::dns::{Directory, Scope, Zone};
 
     fn directory(internal: bool, backends: u8) -> Directory {
-        let mut zone = Zone::new("backend", internal, "10.0.1.0/24".parse().unwrap());
+        let mut zone = Zone::new(
+            "backend",
+            internal,
+            ["10.0.1.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()],
+        );
         zone.add("web", [Ipv4Addr::new(10, 0, 1, 2)]);
         zone.add(
             "tasks.web",

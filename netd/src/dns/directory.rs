@@ -1,9 +1,9 @@
 //! Who is called what, on which network; and who may see it.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 /// Who is asking.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,10 +19,10 @@ pub(crate) enum Scope {
 pub(crate) struct Zone {
     pub(crate) name: String,
     pub(crate) internal: bool,
-    pub(crate) subnet: Ipv4Net,
-    names: HashMap<String, Vec<Ipv4Addr>>,
-    pointers: HashMap<Ipv4Addr, String>,
-    members: HashMap<Ipv4Addr, String>,
+    subnets: Vec<IpNet>,
+    names: HashMap<String, Vec<IpAddr>>,
+    pointers: HashMap<IpAddr, String>,
+    members: HashMap<IpAddr, String>,
 }
 
 /// What all the node's DNS sockets answer from.
@@ -39,22 +39,22 @@ pub(crate) struct View<'a> {
 }
 
 impl Zone {
-    pub(crate) fn new(name: &str, internal: bool, subnet: Ipv4Net) -> Self {
+    pub(crate) fn new(name: &str, internal: bool, subnets: impl IntoIterator<Item = IpNet>) -> Self {
         Self {
             name: name.to_ascii_lowercase(),
             internal,
-            subnet,
+            subnets: subnets.into_iter().collect(),
             ..Self::default()
         }
     }
 
     /// One more address for a name. A name without an address is known, but answers with nothing.
-    pub(crate) fn add(&mut self, name: &str, addresses: impl IntoIterator<Item = Ipv4Addr>) {
+    pub(crate) fn add(&mut self, name: &str, addresses: impl IntoIterator<Item = impl Into<IpAddr>>) {
         let known = self
             .names
             .entry(name.trim_end_matches('.').to_ascii_lowercase())
             .or_default();
-        for address in addresses {
+        for address in addresses.into_iter().map(Into::into) {
             if !known.contains(&address) {
                 known.push(address);
             }
@@ -62,13 +62,15 @@ impl Zone {
     }
 
     /// The answer to a reverse question; the first one given stays.
-    pub(crate) fn point(&mut self, address: Ipv4Addr, name: &str) {
-        self.pointers.entry(address).or_insert_with(|| name.to_owned());
+    pub(crate) fn point(&mut self, address: impl Into<IpAddr>, name: &str) {
+        self.pointers
+            .entry(address.into())
+            .or_insert_with(|| name.to_owned());
     }
 
     /// The address belongs to this sandbox.
-    pub(crate) fn member(&mut self, address: Ipv4Addr, sandbox: &str) {
-        self.members.insert(address, sandbox.to_owned());
+    pub(crate) fn member(&mut self, address: impl Into<IpAddr>, sandbox: &str) {
+        self.members.insert(address.into(), sandbox.to_owned());
     }
 }
 
@@ -92,10 +94,7 @@ impl Directory {
     pub(crate) fn view(&self, scope: &Scope, client: IpAddr) -> View<'_> {
         let sandbox = match scope {
             Scope::Sandbox(id) => Some(id),
-            Scope::Network(id) => match (client, self.zones.get(id)) {
-                (IpAddr::V4(address), Some(zone)) => zone.members.get(&address),
-                _ => None,
-            },
+            Scope::Network(id) => self.zones.get(id).and_then(|zone| zone.members.get(&client)),
         };
         let zones = match (sandbox.and_then(|id| self.sandboxes.get(id)), scope) {
             (Some(networks), _) => networks.iter().filter_map(|n| self.zones.get(n)).collect(),
@@ -109,7 +108,7 @@ impl Directory {
 impl View<'_> {
     /// The addresses of a name in lower case: on the first network that knows it, or on the network named at its end
     /// (`web.backend`). `None`: nobody knows the name.
-    pub(crate) fn lookup(&self, name: &str) -> Option<&[Ipv4Addr]> {
+    pub(crate) fn lookup(&self, name: &str) -> Option<&[IpAddr]> {
         let plain = self.zones.iter().find_map(|zone| zone.names.get(name));
         let qualified = || {
             self.zones.iter().find_map(|zone| {
@@ -121,15 +120,17 @@ impl View<'_> {
     }
 
     /// `name.network` of an address.
-    pub(crate) fn pointer(&self, address: Ipv4Addr) -> Option<String> {
+    pub(crate) fn pointer(&self, address: IpAddr) -> Option<String> {
         self.zones
             .iter()
             .find_map(|zone| Some(format!("{}.{}", zone.pointers.get(&address)?, zone.name)))
     }
 
     /// The address lies on one of the client's networks: the world outside knows nothing about it.
-    pub(crate) fn is_ours(&self, address: Ipv4Addr) -> bool {
-        self.zones.iter().any(|zone| zone.subnet.contains(&address))
+    pub(crate) fn is_ours(&self, address: IpAddr) -> bool {
+        self.zones
+            .iter()
+            .any(|zone| zone.subnets.iter().any(|net| net.contains(&address)))
     }
 
     /// May the client ask the world outside?
@@ -140,6 +141,8 @@ impl View<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
@@ -150,22 +153,22 @@ mod tests {
             ("n2", "10.0.2.0/24", 2),
             ("n3", "10.0.3.0/24", 3),
         ] {
-            let mut zone = Zone::new(&format!("Net{last}"), last == 1, subnet.parse().unwrap());
+            let mut zone = Zone::new(&format!("Net{last}"), last == 1, [subnet.parse().unwrap()]);
             zone.add("Web", [Ipv4Addr::new(10, 0, last, 9)]);
             zone.member(Ipv4Addr::new(10, 0, last, 5), "box");
             directory.set_zone(id, zone);
         }
         directory.set_sandbox("box", vec!["n2".into(), "n1".into()]);
         let by_address = directory.view(&Scope::Network("n1".into()), "10.0.1.5".parse().unwrap());
-        assert_eq!(by_address.lookup("web"), Some(&[Ipv4Addr::new(10, 0, 2, 9)][..]));
+        assert_eq!(by_address.lookup("web"), Some(&[IpAddr::from([10, 0, 2, 9])][..]));
         assert_eq!(
             by_address.lookup("web.net1"),
-            Some(&[Ipv4Addr::new(10, 0, 1, 9)][..])
+            Some(&[IpAddr::from([10, 0, 1, 9])][..])
         );
         assert_eq!(by_address.lookup("web.net3"), None);
         assert!(by_address.reaches_out());
         let stranger = directory.view(&Scope::Network("n1".into()), "10.0.1.77".parse().unwrap());
-        assert_eq!(stranger.lookup("web"), Some(&[Ipv4Addr::new(10, 0, 1, 9)][..]));
+        assert_eq!(stranger.lookup("web"), Some(&[IpAddr::from([10, 0, 1, 9])][..]));
         assert!(!stranger.reaches_out());
         assert_eq!(
             directory

@@ -2,7 +2,7 @@
 //! task of their own.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -54,7 +54,8 @@ struct Service {
 
 impl DnsSockets {
     /// Bind both in the calling thread's network namespace; port 0 stands for any.
-    pub(crate) fn bind(address: Ipv4Addr, port: u16) -> io::Result<Self> {
+    pub(crate) fn bind(address: impl Into<IpAddr>, port: u16) -> io::Result<Self> {
+        let address = address.into();
         let udp = UdpSocket::bind((address, port))?;
         let tcp = TcpListener::bind((address, port))?;
         udp.set_nonblocking(true)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
@@ -127,7 +127,7 @@ impl Node {
     /// Count the network among ours and serve its names at its gateway.
     pub(super) fn remember_network(&mut self, record: NetworkRecord, bridge: u32) -> Result<()> {
         let id = record.config.id.clone();
-        let dns = self.serve_gateway(&id, record.state.gateway)?;
+        let dns = self.serve_gateway(&id, record.state.gateway.into())?;
         self.networks.insert(
             id.clone(),
             Network {
@@ -147,8 +147,9 @@ impl Node {
             return;
         };
         let NetworkRecord { config, state } = &network.record;
-        let mut zone = Zone::new(&config.name, config.internal, state.subnet);
+        let mut zone = Zone::new(&config.name, config.internal, [state.subnet.into()]);
         self.name_services(id, &mut zone);
+        self.name_members(id, &mut zone);
         for sandbox in self.sandboxes.values() {
             for endpoint in sandbox.record.endpoints.iter().filter(|e| e.network == id) {
                 zone.member(endpoint.ipv4, &sandbox.record.id);
@@ -279,7 +280,7 @@ impl Node {
         errors.first()
     }
 
-    fn serve_gateway(&self, id: &str, gateway: Ipv4Addr) -> Result<DnsTasks> {
+    fn serve_gateway(&self, id: &str, gateway: IpAddr) -> Result<DnsTasks> {
         let sockets = netns::run(&self.fabric.path, &self.fabric.netns, || bind_patiently(gateway))?;
         self.dns
             .serve(sockets, Scope::Network(id.to_owned()))
@@ -292,7 +293,7 @@ impl Node {
 }
 
 /// A network removed a moment ago with the same gateway may still be closing its sockets: that is done by their task.
-fn bind_patiently(gateway: Ipv4Addr) -> io::Result<DnsSockets> {
+fn bind_patiently(gateway: IpAddr) -> io::Result<DnsSockets> {
     let mut left = 200;
     loop {
         match DnsSockets::bind(gateway, DNS) {

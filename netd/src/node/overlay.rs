@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::encryption::Tunnels;
 use super::{Errors, Node};
+use crate::dns::Zone;
 use crate::error::Result;
 use crate::names;
 use crate::types::{Member, Underlay};
@@ -37,28 +38,50 @@ impl Node {
 
     /// See [`crate::Netd::set_members`].
     pub(crate) fn set_members(&mut self, members: Vec<Member>) -> Result<()> {
-        let mut errors = Errors::default();
+        let (mut errors, mut named) = (Errors::default(), BTreeSet::new());
+        members
+            .iter()
+            .try_for_each(|member| names::check_id(&member.id))?;
         for member in members {
-            names::check_id(&member.id)?;
             errors.collect(self.stores.members.write(&member.id, &member));
-            self.overlay.members.insert(member.id.clone(), member);
+            named.extend(named_on(&member));
+            let old = self.overlay.members.insert(member.id.clone(), member);
+            named.extend(old.iter().flat_map(named_on));
         }
+        named.iter().for_each(|network| self.refresh_zone(network));
         errors.first()
     }
 
     /// See [`crate::Netd::remove_members`].
     pub(crate) fn remove_members(&mut self, ids: &BTreeSet<String>) -> Result<()> {
-        let mut errors = Errors::default();
+        let (mut errors, mut named) = (Errors::default(), BTreeSet::new());
         for id in ids {
-            if self.overlay.members.remove(id).is_some() {
+            if let Some(member) = self.overlay.members.remove(id) {
                 errors.collect(self.stores.members.remove(id));
+                named.extend(named_on(&member));
             }
         }
+        named.iter().for_each(|network| self.refresh_zone(network));
         errors.first()
     }
 
     pub(crate) fn member_ids(&self) -> Vec<String> {
         self.overlay.members.keys().cloned().collect()
+    }
+
+    /// A network's names of other nodes' containers.
+    pub(super) fn name_members(&self, network: &str, zone: &mut Zone) {
+        let attachments = self.overlay.members.values().flat_map(|m| &m.attachments);
+        for on in attachments.filter(|on| on.network == network) {
+            for name in &on.names {
+                zone.add(name, on.addresses.iter().copied());
+            }
+            if let Some(first) = on.names.first() {
+                on.addresses
+                    .iter()
+                    .for_each(|address| zone.point(*address, first));
+            }
+        }
     }
 
     /// What an earlier process of this agent was told.
@@ -71,4 +94,10 @@ impl Node {
             .collect();
         Ok(())
     }
+}
+
+/// The networks on which a member has names.
+fn named_on(member: &Member) -> impl Iterator<Item = String> + '_ {
+    let named = member.attachments.iter().filter(|on| !on.names.is_empty());
+    named.map(|on| on.network.clone())
 }
