@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 
 use ipnet::Ipv4Net;
 
 use crate::error::{Error, Result};
-use crate::netlink::{Link, LinkAddress, LinkChange, Route, Socket, Veth};
+use crate::netlink::{Link, LinkAddress, LinkChange, Path, Route, Socket, Veth};
 use crate::{firewall::HostFirewall, names};
 
 const USUAL_MTU: u32 = 1500;
@@ -64,7 +64,33 @@ impl Host {
         };
         let all = LinkAddress::list(&mut self.route).map_err(failed)?;
         let own = all.into_iter().filter(|one| one.link == link.index);
-        Ok(Some(own.map(|one| one.address).collect()))
+        Ok(Some(own.filter_map(|one| ipv4(one.address)).collect()))
+    }
+
+    /// The link that carries an address; `None` if the host does not have it.
+    pub(crate) fn carrier(&mut self, address: IpAddr) -> Result<Option<Link>> {
+        let mut find = || -> io::Result<Option<Link>> {
+            let all = LinkAddress::list(&mut self.route)?;
+            let Some(own) = all.into_iter().find(|one| one.address == address) else {
+                return Ok(None);
+            };
+            let links = Link::list(&mut self.route)?;
+            Ok(links.into_iter().find(|link| link.index == own.link))
+        };
+        find().map_err(|source| Error::Kernel {
+            operation: "find",
+            object: format!("the link with address {address}"),
+            source,
+        })
+    }
+
+    /// Bytes that a packet to this address may have, by the host's routes; `None` if there is no way.
+    #[allow(dead_code, reason = "for networks that span nodes")]
+    pub(crate) fn path_mtu(&mut self, to: IpAddr) -> Option<u32> {
+        let path = Path::find(&mut self.route, to).ok()?;
+        let links = Link::list(&mut self.route).ok()?;
+        let link = links.into_iter().find(|link| Some(link.index) == path.link)?;
+        Some(path.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)))
     }
 
     /// What the host's routes lay claim to, ours not counted.
@@ -207,5 +233,12 @@ impl Host {
             object: format!("link {}", self.uplink),
             source,
         }
+    }
+}
+
+fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
     }
 }

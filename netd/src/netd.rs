@@ -2,7 +2,7 @@
 //! time; the kernel serialises changes of links anyway.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::Ipv4Net;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::node::Node;
 use crate::types::{
     AttachRequest, Endpoint, EndpointInfo, EndpointRequest, Member, NetdConfig, NetworkConfig, NetworkState,
-    Protocol, Sandbox, ServiceEndpoint, Underlay,
+    Protocol, Sandbox, ServiceEndpoint, Underlay, UnderlayFacts,
 };
 
 /// One node's networking.
@@ -145,6 +145,11 @@ impl Netd {
     /// What all nodes mix into their tunnels' handshakes. Sessions go on with the old one until they end.
     pub async fn set_network_key(&self, key: [u8; 32]) -> Result<()> {
         self.run(move |node| node.set_network_key(key)).await
+    }
+
+    /// What other nodes must know of this node's address of the data path. `None`: the host does not have that address.
+    pub async fn underlay_facts(&self, address: IpAddr) -> Result<Option<UnderlayFacts>> {
+        self.run(move |node| node.underlay_facts(address)).await
     }
 
     /// Containers of other nodes are as given from now on. Idempotent.

@@ -99,6 +99,15 @@ pub struct UnderlayPeer {
     pub public_key: Option<String>,
 }
 
+/// What the host's links say of one of its addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnderlayFacts {
+    /// Bytes of the link that carries it.
+    pub mtu: u32,
+    /// Whether the host forwards IPv4 between its links.
+    pub forwards: bool,
+}
+
 /// A task or container of another node, on networks that this node has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {

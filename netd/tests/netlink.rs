@@ -160,3 +160,20 @@ fn static_entries_are_set_listed_replaced_and_deleted_by_the_thousand() {
         assert_eq!(Neighbour::list(&mut inside).unwrap(), []);
     });
 }
+
+#[test]
+fn the_agent_learns_what_its_data_path_is_like() {
+    world(|w| {
+        let netd = w.open();
+        let facts = |address: &str| w.wait(netd.underlay_facts(address.parse().unwrap())).unwrap();
+        let of_host = facts("192.0.2.2").unwrap();
+        assert_eq!((of_host.mtu, of_host.forwards), (1500, true));
+        assert_eq!(facts("127.0.0.1").map(|facts| facts.mtu), Some(65536));
+        assert_eq!(facts("::1").map(|facts| facts.mtu), Some(65536));
+        assert_eq!(facts("192.0.2.3"), None, "another's address");
+        assert_eq!(
+            w.wait(netd.interface_addresses("eth0")).unwrap(),
+            Some(vec![HOST])
+        );
+    });
+}

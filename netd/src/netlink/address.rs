@@ -1,12 +1,13 @@
-//! IPv4 addresses of links.
+//! Addresses of links.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, NlasIterator};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::neighbour::ip;
 use super::socket::{Request, Socket};
 
 const RTM_NEWADDR: u16 = 20;
@@ -18,7 +19,8 @@ const IFA_LOCAL: u16 = 2;
 /// An address as the kernel has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinkAddress {
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
+    pub(crate) prefix_len: u8,
     /// Index of the link.
     pub(crate) link: u32,
 }
@@ -41,11 +43,9 @@ impl LinkAddress {
         )
     }
 
-    /// All of the socket's namespace.
+    /// All of the socket's namespace, of both families.
     pub(crate) fn list(socket: &mut Socket) -> io::Result<Vec<Self>> {
-        let mut all = AddressMessage::default();
-        all.header.family = AddressFamily::Inet;
-        let request = Request::route(&RouteNetlinkMessage::GetAddress(all), 0);
+        let request = Request::route(&RouteNetlinkMessage::GetAddress(AddressMessage::default()), 0);
         socket.dump(&request, |kind, body| match kind {
             RTM_NEWADDR => Self::parse(body),
             _ => None,
@@ -53,18 +53,21 @@ impl LinkAddress {
     }
 
     fn parse(body: &[u8]) -> Option<Self> {
+        let prefix_len = *body.get(1)?;
         let link = u32::from_ne_bytes(body.get(4..8)?.try_into().ok()?);
         let (mut address, mut local) = (None, None);
         for nla in NlasIterator::new(body.get(IFADDRMSG..)?).flatten() {
-            let value: Option<[u8; 4]> = nla.value().try_into().ok();
             match nla.kind() {
-                IFA_ADDRESS => address = value,
-                IFA_LOCAL => local = value,
+                IFA_ADDRESS => address = ip(nla.value()),
+                IFA_LOCAL => local = ip(nla.value()),
                 _ => {}
             }
         }
         // On a point-to-point link the other one is the peer's.
-        let address = local.or(address)?.into();
-        Some(Self { address, link })
+        Some(Self {
+            address: local.or(address)?,
+            prefix_len,
+            link,
+        })
     }
 }

@@ -8,6 +8,8 @@ mod link;
 #[allow(dead_code, reason = "words for networks that span nodes")]
 mod neighbour;
 #[allow(dead_code, reason = "words for networks that span nodes")]
+mod path;
+#[allow(dead_code, reason = "words for networks that span nodes")]
 mod port;
 mod route;
 mod socket;
@@ -20,6 +22,7 @@ pub(crate) use conntrack::Flow;
 pub(crate) use link::{Link, LinkChange, Veth};
 #[allow(unused_imports, reason = "words for networks that span nodes")]
 pub(crate) use neighbour::{Forwarding, Neighbour, Place};
+pub(crate) use path::Path;
 #[allow(unused_imports, reason = "words for networks that span nodes")]
 pub(crate) use port::PortSettings;
 pub(crate) use route::Route;

@@ -200,7 +200,8 @@ fn destination(address: IpAddr) -> NeighbourAttribute {
     })
 }
 
-fn ip(octets: &[u8]) -> Option<IpAddr> {
+/// An address by its octets.
+pub(super) fn ip(octets: &[u8]) -> Option<IpAddr> {
     match octets.len() {
         4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?).into()),
         16 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?).into()),

@@ -200,6 +200,31 @@ impl Socket {
         self.batch(vec![request])
     }
 
+    /// The one message that answers a question; `read` gets its kind and body.
+    #[allow(dead_code, reason = "for networks that span nodes")]
+    pub(crate) fn ask<T>(
+        &mut self,
+        question: &Request,
+        read: impl Fn(u16, &[u8]) -> Option<T>,
+    ) -> io::Result<T> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut datagram = Vec::new();
+        question.write(self.sequence, NLM_F_REQUEST, &mut datagram);
+        self.send(&datagram)?;
+        loop {
+            let received = self.receive()?;
+            // What is older answers somebody who gave up.
+            let Some(message) = messages(&received).find(|m| m.sequence == self.sequence) else {
+                continue;
+            };
+            let answer = match message.kind {
+                NLMSG_ERROR => refusal(&message, 0).map(|refusal| Err(refusal.into())),
+                kind => read(kind, message.body).map(Ok),
+            };
+            return answer.unwrap_or_else(|| Err(io::ErrorKind::InvalidData.into()));
+        }
+    }
+
     /// All messages that answer a dump request; `read` gets the kind and body of each.
     pub(crate) fn dump<T>(
         &mut self,

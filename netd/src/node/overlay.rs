@@ -2,13 +2,14 @@
 //! Records first; the kernel follows them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::encryption::Tunnels;
 use super::{Errors, Node};
 use crate::dns::Zone;
 use crate::error::Result;
 use crate::names;
-use crate::types::{Member, Underlay};
+use crate::types::{Member, Underlay, UnderlayFacts};
 
 /// Name of the one record of its kind.
 const UNDERLAY: &str = "underlay";
@@ -63,6 +64,16 @@ impl Node {
         }
         named.iter().for_each(|network| self.refresh_zone(network));
         errors.first()
+    }
+
+    /// See [`crate::Netd::underlay_facts`].
+    pub(crate) fn underlay_facts(&mut self, address: IpAddr) -> Result<Option<UnderlayFacts>> {
+        let forwards = self.host.forwards();
+        let carrier = self.host.carrier(address)?;
+        Ok(carrier.map(|link| UnderlayFacts {
+            mtu: link.mtu,
+            forwards,
+        }))
     }
 
     pub(crate) fn member_ids(&self) -> Vec<String> {
