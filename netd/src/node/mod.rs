@@ -5,6 +5,7 @@ mod adopt;
 mod encryption;
 mod heal;
 mod interfaces;
+mod mesh;
 mod networks;
 mod overlay;
 mod publish;
@@ -98,6 +99,7 @@ struct Stores {
     services: Store,
     members: Store,
     underlay: Store,
+    ingress: Store,
 }
 
 /// The state of one node.
@@ -112,6 +114,7 @@ pub(crate) struct Node {
     sandboxes: BTreeMap<String, Sandbox>,
     services: BTreeMap<String, Service>,
     overlay: overlay::State,
+    mesh: mesh::State,
     ports: Ports,
     dns: DnsServer,
     directory: Arc<RwLock<Directory>>,
@@ -129,6 +132,7 @@ impl Node {
             services: Store::open(config.run_dir.join("netd/services"), false)?,
             members: Store::open(config.run_dir.join("netd/members"), false)?,
             underlay: Store::open(config.run_dir.join("netd/underlay"), false)?,
+            ingress: Store::open(config.run_dir.join("netd/ingress"), false)?,
         };
         let dir = names::netns_dir(&config.run_dir);
         std::fs::create_dir_all(&dir).map_err(|source| Error::Namespace {
@@ -152,6 +156,7 @@ impl Node {
             sandboxes: BTreeMap::new(),
             services: BTreeMap::new(),
             overlay: overlay::State::default(),
+            mesh: mesh::State::default(),
             ports: Ports::default(),
             directory,
             warnings: Vec::new(),

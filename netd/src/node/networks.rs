@@ -104,7 +104,8 @@ impl Node {
         self.remember_network(record.clone(), index)?;
         let mut transaction = Transaction::default();
         FabricFirewall::add_network(&mut transaction, bridge, *gateway, record.config.internal);
-        self.change_fabric(transaction, "admit a network to")
+        self.change_fabric(transaction, "admit a network to")?;
+        self.follow_mesh()
     }
 
     /// The host's route to a network that is not internal.
@@ -270,6 +271,7 @@ impl Node {
             let internal = record.config.internal;
             FabricFirewall::remove_network(&mut transaction, &state.bridge, state.gateway, internal);
             errors.collect(self.change_fabric(transaction, "dismiss a network from"));
+            errors.collect(self.follow_mesh());
         }
         if !record.config.internal {
             let route = Route::delete(state.subnet, Some(self.fabric.address), self.fabric.host_uplink);
