@@ -1,8 +1,8 @@
-//! Passing file descriptors over unix sockets (`SCM_RIGHTS`, unix(7)).
+//! Passing file descriptors over unix sockets (`SCM_RIGHTS`, unix(7)), and what a socket says about where it is.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -11,6 +11,8 @@ use rustix::net::{
 
 /// Most descriptors that one message carries here.
 const MAX_FDS: usize = 4;
+/// asm-generic/socket.h
+const SO_NETNS_COOKIE: libc::c_int = 71;
 
 /// Sends `data` with `fds` (at most four) as one message. `data` must not be empty on a stream socket.
 pub fn send_with_fds(socket: impl AsFd, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
@@ -44,6 +46,27 @@ pub fn recv_with_fds(socket: impl AsFd, data: &mut [u8]) -> io::Result<(usize, V
     Ok((received.bytes, fds))
 }
 
+/// The kernel's number of the network namespace that a socket belongs to, never given twice between boots (5.14).
+pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `cookie`, and the length written to `length`.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(cookie)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +83,14 @@ mod tests {
         let (length, fds) = recv_with_fds(&right, &mut data).unwrap();
         assert_eq!((&data[..length], fds.len()), (&b"x"[..], 1));
         passed.write_all(b"still open").unwrap();
+    }
+
+    #[test]
+    fn a_namespace_has_one_number() {
+        let socket = || UnixStream::pair().unwrap().0;
+        let here = netns_cookie(socket()).unwrap();
+        assert_eq!(netns_cookie(socket()).unwrap(), here);
+        let (_namespace, other) = crate::netns::create(|| netns_cookie(socket()).unwrap()).unwrap();
+        assert_ne!(other, here);
     }
 }
