@@ -104,6 +104,7 @@ async fn open(options: &RunOptions) -> anyhow::Result<App> {
         run_dir: options.run_dir.clone(),
         instance: instance.clone(),
         upstreams: None,
+        ..NetdConfig::default()
     };
     let netd = Netd::open(network).await.context("open the network")?;
     ensure_default(&netd).await.context("make the default network")?;

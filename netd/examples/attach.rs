@@ -41,6 +41,7 @@ async fn measure() -> Result<(), Box<dyn std::error::Error>> {
         run_dir: "/tmp/run".into(),
         instance: "bench".into(),
         upstreams: Some(Vec::new()),
+        ..NetdConfig::default()
     };
     let netd = Netd::open(config).await?;
     let network = NetworkConfig {
@@ -93,6 +94,7 @@ async fn rounds(netd: &Netd, what: &str, publish: Vec<Publish>) -> Result<(), ne
             hostname: String::new(),
             endpoints: vec![endpoint],
             publish: publish.clone(),
+            ..AttachRequest::default()
         };
         let start = Instant::now();
         netd.attach(request).await?;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 
+use crate::sockets::SocketError;
 use crate::types::Protocol;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -124,6 +125,10 @@ pub enum Error {
         operation: &'static str,
         source: io::Error,
     },
+    #[error("balance virtual IPs")]
+    Balance(#[source] SocketError),
+    #[error("virtual IPs cannot be balanced by eBPF on this machine")]
+    NoSocketBalancer(#[source] SocketError),
     #[error("networking task was cancelled")]
     Cancelled,
 }
@@ -156,6 +161,8 @@ impl Error {
             | Self::Namespace { .. }
             | Self::Kernel { .. }
             | Self::State { .. }
+            | Self::Balance(_)
+            | Self::NoSocketBalancer(_)
             | Self::Cancelled => ErrorKind::Internal,
         }
     }

@@ -12,8 +12,8 @@ use tokio::task::AbortHandle;
 use crate::error::{Error, Result};
 use crate::node::Node;
 use crate::types::{
-    AttachRequest, Endpoint, EndpointInfo, EndpointRequest, Member, NetdConfig, NetworkConfig, NetworkState,
-    Protocol, Sandbox, ServiceEndpoint, Underlay, UnderlayFacts,
+    AttachRequest, Balancing, Endpoint, EndpointInfo, EndpointRequest, Member, NetdConfig, NetworkConfig,
+    NetworkState, Protocol, Sandbox, ServiceEndpoint, Underlay, UnderlayFacts,
 };
 
 /// One node's networking.
@@ -152,11 +152,6 @@ impl Netd {
         self.run(move |node| node.underlay_facts(address)).await
     }
 
-    /// Network on which tasks with published ports are reached from every node; `None`: there is none. Idempotent.
-    pub async fn set_ingress(&self, network: Option<String>) -> Result<()> {
-        self.run(move |node| node.set_ingress(network)).await
-    }
-
     /// Containers of other nodes are as given from now on. Idempotent.
     pub async fn set_members(&self, members: Vec<Member>) -> Result<()> {
         self.run(move |node| node.set_members(members)).await
@@ -180,6 +175,11 @@ impl Netd {
     /// Address at which containers reach the host itself (`host-gateway` of extra_hosts).
     pub fn host_gateway(&self) -> Ipv4Addr {
         self.read(|node| node.host_gateway())
+    }
+
+    /// How virtual IPs are balanced.
+    pub fn balancing(&self) -> Balancing {
+        self.read(Node::balancing)
     }
 
     /// What the operator should know: conditions of the host that limit networking.

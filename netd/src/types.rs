@@ -19,6 +19,40 @@ pub struct NetdConfig {
     pub instance: String,
     /// DNS servers for external names; `None` follows the host's `/etc/resolv.conf`.
     pub upstreams: Option<Vec<SocketAddr>>,
+    /// Directory above all containers' own in the unified cgroup hierarchy; made if it is not there. `None`: there is no
+    /// such hierarchy.
+    pub cgroup: Option<PathBuf>,
+    /// How virtual IPs are to be balanced.
+    pub balancer: BalancerChoice,
+}
+
+/// How virtual IPs are to be balanced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BalancerChoice {
+    /// By socket hooks where the kernel has them, else by packet filters.
+    #[default]
+    Auto,
+    /// By socket hooks, or not at all.
+    Ebpf,
+    /// By packet filters.
+    Nftables,
+}
+
+/// How virtual IPs are balanced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BalancerKind {
+    /// eBPF programs on the containers' cgroup give a socket a task's address when it connects.
+    Ebpf,
+    /// nftables in each container's namespace translate packets.
+    Nftables,
+}
+
+/// How virtual IPs are balanced on this node, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Balancing {
+    pub kind: BalancerKind,
+    /// Why not by socket hooks, if that was not the operator's choice.
+    pub reason: Option<String>,
 }
 
 /// A network as wanted. `ensure_network` makes it so.
@@ -190,6 +224,9 @@ pub struct AttachRequest {
     /// In order: eth0, eth1 …; the first whose network is not internal carries the default route.
     pub endpoints: Vec<EndpointRequest>,
     pub publish: Vec<Publish>,
+    /// Its processes are not below [`NetdConfig::cgroup`].
+    #[serde(default)]
+    pub outside: bool,
 }
 
 /// One interface as it is.
@@ -283,6 +320,15 @@ pub struct Backend {
     /// Where it runs, if not on this node.
     #[serde(default)]
     pub node: Option<String>,
+}
+
+impl std::fmt::Display for BalancerKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Ebpf => "ebpf",
+            Self::Nftables => "nftables",
+        })
+    }
 }
 
 impl Protocol {

@@ -9,7 +9,7 @@ mod types {
 use std::io;
 use std::net::Ipv4Addr;
 
-use common::{Box, HOST, OUTSIDE, Server, World, call, tables, tally, world};
+use common::{Box, HOST, OUTSIDE, Server, World, both, call, tables, tally, world};
 use netd::{Backend, ErrorKind, IngressPort, Netd, Protocol, ServiceEndpoint, ServiceNetwork};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 200);
@@ -76,7 +76,7 @@ fn service(tasks: &Tasks, which: &[usize], vip: Option<Ipv4Addr>, port: Option<u
 
 #[test]
 fn a_virtual_ip_spreads_over_the_ready_tasks_only() {
-    world(|w| {
+    both(|w| {
         let netd = w.open();
         network(w, &netd);
         let client = w.attach(&netd, "client", &["front"]);
@@ -135,7 +135,7 @@ fn a_virtual_ip_spreads_over_the_ready_tasks_only() {
 
 #[test]
 fn without_a_virtual_ip_the_name_is_the_tasks() {
-    world(|w| {
+    both(|w| {
         let netd = w.open();
         network(w, &netd);
         let client = w.attach(&netd, "client", &["front"]);
@@ -155,7 +155,7 @@ fn without_a_virtual_ip_the_name_is_the_tasks() {
 
 #[test]
 fn a_published_port_of_a_service_balances_and_keeps_the_clients_address() {
-    world(|w| {
+    both(|w| {
         let netd = w.open();
         network(w, &netd);
         let tasks = tasks(w, &netd, 3);
@@ -247,7 +247,7 @@ fn a_udp_client_that_never_stops_is_led_away_from_a_lost_backend() {
 
 #[test]
 fn a_taken_port_does_not_keep_the_service_from_working_inside() {
-    world(|w| {
+    both(|w| {
         let netd = w.open();
         network(w, &netd);
         let client = w.attach(&netd, "client", &["front"]);

@@ -84,6 +84,7 @@ impl Home {
             run_dir: run_dir.clone(),
             instance: self.cgroup_parent.clone(),
             upstreams: Some(Vec::new()),
+            ..NetdConfig::default()
         };
         let netd = Netd::open(network).await.unwrap();
         ensure_default(&netd).await.unwrap();

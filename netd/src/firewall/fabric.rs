@@ -1,14 +1,12 @@
 //! The tables of the fabric namespace.
 //!
 //! `ip shoal`: published ports to backends; forwarding only between a network and the uplink, never between networks, and
-//! for `internal` networks not at all; a gateway address (DNS) answers only its own network. The way to and from tasks of
-//! other nodes is in `transit`.
+//! for `internal` networks not at all; a gateway address (DNS) answers only its own network.
 //! `bridge shoal`: a port of a bridge may send only IPv4 and ARP with the MAC and address that it was given.
 
 use std::net::Ipv4Addr;
 
-use super::{Balancer, DESTINATION, FILTER, own_table, transit};
-use crate::names;
+use super::{Balancer, DESTINATION, FILTER, own_table};
 use crate::netlink::Flow;
 use crate::nft::{
     Chain, Data, Element, Expr, Family, Field, Hook, Key, Kind, Set, Transaction, Verdict, matching,
@@ -31,7 +29,7 @@ const UPLINKED: Set = Set {
     key: &[Field::Interface],
     data: Data::None,
 };
-/// Which gateway address may be spoken to from which bridge.
+/// Which gateway address or virtual IP may be spoken to from which bridge.
 const GATEWAYS: Set = Set {
     name: "gateways",
     key: &[Field::Interface, Field::Ipv4],
@@ -106,6 +104,15 @@ impl FabricFirewall {
         let (uplinked, gateways) = network(bridge, gateway, internal);
         t.remove(&table, &UPLINKED, &uplinked);
         t.remove(&table, &GATEWAYS, &gateways);
+    }
+
+    /// These addresses may be spoken to from these bridges.
+    pub(crate) fn admit(t: &mut Transaction, spoken: &[(String, Ipv4Addr)]) {
+        t.add(&own_table(Family::Ipv4), &GATEWAYS, &addressed(spoken));
+    }
+
+    pub(crate) fn dismiss(t: &mut Transaction, spoken: &[(String, Ipv4Addr)]) {
+        t.remove(&own_table(Family::Ipv4), &GATEWAYS, &addressed(spoken));
     }
 
     pub(crate) fn bind(t: &mut Transaction, bindings: &[Binding]) {
@@ -190,7 +197,6 @@ impl FabricFirewall {
         for (chain, expressions) in &rules {
             t.rule(&table, chain, expressions);
         }
-        transit::write(t, names::TRANSIT, self.uplink);
     }
 
     fn bridged(&self, t: &mut Transaction) {
@@ -255,6 +261,11 @@ impl Binding {
                 .ipv4(self.address),
         )
     }
+}
+
+fn addressed(spoken: &[(String, Ipv4Addr)]) -> Vec<Element> {
+    let key = |(bridge, address): &(String, Ipv4Addr)| Key::default().interface(bridge).ipv4(*address);
+    spoken.iter().map(|one| Element::Key(key(one))).collect()
 }
 
 fn network(bridge: &str, gateway: Ipv4Addr, internal: bool) -> (Vec<Element>, Vec<Element>) {

@@ -34,14 +34,7 @@ pub(crate) struct Route {
 impl Route {
     /// Give the link an address, with the on-link route that comes with it. Repeating it is fine.
     pub(crate) fn add_address(index: u32, address: Ipv4Addr, prefix_len: u8) -> Request {
-        let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
-        message.header.prefix_len = prefix_len;
-        message.header.index = index;
-        message.attributes = vec![
-            AddressAttribute::Local(address.into()),
-            AddressAttribute::Address(address.into()),
-        ];
+        let mut message = address_message(index, address, prefix_len);
         if let Ok(net) = Ipv4Net::new(address, prefix_len)
             && prefix_len < 31
         {
@@ -53,6 +46,12 @@ impl Route {
             &RouteNetlinkMessage::NewAddress(message),
             NLM_F_CREATE | NLM_F_REPLACE,
         )
+    }
+
+    /// Take an address from the link.
+    pub(crate) fn delete_address(index: u32, address: Ipv4Addr, prefix_len: u8) -> Request {
+        let message = address_message(index, address, prefix_len);
+        Request::route(&RouteNetlinkMessage::DelAddress(message), 0)
     }
 
     /// Route `destination` through `gateway`, or straight onto the link. Replaces an equal route.
@@ -105,6 +104,18 @@ impl Route {
             link,
         })
     }
+}
+
+fn address_message(index: u32, address: Ipv4Addr, prefix_len: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = prefix_len;
+    message.header.index = index;
+    message.attributes = vec![
+        AddressAttribute::Local(address.into()),
+        AddressAttribute::Address(address.into()),
+    ];
+    message
 }
 
 fn message(destination: Ipv4Net, gateway: Option<Ipv4Addr>, index: u32) -> RouteMessage {

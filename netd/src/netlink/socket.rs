@@ -121,6 +121,11 @@ impl Socket {
         Ok(address.port_number())
     }
 
+    /// The kernel's number of the network namespace that the socket belongs to.
+    pub(crate) fn netns_cookie(&self) -> io::Result<u64> {
+        sys::socket::netns_cookie(&self.inner)
+    }
+
     /// Send all requests in one datagram and collect every acknowledgement; `refused` sees each refusal.
     ///
     /// rtnetlink carries out the messages one after the other and goes on after a refusal; netfilter takes a batch as one

@@ -14,7 +14,6 @@ use crate::{names, netns};
 impl Node {
     pub(super) fn adopt(&mut self) -> Result<()> {
         self.adopt_overlay()?;
-        self.adopt_ingress()?;
         let networks: Vec<NetworkRecord> = self.stores.networks.read_all()?;
         for record in networks {
             let state = &record.state;
@@ -31,16 +30,18 @@ impl Node {
         for service in self.stores.services.read_all::<Service>()? {
             self.adopt_service(service);
         }
-        self.restore_mesh()?;
         self.restore_fabric()?;
+        self.anchor_vips()?;
         self.restore_host()?;
         self.remove_strangers()?;
+        self.open_sockets()?;
         let sandboxes: Vec<_> = self.sandboxes.keys().cloned().collect();
         for id in sandboxes {
             if let Err(error) = self.balance_sandbox(&id) {
                 tracing::warn!(container.id = %id, error = chain(&error), "virtual IPs not restored");
             }
         }
+        self.settle_sockets();
         self.networks.keys().for_each(|id| self.refresh_zone(id));
         Ok(())
     }
@@ -59,11 +60,16 @@ impl Node {
             self.adopt_port(&publish::owner(&id), frontend);
         }
         let endpoints = record.endpoints.clone();
+        let vips = if record.by_rules {
+            Vips::Unknown
+        } else {
+            Vips::Absent
+        };
         self.sandboxes.insert(
             id.clone(),
             Sandbox {
                 record,
-                vips: Vips::Unknown,
+                vips,
                 dns: None,
                 netfilter: None,
             },
@@ -143,7 +149,7 @@ impl Node {
 }
 
 /// The error with its causes, for a log line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

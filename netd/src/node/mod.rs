@@ -2,17 +2,18 @@
 //! (what is), and the DNS directory (what is said). Blocking; `Netd` calls it from threads that may block.
 
 mod adopt;
+mod anchors;
+mod balance;
 mod encryption;
 mod heal;
 mod interfaces;
-mod mesh;
 mod networks;
 mod overlay;
 mod publish;
 mod sandboxes;
 mod services;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
@@ -45,6 +46,17 @@ struct SandboxRecord {
     hostname: String,
     endpoints: Vec<Endpoint>,
     published: Vec<PublishRecord>,
+    /// Its processes are outside the cgroup whose sockets are balanced.
+    #[serde(default)]
+    outside: bool,
+    /// Packet filters in its namespace balance its virtual IPs, or did and translate connections of that time.
+    #[serde(default = "by_rules")]
+    by_rules: bool,
+}
+
+/// A record without a word on it is of a time when there were only packet filters.
+fn by_rules() -> bool {
+    true
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -99,7 +111,6 @@ struct Stores {
     services: Store,
     members: Store,
     underlay: Store,
-    ingress: Store,
 }
 
 /// The state of one node.
@@ -114,7 +125,9 @@ pub(crate) struct Node {
     sandboxes: BTreeMap<String, Sandbox>,
     services: BTreeMap<String, Service>,
     overlay: overlay::State,
-    mesh: mesh::State,
+    balancing: balance::State,
+    /// Virtual IPs that are addresses of bridges.
+    anchors: BTreeSet<anchors::Anchor>,
     ports: Ports,
     dns: DnsServer,
     directory: Arc<RwLock<Directory>>,
@@ -132,7 +145,6 @@ impl Node {
             services: Store::open(config.run_dir.join("netd/services"), false)?,
             members: Store::open(config.run_dir.join("netd/members"), false)?,
             underlay: Store::open(config.run_dir.join("netd/underlay"), false)?,
-            ingress: Store::open(config.run_dir.join("netd/ingress"), false)?,
         };
         let dir = names::netns_dir(&config.run_dir);
         std::fs::create_dir_all(&dir).map_err(|source| Error::Namespace {
@@ -156,7 +168,8 @@ impl Node {
             sandboxes: BTreeMap::new(),
             services: BTreeMap::new(),
             overlay: overlay::State::default(),
-            mesh: mesh::State::default(),
+            balancing: balance::State::default(),
+            anchors: BTreeSet::new(),
             ports: Ports::default(),
             directory,
             warnings: Vec::new(),
@@ -185,6 +198,7 @@ impl Node {
             .warnings()
             .into_iter()
             .chain(self.warnings.iter().cloned())
+            .chain(self.balancing.warning())
             .collect()
     }
 
@@ -205,6 +219,7 @@ impl Node {
             return Ok(());
         }
         let mut errors = Errors::default();
+        errors.collect(self.abandon_sockets());
         errors.collect(self.delete_host_table());
         errors.collect(self.host.delete_uplink());
         errors.collect(netns::remove(&self.fabric.path));

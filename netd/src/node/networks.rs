@@ -105,7 +105,7 @@ impl Node {
         let mut transaction = Transaction::default();
         FabricFirewall::add_network(&mut transaction, bridge, *gateway, record.config.internal);
         self.change_fabric(transaction, "admit a network to")?;
-        self.follow_mesh()
+        self.anchor_vips()
     }
 
     /// The host's route to a network that is not internal.
@@ -271,7 +271,7 @@ impl Node {
             let internal = record.config.internal;
             FabricFirewall::remove_network(&mut transaction, &state.bridge, state.gateway, internal);
             errors.collect(self.change_fabric(transaction, "dismiss a network from"));
-            errors.collect(self.follow_mesh());
+            errors.collect(self.anchor_vips());
         }
         if !record.config.internal {
             let route = Route::delete(state.subnet, Some(self.fabric.address), self.fabric.host_uplink);

@@ -34,8 +34,7 @@ impl Node {
             None => self.stores.underlay.remove(UNDERLAY)?,
         }
         self.overlay.underlay = underlay;
-        let tunnels = self.sync_tunnels(false);
-        self.follow_underlay().and(tunnels)
+        self.sync_tunnels(false)
     }
 
     /// See [`crate::Netd::set_members`].
@@ -51,7 +50,6 @@ impl Node {
             named.extend(old.iter().flat_map(named_on));
         }
         named.iter().for_each(|network| self.refresh_zone(network));
-        errors.collect(self.follow_mesh());
         errors.first()
     }
 
@@ -65,7 +63,6 @@ impl Node {
             }
         }
         named.iter().for_each(|network| self.refresh_zone(network));
-        errors.collect(self.follow_mesh());
         errors.first()
     }
 

@@ -29,6 +29,8 @@ impl Node {
             hostname: request.hostname,
             endpoints,
             published,
+            outside: request.outside,
+            by_rules: self.needs_rules(request.outside),
         };
         // From here on `detach` knows everything that there may be to undo.
         self.sandboxes.insert(
@@ -59,6 +61,7 @@ impl Node {
         let mut errors = Errors::default();
         self.directory().remove_sandbox(id);
         self.refresh_zones(endpoints);
+        errors.collect(self.dismiss_sandbox(id));
         drop(sandbox.dns);
         if !frontends.is_empty() {
             let mut host = Transaction::default();
@@ -139,19 +142,14 @@ impl Node {
         errors.first()
     }
 
-    /// The endpoint with the default route: that on the network of published ports, for answers to what other nodes pass on
-    /// must leave by where it comes in, or the first whose network has a way out.
+    /// The endpoint with the default route: the first whose network has a way out.
     pub(super) fn default_endpoint<'a>(&self, endpoints: &'a [Endpoint]) -> Option<&'a Endpoint> {
-        let ingress = |e: &&Endpoint| self.mesh.ingress.as_ref() == Some(&e.network);
         let open = |e: &&Endpoint| {
             self.networks
                 .get(&e.network)
                 .is_some_and(|n| !n.record.config.internal)
         };
-        endpoints
-            .iter()
-            .find(ingress)
-            .or_else(|| endpoints.iter().find(open))
+        endpoints.iter().find(open)
     }
 
     /// Let the directory know which networks the sandbox sees.
@@ -276,7 +274,7 @@ impl Node {
             .ok_or_else(|| Error::SandboxNotFound(id.to_owned()))
     }
 
-    fn save(&self, id: &str) -> Result<()> {
+    pub(super) fn save(&self, id: &str) -> Result<()> {
         self.stores.sandboxes.write(id, self.record(id)?)
     }
 

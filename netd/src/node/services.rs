@@ -1,7 +1,7 @@
 //! Services: names, virtual IPs in the sandboxes that can see them, published ports in the fabric.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Errors, Node, Sandbox, Service, Vips};
 use crate::dns::Zone;
@@ -11,15 +11,18 @@ use crate::names;
 use crate::netlink::{Flow, Socket};
 use crate::nft::{Key, Transaction};
 use crate::ports::Wanted;
-use crate::types::{Backend, IngressPort, ServiceEndpoint};
+use crate::sockets::VirtualIp;
+use crate::types::{Backend, IngressPort, ServiceEndpoint, ServiceNetwork};
 
 impl Node {
     /// See [`crate::Netd::set_service`].
     pub(crate) fn set_service(&mut self, wanted: ServiceEndpoint) -> Result<()> {
         names::check_id(&wanted.id)?;
         let old = self.services.remove(&wanted.id);
+        let lead = virtual_ips(&wanted);
         let mut touched = networks_of(&wanted);
         touched.extend(old.iter().flat_map(|s| networks_of(&s.wanted)));
+        let led = old.as_ref().map(|s| virtual_ips(&s.wanted)).unwrap_or_default();
         let mut errors = Errors::default();
         let before = old.map(|s| s.frontends).unwrap_or_default();
         let (kept, dropped): (Vec<_>, Vec<_>) = before
@@ -33,9 +36,8 @@ impl Node {
         };
         errors.collect(self.stores.services.write(&service.wanted.id, &service));
         self.services.insert(service.wanted.id.clone(), service);
-        errors.collect(self.extend_mesh());
+        errors.collect(self.steer_sockets(&led, lead));
         self.apply_services(&touched, &new, &dropped, &mut errors);
-        errors.collect(self.follow_mesh());
         errors.first()
     }
 
@@ -54,8 +56,8 @@ impl Node {
         let touched = networks_of(&service.wanted);
         let mut errors = Errors::default();
         errors.collect(self.stores.services.remove(id));
+        errors.collect(self.steer_sockets(&virtual_ips(&service.wanted), Vec::new()));
         self.apply_services(&touched, &[], &service.frontends, &mut errors);
-        errors.collect(self.follow_mesh());
         errors.first()
     }
 
@@ -88,6 +90,7 @@ impl Node {
         errors: &mut Errors,
     ) {
         errors.collect(self.change_fabric(Transaction::default(), "publish ports in"));
+        errors.collect(self.anchor_vips());
         let mut host = Transaction::default();
         self.host_firewall.remove(&mut host, old);
         self.host_firewall.add(&mut host, new);
@@ -106,10 +109,15 @@ impl Node {
 
     /// Bring the virtual IPs in one sandbox's namespace in line.
     pub(super) fn balance_sandbox(&mut self, id: &str) -> Result<()> {
+        self.admit_sandbox(id)?;
         let Some(sandbox) = self.sandboxes.get(id) else {
             return Ok(());
         };
-        let vips = self.virtual_ips_of(sandbox);
+        let vips = if sandbox.record.by_rules {
+            self.virtual_ips_of(sandbox)
+        } else {
+            BTreeMap::new()
+        };
         let (mut transaction, before) = match (&sandbox.vips, vips.is_empty()) {
             (Vips::Absent, true) => return Ok(()),
             (_, true) => (TaskFirewall::remove(), None),
@@ -136,11 +144,13 @@ impl Node {
             (Ok(()), None) => Vips::Absent,
             (Ok(()), Some(balancer)) => Vips::Present(balancer),
         };
+        let gone = matches!(sandbox.vips, Vips::Absent);
         done.map_err(|source| Error::Kernel {
             operation: "set virtual IPs in sandbox",
             object: id.to_owned(),
             source,
-        })
+        })?;
+        if gone { self.forget_rules(id) } else { Ok(()) }
     }
 
     /// A network's names of services.
@@ -209,30 +219,17 @@ impl Node {
                 let Some(port) = service.wanted.ports.iter().find(|p| serves(frontend, p)) else {
                     continue;
                 };
+                let backends = service.wanted.backends.iter().filter_map(|b| self.reachable(b));
                 let front = FabricFirewall::frontend(frontend.protocol, frontend.fabric_port);
-                let backends = self.nearest(&service.wanted.backends).into_iter();
-                let backends = backends.map(|address| FabricFirewall::backend(address, port.target));
-                all.insert(front, backends.collect());
+                all.insert(
+                    front,
+                    backends
+                        .map(|a| FabricFirewall::backend(a, port.target))
+                        .collect(),
+                );
             }
         }
         all
-    }
-
-    /// The tasks that answer at this node's published ports: its own or, only if it has none, those of other nodes. What
-    /// another node answers has crossed the wire twice more.
-    fn nearest(&self, backends: &[Backend]) -> Vec<Ipv4Addr> {
-        let (far, near): (Vec<_>, Vec<_>) = backends.iter().partition(|backend| backend.node.is_some());
-        let near: Vec<_> = near
-            .into_iter()
-            .filter_map(|backend| self.reachable(backend))
-            .collect();
-        if near.is_empty() {
-            return far
-                .into_iter()
-                .filter_map(|backend| self.reachable_far(backend))
-                .collect();
-        }
-        near
     }
 
     /// The address at which the fabric reaches a task and from which its answers come back: that of its default route.
@@ -271,6 +268,31 @@ pub(super) fn owner(service: &str) -> String {
     format!("service {service}")
 }
 
+/// The service's virtual IPs with what is behind each.
+pub(super) fn virtual_ips(service: &ServiceEndpoint) -> Vec<VirtualIp> {
+    let mut found = Vec::new();
+    for ServiceNetwork {
+        network, vip, vip6, ..
+    } in &service.networks
+    {
+        let behind =
+            |of: &dyn Fn(&Backend) -> Option<IpAddr>| service.backends.iter().filter_map(of).collect();
+        let v4 = |b: &Backend| address_on(b, network).map(IpAddr::from);
+        let v6 = |b: &Backend| {
+            let mut all = b.addresses6.iter().filter(|(on, _)| on == network);
+            all.next().map(|(_, address)| IpAddr::from(*address))
+        };
+        let one = |address, backends| VirtualIp {
+            address,
+            network: network.clone(),
+            backends,
+        };
+        found.extend(vip.map(|vip| one(vip.into(), behind(&v4))));
+        found.extend(vip6.map(|vip| one(vip.into(), behind(&v6))));
+    }
+    found
+}
+
 fn networks_of(service: &ServiceEndpoint) -> BTreeSet<String> {
     service.networks.iter().map(|n| n.network.clone()).collect()
 }
@@ -287,7 +309,7 @@ fn sees(sandbox: &Sandbox, networks: &BTreeSet<String>) -> bool {
         .any(|e| networks.contains(&e.network))
 }
 
-pub(super) fn address_on(backend: &Backend, network: &str) -> Option<Ipv4Addr> {
+fn address_on(backend: &Backend, network: &str) -> Option<Ipv4Addr> {
     backend
         .addresses
         .iter()

@@ -22,13 +22,15 @@ use std::time::Duration;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use netd::{AttachRequest, EndpointRequest, Netd, NetdConfig, NetworkConfig, Sandbox};
+use netd::{AttachRequest, BalancerChoice, EndpointRequest, Netd, NetdConfig, NetworkConfig, Sandbox};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+mod cgroup;
+use cgroup::TestCgroup;
+
 #[path = "../../src/netlink/mod.rs"]
 pub mod netlink;
-pub mod nodes;
 use netlink::{Link, LinkChange, Route, Socket, Veth};
 
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -42,10 +44,31 @@ pub struct World {
     pub host: OwnedFd,
     pub outside: OwnedFd,
     pub runtime: tokio::runtime::Runtime,
+    /// Above the cgroups of all containers; the test's threads are in it, as if they were a container's.
+    pub cgroup: Option<std::path::PathBuf>,
+    pub balancer: BalancerChoice,
 }
 
-/// Run a test in a world of its own.
+/// Run a test in a world of its own, without cgroups.
 pub fn world(test: impl FnOnce(&World) + Send) {
+    run(None, test);
+}
+
+/// Run a test twice: virtual IPs balanced by socket hooks, and by packet filters.
+pub fn both(test: impl Fn(&World) + Sync) {
+    for balancer in [BalancerChoice::Ebpf, BalancerChoice::Nftables] {
+        eprintln!("balancer: {balancer:?}");
+        let cgroup = TestCgroup::new();
+        run(Some((&cgroup, balancer)), &test);
+    }
+}
+
+/// Run a test in a world where virtual IPs are balanced by socket hooks.
+pub fn world_of_hooks(test: impl FnOnce(&World) + Send) {
+    run(Some((&TestCgroup::new(), BalancerChoice::Ebpf)), test);
+}
+
+fn run(balanced: Option<(&TestCgroup, BalancerChoice)>, test: impl FnOnce(&World) + Send) {
     std::thread::scope(|scope| {
         let body = || {
             unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("tests of netd need root");
@@ -57,7 +80,9 @@ pub fn world(test: impl FnOnce(&World) + Send) {
                 None::<&str>,
             )
             .unwrap();
-            test(&World::new());
+            let mut world = World::new(balanced.map(|(cgroup, _)| cgroup));
+            world.balancer = balanced.map(|(_, balancer)| balancer).unwrap_or_default();
+            test(&world);
         };
         if let Err(panic) = scope.spawn(body).join() {
             std::panic::resume_unwind(panic);
@@ -66,7 +91,9 @@ pub fn world(test: impl FnOnce(&World) + Send) {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(cgroup: Option<&TestCgroup>) -> Self {
+        // Before any thread of this world is made: it is where its threads will be.
+        cgroup.inspect(|cgroup| cgroup.enter());
         let host = sys::netns::current().unwrap();
         let (outside, ()) = sys::netns::create(|| ()).unwrap();
         let mut socket = Socket::route().unwrap();
@@ -92,6 +119,8 @@ impl World {
             host,
             outside,
             runtime,
+            cgroup: cgroup.map(|cgroup| cgroup.path().to_owned()),
+            balancer: BalancerChoice::Auto,
         }
     }
 
@@ -101,6 +130,8 @@ impl World {
             run_dir: self.dir.path().join("run"),
             instance: "test".into(),
             upstreams: Some(vec![(OUTSIDE, 53).into()]),
+            cgroup: self.cgroup.clone(),
+            balancer: self.balancer,
         }
     }
 
@@ -145,7 +176,7 @@ pub fn request(id: &str, networks: &[&str]) -> AttachRequest {
         sandbox: id.into(),
         hostname: id.into(),
         endpoints: networks.iter().map(endpoint).collect(),
-        publish: vec![],
+        ..AttachRequest::default()
     }
 }
 

@@ -217,6 +217,7 @@ pub(crate) fn request(
         hostname: hostname.to_owned(),
         endpoints,
         publish: ports::requests(&record.config, &record.host_config)?,
+        outside: !record.host_config.cgroup_parent.trim_matches('/').is_empty(),
     })
 }
 

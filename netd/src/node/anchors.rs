@@ -1,0 +1,90 @@
+//! Virtual IPs as addresses of their network's bridge. A socket is led to a task before its first packet; what comes to
+//! the address itself all the same is an echo request, which is answered, or for a service without a ready task, and
+//! refused at once in the protocol's own words.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use super::{Errors, Node};
+use crate::error::{Error, Result};
+use crate::firewall::FabricFirewall;
+use crate::netlink::{Request, Route, errno};
+use crate::nft::Transaction;
+
+/// Acknowledgements of one batch must fit a socket's buffer.
+const BATCH: usize = 64;
+
+/// Network and virtual IP.
+pub(super) type Anchor = (String, Ipv4Addr);
+
+impl Node {
+    /// Bring the bridges' addresses in line with the services.
+    pub(super) fn anchor_vips(&mut self) -> Result<()> {
+        let wanted = self.wanted_anchors();
+        if wanted == self.anchors {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut self.anchors, wanted);
+        let new: Vec<_> = self.anchors.difference(&before).cloned().collect();
+        let gone: Vec<_> = before.difference(&self.anchors).cloned().collect();
+        let mut filter = Transaction::default();
+        self.admit_anchors(&mut filter, &new, true);
+        self.admit_anchors(&mut filter, &gone, false);
+        let mut errors = Errors::default();
+        errors.collect(self.change_fabric(filter, "admit virtual IPs to"));
+        errors.collect(self.address_anchors(&new, Route::add_address));
+        errors.collect(self.address_anchors(&gone, Route::delete_address));
+        errors.first()
+    }
+
+    /// Add to `filter` that every virtual IP may be spoken to from its own network.
+    pub(super) fn restore_anchors(&self, filter: &mut Transaction) {
+        let all: Vec<_> = self.anchors.iter().cloned().collect();
+        self.admit_anchors(filter, &all, true);
+    }
+
+    fn wanted_anchors(&self) -> BTreeSet<Anchor> {
+        let on = self.services.values().flat_map(|s| &s.wanted.networks);
+        on.filter(|on| self.networks.contains_key(&on.network))
+            .filter_map(|on| Some((on.network.clone(), on.vip?)))
+            .collect()
+    }
+
+    fn admit_anchors(&self, filter: &mut Transaction, anchors: &[Anchor], admit: bool) {
+        let spoken: Vec<_> = anchors
+            .iter()
+            .map(|(network, vip)| (crate::names::bridge(network), *vip))
+            .collect();
+        if admit {
+            FabricFirewall::admit(filter, &spoken);
+        } else {
+            FabricFirewall::dismiss(filter, &spoken);
+        }
+    }
+
+    fn address_anchors(
+        &mut self,
+        anchors: &[Anchor],
+        request: fn(u32, Ipv4Addr, u8) -> Request,
+    ) -> Result<()> {
+        let requests: Vec<_> = anchors
+            .iter()
+            .filter_map(|(network, vip)| {
+                let bridge = self.networks.get(network)?.bridge;
+                Some(request(bridge, *vip, 32))
+            })
+            .collect();
+        for batch in requests.chunks(BATCH) {
+            match self.fabric.route.batch(batch.to_vec()) {
+                // Gone already, with its bridge or by another hand.
+                Err(error) if errno(&error) == Some(libc::EADDRNOTAVAIL) => {}
+                done => done.map_err(|source| Error::Kernel {
+                    operation: "address",
+                    object: "virtual IPs".into(),
+                    source,
+                })?,
+            }
+        }
+        Ok(())
+    }
+}

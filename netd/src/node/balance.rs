@@ -1,0 +1,194 @@
+//! Which of the two balancers leads a sandbox's sockets to tasks, and what the socket balancer is told.
+//!
+//! By socket hooks where they can be attached; by packet filters in the sandbox (`services`) otherwise, and in a sandbox
+//! that is outside the cgroup. A sandbox that had packet filters before the node turned to hooks has both until it ends: new
+//! sockets get a task's address before a packet exists, and the filters go on translating those of before.
+
+use std::collections::BTreeSet;
+
+use super::adopt::chain;
+use super::services::virtual_ips;
+use super::{Errors, Node, Vips};
+use crate::error::{Error, Result};
+use crate::sockets::{SocketBalancer, SocketError, VirtualIp};
+use crate::types::{BalancerChoice, BalancerKind, Balancing};
+use crate::{names, netns};
+
+/// The balancer of this node.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    sockets: Option<SocketBalancer>,
+    /// Why there is none, if one was asked for.
+    reason: Option<String>,
+}
+
+impl State {
+    pub(super) fn warning(&self) -> Option<String> {
+        let reason = self.reason.as_ref()?;
+        Some(format!("virtual IPs are balanced by nftables: {reason}"))
+    }
+}
+
+impl Node {
+    /// See [`crate::Netd::balancing`].
+    pub(crate) fn balancing(&self) -> Balancing {
+        Balancing {
+            kind: match self.balancing.sockets {
+                Some(_) => BalancerKind::Ebpf,
+                None => BalancerKind::Nftables,
+            },
+            reason: self.balancing.reason.clone(),
+        }
+    }
+
+    /// Take over or set up the socket balancer, all services and sandboxes included, if that is wanted and can be.
+    pub(super) fn open_sockets(&mut self) -> Result<()> {
+        let opened = match self.config.balancer {
+            BalancerChoice::Nftables => return self.use_rules(),
+            _ => self.make_sockets(),
+        };
+        match opened {
+            Ok(sockets) => {
+                self.balancing.sockets = Some(sockets);
+                Ok(())
+            }
+            Err(error) if self.config.balancer == BalancerChoice::Ebpf => Err(Error::NoSocketBalancer(error)),
+            Err(error) => {
+                self.balancing.reason = Some(chain(&error));
+                self.use_rules()
+            }
+        }
+    }
+
+    /// After all sandboxes have what they need: without a socket balancer nothing of one may be left.
+    pub(super) fn settle_sockets(&mut self) {
+        if self.balancing.sockets.is_none()
+            && let Err(error) = self.abandon_sockets()
+        {
+            tracing::warn!(
+                error = chain(&error),
+                "programs of an earlier agent stay attached"
+            );
+        }
+    }
+
+    /// Whether packet filters must balance a new sandbox's virtual IPs.
+    pub(super) fn needs_rules(&self, outside: bool) -> bool {
+        outside || self.balancing.sockets.is_none()
+    }
+
+    /// Let the sandbox's sockets be balanced on the networks that it is on.
+    pub(super) fn admit_sandbox(&mut self, id: &str) -> Result<()> {
+        let Some(sandbox) = self.sandboxes.get(id).filter(|s| !s.record.outside) else {
+            return Ok(());
+        };
+        let networks = sandbox.record.endpoints.iter().map(|e| e.network.clone());
+        let networks: BTreeSet<String> = networks.collect();
+        let Some(sockets) = &self.balancing.sockets else {
+            return Ok(());
+        };
+        let cookie = match sockets.cookie(id) {
+            Some(cookie) => cookie,
+            None => self.netns_cookie(id).map_err(Error::Balance)?,
+        };
+        let Some(sockets) = &mut self.balancing.sockets else {
+            return Ok(());
+        };
+        sockets.admit(id, cookie, &networks).map_err(Error::Balance)
+    }
+
+    /// The sandbox is gone.
+    pub(super) fn dismiss_sandbox(&mut self, id: &str) -> Result<()> {
+        match &mut self.balancing.sockets {
+            Some(sockets) => sockets.dismiss(id).map_err(Error::Balance),
+            None => Ok(()),
+        }
+    }
+
+    /// A sandbox with no virtual IP in sight has no packet filters any more, and needs none where sockets are balanced.
+    pub(super) fn forget_rules(&mut self, id: &str) -> Result<()> {
+        let sockets = self.balancing.sockets.is_some();
+        match self.sandboxes.get_mut(id) {
+            Some(sandbox) if sockets && sandbox.record.by_rules && !sandbox.record.outside => {
+                sandbox.record.by_rules = false;
+                self.save(id)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A service led to `old`, and now leads to `new`.
+    pub(super) fn steer_sockets(&mut self, old: &[VirtualIp], new: Vec<VirtualIp>) -> Result<()> {
+        let Some(sockets) = &mut self.balancing.sockets else {
+            return Ok(());
+        };
+        let mut errors = Errors::default();
+        let kept: BTreeSet<_> = new.iter().map(|vip| vip.address).collect();
+        for vip in old.iter().filter(|vip| !kept.contains(&vip.address)) {
+            errors.collect(sockets.remove(vip.address).map_err(Error::Balance));
+        }
+        for vip in new {
+            errors.collect(sockets.set(vip).map_err(Error::Balance));
+        }
+        errors.first()
+    }
+
+    /// Take programs and maps away, whoever attached them.
+    pub(super) fn abandon_sockets(&mut self) -> Result<()> {
+        self.balancing.sockets = None;
+        match &self.config.cgroup {
+            Some(path) => SocketBalancer::abandon(path).map_err(Error::Balance),
+            None => Ok(()),
+        }
+    }
+
+    fn make_sockets(&self) -> Result<SocketBalancer, SocketError> {
+        let path = self.config.cgroup.as_deref().ok_or(SocketError::NoCgroup)?;
+        let mut sockets = SocketBalancer::open(path)?;
+        let wanted = self.services.values().flat_map(|s| virtual_ips(&s.wanted));
+        let mut members = Vec::new();
+        for (id, sandbox) in self.sandboxes.iter().filter(|(_, s)| !s.record.outside) {
+            let endpoints = &sandbox.record.endpoints;
+            if !endpoints.is_empty() {
+                let networks = endpoints.iter().map(|e| e.network.clone()).collect();
+                members.push((id.clone(), self.netns_cookie(id)?, networks));
+            }
+        }
+        sockets.synchronize(wanted.collect(), members)?;
+        sockets.attach()?;
+        Ok(sockets)
+    }
+
+    /// Every sandbox is balanced by packet filters from now on.
+    fn use_rules(&mut self) -> Result<()> {
+        let mut errors = Errors::default();
+        let without = self.sandboxes.values().filter(|s| !s.record.by_rules);
+        let without: Vec<_> = without.map(|s| s.record.id.clone()).collect();
+        for id in without {
+            if let Some(sandbox) = self.sandboxes.get_mut(&id) {
+                sandbox.record.by_rules = true;
+                sandbox.vips = Vips::Unknown;
+            }
+            errors.collect(self.save(&id));
+        }
+        errors.first()
+    }
+
+    fn netns_cookie(&self, id: &str) -> Result<u64, SocketError> {
+        let failed = |source| SocketError::Namespace {
+            sandbox: id.to_owned(),
+            source,
+        };
+        if let Some(socket) = self.sandboxes.get(id).and_then(|s| s.netfilter.as_ref()) {
+            return socket.netns_cookie().map_err(failed);
+        }
+        let path = names::netns(&self.config.run_dir, id);
+        let cookie = || -> Result<u64> {
+            let namespace = netns::open(&path)?.ok_or_else(|| Error::SandboxNotFound(id.to_owned()))?;
+            netns::run(&path, &namespace, || {
+                crate::netlink::Socket::route()?.netns_cookie()
+            })
+        };
+        cookie().map_err(|error| failed(std::io::Error::other(error)))
+    }
+}
