@@ -9,6 +9,7 @@ mod link;
 mod neighbour;
 #[allow(dead_code, reason = "words for networks that span nodes")]
 mod path;
+mod policy;
 #[allow(dead_code, reason = "words for networks that span nodes")]
 mod port;
 mod route;
@@ -23,6 +24,7 @@ pub(crate) use link::{Link, LinkChange, Veth};
 #[allow(unused_imports, reason = "words for networks that span nodes")]
 pub(crate) use neighbour::{Forwarding, Neighbour, Place};
 pub(crate) use path::Path;
+pub(crate) use policy::{Detour, MAIN, MarkRule};
 #[allow(unused_imports, reason = "words for networks that span nodes")]
 pub(crate) use port::PortSettings;
 pub(crate) use route::Route;

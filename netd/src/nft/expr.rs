@@ -23,6 +23,7 @@ pub(crate) enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meta {
     Protocol = 1,
+    Mark = 3,
     InName = 6,
     OutName = 7,
     L4Protocol = 16,
@@ -41,6 +42,8 @@ pub(crate) enum Base {
 pub(crate) enum Ct {
     State = 0,
     Status = 2,
+    Mark = 3,
+    Zone = 17,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +61,17 @@ pub(crate) enum Expr {
     Ct {
         key: Ct,
         reg: u32,
+    },
+    /// Set what belongs to the packet.
+    SetMeta {
+        key: Meta,
+        reg: u32,
+    },
+    /// Set what belongs to the connection; `original`: as its first direction sees it.
+    SetCt {
+        key: Ct,
+        reg: u32,
+        original: bool,
     },
     /// Type of the destination address (RTN_LOCAL …).
     FibDestination {
@@ -119,9 +133,9 @@ pub(crate) enum Expr {
 impl Expr {
     const fn name(&self) -> &'static str {
         match self {
-            Self::Meta { .. } => "meta",
+            Self::Meta { .. } | Self::SetMeta { .. } => "meta",
             Self::Payload { .. } | Self::Rewrite { .. } => "payload",
-            Self::Ct { .. } => "ct",
+            Self::Ct { .. } | Self::SetCt { .. } => "ct",
             Self::FibDestination { .. } => "fib",
             Self::Random { .. } => "numgen",
             Self::Mask { .. } => "bitwise",
@@ -153,6 +167,14 @@ impl Expr {
                 .number(3, *offset)
                 .number(4, *len),
             Self::Ct { key, reg } => a.number(1, REG32 + reg).number(2, *key as u32),
+            Self::SetMeta { key, reg } => a.number(3, REG32 + reg).number(2, *key as u32),
+            Self::SetCt { key, reg, original } => {
+                a.number(2, *key as u32).number(4, REG32 + reg);
+                if *original {
+                    a.put(3, &[0]);
+                }
+                a
+            }
             // result addrtype, flags daddr
             Self::FibDestination { reg } => a.number(1, REG32 + reg).number(2, 3).number(3, 2),
             // type random

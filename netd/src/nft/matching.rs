@@ -91,6 +91,15 @@ pub(crate) fn from(interface: &str) -> Vec<Expr> {
     vec![in_name(0), equal(interface_name(interface).to_vec())]
 }
 
+pub(crate) fn not_from(interface: &str) -> Vec<Expr> {
+    let other = Expr::Compare {
+        reg: 0,
+        equal: false,
+        value: interface_name(interface).to_vec(),
+    };
+    vec![in_name(0), other]
+}
+
 /// Interface names that begin with `prefix`.
 pub(crate) fn from_any(prefix: &str) -> Vec<Expr> {
     vec![in_name(0), equal(prefix.as_bytes().to_vec())]
@@ -168,6 +177,11 @@ pub(crate) fn to_this_host() -> Vec<Expr> {
         Expr::FibDestination { reg: 0 },
         equal(2u32.to_ne_bytes().to_vec()),
     ]
+}
+
+/// The first packet of a connection.
+pub(crate) fn new_connection() -> Vec<Expr> {
+    has_bits(Ct::State, 8)
 }
 
 /// Established or related.

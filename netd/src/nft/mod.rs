@@ -9,6 +9,6 @@ mod key;
 pub(crate) mod matching;
 mod transaction;
 
-pub(crate) use expr::{Expr, Verdict};
+pub(crate) use expr::{Base, Ct, Expr, Meta, Verdict};
 pub(crate) use key::{Field, Key};
 pub(crate) use transaction::{Chain, Data, Element, Family, Hook, Kind, Set, Table, Transaction};
