@@ -17,7 +17,7 @@ use crate::types::Mac;
 use crate::{names, netns};
 
 /// Set inside the fabric namespace only, when we make it.
-const SYSCTLS: [(&str, &str); 10] = [
+const SYSCTLS: [(&str, &str); 12] = [
     ("ipv4/ip_forward", "1"),
     ("ipv4/conf/all/send_redirects", "0"),
     ("ipv4/conf/default/send_redirects", "0"),
@@ -29,6 +29,9 @@ const SYSCTLS: [(&str, &str); 10] = [
     ("bridge/bridge-nf-call-ip6tables", "0"),
     ("bridge/bridge-nf-call-arptables", "0"),
     ("ipv4/conf/all/arp_ignore", "1"),
+    // What another node passes on comes from where its client's address does not lead.
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/default/rp_filter", "0"),
     // Every published connection is tracked here too; two minutes of memory for each would fill the table under load.
     ("netfilter/nf_conntrack_tcp_timeout_time_wait", "10"),
 ];

@@ -24,6 +24,7 @@ mod fabric;
 mod firewall;
 mod host;
 mod ipam;
+mod mesh;
 mod names;
 mod netd;
 mod netlink;

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 pub(crate) const UPLINK: &str = "uplink";
 /// The WireGuard device, inside the fabric.
 pub(crate) const TUNNELS: &str = "wg";
+/// The device inside the fabric that leads to the other nodes' fabrics.
+pub(crate) const TRANSIT: &str = "transit";
 /// Beginning of the bridge ports of containers.
 pub(crate) const PORT_PREFIX: &str = "ve";
 /// Beginning of bridges.

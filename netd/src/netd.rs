@@ -152,6 +152,11 @@ impl Netd {
         self.run(move |node| node.underlay_facts(address)).await
     }
 
+    /// Network on which tasks with published ports are reached from every node; `None`: there is none. Idempotent.
+    pub async fn set_ingress(&self, network: Option<String>) -> Result<()> {
+        self.run(move |node| node.set_ingress(network)).await
+    }
+
     /// Containers of other nodes are as given from now on. Idempotent.
     pub async fn set_members(&self, members: Vec<Member>) -> Result<()> {
         self.run(move |node| node.set_members(members)).await

@@ -1,12 +1,14 @@
 //! The tables of the fabric namespace.
 //!
 //! `ip shoal`: published ports to backends; forwarding only between a network and the uplink, never between networks, and
-//! for `internal` networks not at all; a gateway address (DNS) answers only its own network.
+//! for `internal` networks not at all; a gateway address (DNS) answers only its own network. The way to and from tasks of
+//! other nodes is in `transit`.
 //! `bridge shoal`: a port of a bridge may send only IPv4 and ARP with the MAC and address that it was given.
 
 use std::net::Ipv4Addr;
 
-use super::{Balancer, DESTINATION, FILTER, own_table};
+use super::{Balancer, DESTINATION, FILTER, own_table, transit};
+use crate::names;
 use crate::netlink::Flow;
 use crate::nft::{
     Chain, Data, Element, Expr, Family, Field, Hook, Key, Kind, Set, Transaction, Verdict, matching,
@@ -197,6 +199,7 @@ impl FabricFirewall {
         for (chain, expressions) in &rules {
             t.rule(&table, chain, expressions);
         }
+        transit::write(t, names::TRANSIT, self.uplink);
     }
 
     fn bridged(&self, t: &mut Transaction) {

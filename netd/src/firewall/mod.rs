@@ -6,12 +6,14 @@ mod fabric;
 mod host;
 mod resolver;
 mod task;
+mod transit;
 
 pub(crate) use balancer::Balancer;
 pub(crate) use fabric::{Binding, FabricFirewall};
 pub(crate) use host::{Frontend, HostFirewall};
 pub(crate) use resolver::ResolverFirewall;
 pub(crate) use task::TaskFirewall;
+pub(crate) use transit::TransitSets;
 
 use crate::nft::{Family, Table};
 

@@ -14,6 +14,7 @@ use crate::{names, netns};
 impl Node {
     pub(super) fn adopt(&mut self) -> Result<()> {
         self.adopt_overlay()?;
+        self.adopt_ingress()?;
         let networks: Vec<NetworkRecord> = self.stores.networks.read_all()?;
         for record in networks {
             let state = &record.state;
@@ -30,6 +31,7 @@ impl Node {
         for service in self.stores.services.read_all::<Service>()? {
             self.adopt_service(service);
         }
+        self.restore_mesh()?;
         self.restore_fabric()?;
         self.anchor_vips()?;
         self.restore_host()?;

@@ -64,9 +64,12 @@ impl Node {
         for record in self.sandboxes.values().map(|s| &s.record) {
             FabricFirewall::bind(&mut ruleset, &bindings(&record.id, &record.endpoints));
         }
+        let transit = self.wanted_transit_sets();
+        transit.add(&mut ruleset);
         let next = FabricFirewall::balancer().update(self.published(), &mut ruleset);
         self.commit_fabric(ruleset, "write the rules of")?;
         self.fabric.balancer = next;
+        self.mesh.sets = transit;
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod balance;
 mod encryption;
 mod heal;
 mod interfaces;
+mod mesh;
 mod networks;
 mod overlay;
 mod publish;
@@ -111,6 +112,7 @@ struct Stores {
     services: Store,
     members: Store,
     underlay: Store,
+    ingress: Store,
 }
 
 /// The state of one node.
@@ -128,6 +130,7 @@ pub(crate) struct Node {
     balancing: balance::State,
     /// Virtual IPs that are addresses of bridges.
     anchors: BTreeSet<anchors::Anchor>,
+    mesh: mesh::State,
     ports: Ports,
     dns: DnsServer,
     directory: Arc<RwLock<Directory>>,
@@ -145,6 +148,7 @@ impl Node {
             services: Store::open(config.run_dir.join("netd/services"), false)?,
             members: Store::open(config.run_dir.join("netd/members"), false)?,
             underlay: Store::open(config.run_dir.join("netd/underlay"), false)?,
+            ingress: Store::open(config.run_dir.join("netd/ingress"), false)?,
         };
         let dir = names::netns_dir(&config.run_dir);
         std::fs::create_dir_all(&dir).map_err(|source| Error::Namespace {
@@ -170,6 +174,7 @@ impl Node {
             overlay: overlay::State::default(),
             balancing: balance::State::default(),
             anchors: BTreeSet::new(),
+            mesh: mesh::State::default(),
             ports: Ports::default(),
             directory,
             warnings: Vec::new(),

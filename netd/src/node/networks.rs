@@ -105,7 +105,8 @@ impl Node {
         let mut transaction = Transaction::default();
         FabricFirewall::add_network(&mut transaction, bridge, *gateway, record.config.internal);
         self.change_fabric(transaction, "admit a network to")?;
-        self.anchor_vips()
+        self.anchor_vips()?;
+        self.follow_mesh()
     }
 
     /// The host's route to a network that is not internal.
@@ -272,6 +273,7 @@ impl Node {
             FabricFirewall::remove_network(&mut transaction, &state.bridge, state.gateway, internal);
             errors.collect(self.change_fabric(transaction, "dismiss a network from"));
             errors.collect(self.anchor_vips());
+            errors.collect(self.follow_mesh());
         }
         if !record.config.internal {
             let route = Route::delete(state.subnet, Some(self.fabric.address), self.fabric.host_uplink);

@@ -34,7 +34,8 @@ impl Node {
             None => self.stores.underlay.remove(UNDERLAY)?,
         }
         self.overlay.underlay = underlay;
-        self.sync_tunnels(false)
+        let tunnels = self.sync_tunnels(false);
+        self.follow_underlay().and(tunnels)
     }
 
     /// See [`crate::Netd::set_members`].
@@ -50,6 +51,7 @@ impl Node {
             named.extend(old.iter().flat_map(named_on));
         }
         named.iter().for_each(|network| self.refresh_zone(network));
+        errors.collect(self.follow_mesh());
         errors.first()
     }
 
@@ -63,6 +65,7 @@ impl Node {
             }
         }
         named.iter().for_each(|network| self.refresh_zone(network));
+        errors.collect(self.follow_mesh());
         errors.first()
     }
 

@@ -142,14 +142,19 @@ impl Node {
         errors.first()
     }
 
-    /// The endpoint with the default route: the first whose network has a way out.
+    /// The endpoint with the default route: that on the network of published ports, for answers to what other nodes pass on
+    /// must leave by where it comes in, or the first whose network has a way out.
     pub(super) fn default_endpoint<'a>(&self, endpoints: &'a [Endpoint]) -> Option<&'a Endpoint> {
+        let ingress = |e: &&Endpoint| self.mesh.ingress.as_ref() == Some(&e.network);
         let open = |e: &&Endpoint| {
             self.networks
                 .get(&e.network)
                 .is_some_and(|n| !n.record.config.internal)
         };
-        endpoints.iter().find(open)
+        endpoints
+            .iter()
+            .find(ingress)
+            .or_else(|| endpoints.iter().find(open))
     }
 
     /// Let the directory know which networks the sandbox sees.

@@ -37,7 +37,9 @@ impl Node {
         errors.collect(self.stores.services.write(&service.wanted.id, &service));
         self.services.insert(service.wanted.id.clone(), service);
         errors.collect(self.steer_sockets(&led, lead));
+        errors.collect(self.extend_mesh());
         self.apply_services(&touched, &new, &dropped, &mut errors);
+        errors.collect(self.follow_mesh());
         errors.first()
     }
 
@@ -58,6 +60,7 @@ impl Node {
         errors.collect(self.stores.services.remove(id));
         errors.collect(self.steer_sockets(&virtual_ips(&service.wanted), Vec::new()));
         self.apply_services(&touched, &[], &service.frontends, &mut errors);
+        errors.collect(self.follow_mesh());
         errors.first()
     }
 
@@ -219,17 +222,30 @@ impl Node {
                 let Some(port) = service.wanted.ports.iter().find(|p| serves(frontend, p)) else {
                     continue;
                 };
-                let backends = service.wanted.backends.iter().filter_map(|b| self.reachable(b));
                 let front = FabricFirewall::frontend(frontend.protocol, frontend.fabric_port);
-                all.insert(
-                    front,
-                    backends
-                        .map(|a| FabricFirewall::backend(a, port.target))
-                        .collect(),
-                );
+                let backends = self.nearest(&service.wanted.backends).into_iter();
+                let backends = backends.map(|address| FabricFirewall::backend(address, port.target));
+                all.insert(front, backends.collect());
             }
         }
         all
+    }
+
+    /// The tasks that answer at this node's published ports: its own or, only if it has none, those of other nodes. What
+    /// another node answers has crossed the wire twice more.
+    fn nearest(&self, backends: &[Backend]) -> Vec<Ipv4Addr> {
+        let (far, near): (Vec<_>, Vec<_>) = backends.iter().partition(|backend| backend.node.is_some());
+        let near: Vec<_> = near
+            .into_iter()
+            .filter_map(|backend| self.reachable(backend))
+            .collect();
+        if near.is_empty() {
+            return far
+                .into_iter()
+                .filter_map(|backend| self.reachable_far(backend))
+                .collect();
+        }
+        near
     }
 
     /// The address at which the fabric reaches a task and from which its answers come back: that of its default route.
@@ -309,7 +325,7 @@ fn sees(sandbox: &Sandbox, networks: &BTreeSet<String>) -> bool {
         .any(|e| networks.contains(&e.network))
 }
 
-fn address_on(backend: &Backend, network: &str) -> Option<Ipv4Addr> {
+pub(super) fn address_on(backend: &Backend, network: &str) -> Option<Ipv4Addr> {
     backend
         .addresses
         .iter()

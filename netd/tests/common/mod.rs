@@ -31,6 +31,7 @@ use cgroup::TestCgroup;
 
 #[path = "../../src/netlink/mod.rs"]
 pub mod netlink;
+pub mod nodes;
 use netlink::{Link, LinkChange, Route, Socket, Veth};
 
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);

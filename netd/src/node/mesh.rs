@@ -1,0 +1,290 @@
+//! The routing mesh in the kernel: the transit device, the ways over it, and who may use it. The records of nodes, members
+//! and services say what is wanted; what the kernel has is remembered, and read anew where that may be wrong.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd;
+
+use super::Node;
+use super::services::address_on;
+use crate::error::{Error, Result};
+use crate::firewall::TransitSets;
+use crate::mesh::{Dump, Mesh, Step, TRANSIT_VNI, Tag};
+use crate::names;
+use crate::netlink::{Detour, Forwarding, Link, LinkChange, MarkRule, Neighbour, Vxlan, VxlanSettings};
+use crate::nft::Transaction;
+use crate::types::{Backend, Underlay};
+
+/// Name of the one record of its kind.
+const INGRESS: &str = "ingress";
+/// Links with less do not carry IPv4 (RFC 791), and a smaller number is a mistake.
+const LEAST_MTU: u32 = 576;
+/// How the kernel refuses to make or remove what is as it should be.
+const THERE_ALREADY: [i32; 1] = [libc::EEXIST];
+const GONE_ALREADY: [i32; 3] = [libc::ENOENT, libc::ESRCH, libc::ENODEV];
+
+/// What is wanted of the mesh beside the records, and what the kernel has of it.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Network on which tasks with published ports are reached from other nodes.
+    pub(super) ingress: Option<String>,
+    pub(super) sets: TransitSets,
+    known: Mesh,
+    device: Option<Device>,
+}
+
+/// The transit device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Device {
+    index: u32,
+    settings: VxlanSettings,
+    mtu: u32,
+}
+
+impl Node {
+    /// See [`crate::Netd::set_ingress`].
+    pub(crate) fn set_ingress(&mut self, network: Option<String>) -> Result<()> {
+        if self.mesh.ingress == network {
+            return Ok(());
+        }
+        match &network {
+            Some(id) => self.stores.ingress.write(INGRESS, id)?,
+            None => self.stores.ingress.remove(INGRESS)?,
+        }
+        self.mesh.ingress = network;
+        let sandboxes: Vec<_> = self.sandboxes.keys().cloned().collect();
+        for id in sandboxes {
+            self.route_sandbox(&id)?;
+        }
+        self.follow_underlay()
+    }
+
+    /// What an earlier process of this agent was told.
+    pub(super) fn adopt_ingress(&mut self) -> Result<()> {
+        self.mesh.ingress = self.stores.ingress.read_all()?.pop();
+        Ok(())
+    }
+
+    /// Make the ways that are missing, and leave those that are too many.
+    pub(super) fn extend_mesh(&mut self) -> Result<()> {
+        let mut wanted = self.wanted_mesh();
+        let steps = self.mesh.known.steps(&wanted);
+        self.take(steps.into_iter().filter(Step::grows).collect())?;
+        for (task, tag) in std::mem::take(&mut self.mesh.known.routes) {
+            wanted.routes.entry(task).or_insert(tag);
+        }
+        wanted.peers.extend(std::mem::take(&mut self.mesh.known.peers));
+        self.mesh.known = wanted;
+        Ok(())
+    }
+
+    /// Bring the device, and with it the mesh, in line with the records.
+    pub(super) fn follow_underlay(&mut self) -> Result<()> {
+        self.follow_device()?;
+        self.follow_mesh()
+    }
+
+    /// Bring the ways over the device in line with the records.
+    pub(super) fn follow_mesh(&mut self) -> Result<()> {
+        let wanted = self.wanted_mesh();
+        let steps = self.mesh.known.steps(&wanted);
+        let sets = self.wanted_transit_sets();
+        if steps.is_empty() && sets == self.mesh.sets {
+            return Ok(());
+        }
+        self.take(steps)?;
+        self.mesh.known = wanted;
+        let mut change = Transaction::default();
+        sets.replace(&self.mesh.sets, &mut change);
+        self.mesh.sets = sets;
+        self.change_fabric(change, "set the senders of")
+    }
+
+    /// The same, whatever the kernel has.
+    pub(crate) fn restore_mesh(&mut self) -> Result<()> {
+        self.mesh.device = self.find_device()?;
+        self.mesh.known = self.dump_mesh()?;
+        self.follow_device()?;
+        let wanted = self.wanted_mesh();
+        self.take(self.mesh.known.steps(&wanted))?;
+        self.mesh.known = wanted;
+        Ok(())
+    }
+
+    /// From whom packets are taken, and to which bridge they may go.
+    pub(super) fn wanted_transit_sets(&self) -> TransitSets {
+        let network = self.mesh.ingress.as_ref().and_then(|id| self.networks.get(id));
+        TransitSets {
+            peers: self.wanted_mesh().senders(),
+            bridge: network.map(|network| network.record.state.bridge.clone()),
+        }
+    }
+
+    /// The address of another node's task, if there is a way to it.
+    pub(super) fn reachable_far(&self, backend: &Backend) -> Option<Ipv4Addr> {
+        let address = address_on(backend, self.mesh.ingress.as_ref()?)?;
+        let known = self.mesh.known.routes.contains_key(&address.into());
+        known.then_some(address)
+    }
+
+    /// The underlay, if there is a mesh to be made over it.
+    fn meshed(&self) -> Option<&Underlay> {
+        let underlay = self.overlay.underlay.as_ref()?;
+        let alone = underlay.peers.iter().all(|peer| peer.address == underlay.address);
+        (self.mesh.ingress.is_some() && !alone).then_some(underlay)
+    }
+
+    /// Ways to all tasks of other nodes on the ingress network. They are there before a task answers for its service, and
+    /// stay until it has ended: what was begun with it is to be finished.
+    fn wanted_mesh(&self) -> Mesh {
+        let (Some(underlay), Some(ingress)) = (self.meshed(), &self.mesh.ingress) else {
+            return Mesh::default();
+        };
+        let members = self.overlay.members.values().flat_map(|member| {
+            let here = member.attachments.iter().filter(|on| on.network == *ingress);
+            here.flat_map(|on| &on.addresses)
+                .map(|address| (*address, member.node.as_str()))
+        });
+        let backends = self
+            .services
+            .values()
+            .flat_map(|service| &service.wanted.backends);
+        let backends = backends.filter_map(|backend| {
+            let address = IpAddr::from(address_on(backend, ingress)?);
+            Some((address, backend.node.as_deref()?))
+        });
+        Mesh::wanted(
+            underlay,
+            members.filter(|(address, _)| address.is_ipv4()).chain(backends),
+        )
+    }
+
+    /// After an error what the kernel has is not known; the next reconciliation reads it.
+    fn take(&mut self, steps: Vec<Step>) -> Result<()> {
+        let link = self.mesh.device.map(|device| device.index);
+        let (grow, shrink): (Vec<_>, Vec<_>) = steps.into_iter().partition(Step::grows);
+        for (steps, harmless) in [(grow, &THERE_ALREADY[..]), (shrink, &GONE_ALREADY[..])] {
+            let requests: Vec<_> = steps.iter().flat_map(|step| step.requests(link)).collect();
+            let refusals = self.fabric.route.bulk(&requests);
+            let refusals = refusals.map_err(|source| failed("set the ways over", source))?;
+            if let Some(refusal) = refusals.into_iter().find(|one| !harmless.contains(&one.errno)) {
+                return Err(failed("set the ways over", refusal.into()));
+            }
+        }
+        Ok(())
+    }
+
+    fn follow_device(&mut self) -> Result<()> {
+        let wanted = self.wanted_device()?;
+        match (self.mesh.device, wanted) {
+            (None, None) => Ok(()),
+            (Some(device), Some((settings, mtu))) if device.settings == settings => {
+                self.fit_device(Device { mtu, ..device })
+            }
+            (_, wanted) => self.replace_device(wanted),
+        }
+    }
+
+    fn fit_device(&mut self, wanted: Device) -> Result<()> {
+        if self.mesh.device != Some(wanted) {
+            let change = LinkChange {
+                mtu: Some(wanted.mtu),
+                ..LinkChange::default()
+            };
+            let fitted = self.fabric.route.request(Link::change(names::TRANSIT, &change));
+            fitted.map_err(|source| failed("set the MTU of", source))?;
+            self.mesh.device = Some(wanted);
+        }
+        Ok(())
+    }
+
+    fn replace_device(&mut self, wanted: Option<(VxlanSettings, u32)>) -> Result<()> {
+        // Rules outlive the device; all else goes with it.
+        let leave = self.mesh.known.steps(&Mesh::default());
+        self.take(leave)?;
+        self.mesh.known = Mesh::default();
+        self.mesh.device = None;
+        self.fabric.delete_link(names::TRANSIT)?;
+        wanted.map_or(Ok(()), |(settings, mtu)| self.make_device(settings, mtu))
+    }
+
+    fn wanted_device(&mut self) -> Result<Option<(VxlanSettings, u32)>> {
+        let Some(underlay) = self.meshed().cloned() else {
+            return Ok(None);
+        };
+        let settings = VxlanSettings {
+            vni: TRANSIT_VNI,
+            port: underlay.port,
+            local: underlay.address,
+            learning: false,
+        };
+        let here = self.host.carrier(underlay.address)?.map(|link| link.mtu);
+        let there = underlay.peers.iter().map(|peer| peer.mtu);
+        let least = there.chain(here).filter(|mtu| *mtu >= LEAST_MTU).min();
+        let overhead = if underlay.address.is_ipv4() { 50 } else { 70 };
+        Ok(Some((
+            settings,
+            least.unwrap_or_else(|| self.host.mtu()) - overhead,
+        )))
+    }
+
+    fn make_device(&mut self, settings: VxlanSettings, mtu: u32) -> Result<()> {
+        let vxlan = Vxlan {
+            name: names::TRANSIT,
+            settings,
+            mtu,
+            mac: Some(Tag::of(settings.local).mac()),
+            netns: self.fabric.netns.as_fd(),
+        };
+        let raise = LinkChange {
+            up: true,
+            ..LinkChange::default()
+        };
+        let made = self.host.route.request(vxlan.create());
+        made.map_err(|source| failed("create", source))?;
+        let raised = self.fabric.route.request(Link::change(names::TRANSIT, &raise));
+        raised.map_err(|source| failed("raise", source))?;
+        self.mesh.device = self.find_device()?;
+        Ok(())
+    }
+
+    fn find_device(&mut self) -> Result<Option<Device>> {
+        let link = Link::find(&mut self.fabric.route, names::TRANSIT);
+        let link = link.map_err(|source| failed("find", source))?;
+        Ok(link.filter(|link| link.up).and_then(|link| {
+            Some(Device {
+                index: link.index,
+                settings: link.vxlan?,
+                mtu: link.mtu,
+            })
+        }))
+    }
+
+    fn dump_mesh(&mut self) -> Result<Mesh> {
+        let link = self.mesh.device.map_or(0, |device| device.index);
+        let socket = &mut self.fabric.route;
+        let mut dump = || -> std::io::Result<Dump> {
+            let mut dump = Dump {
+                rules: MarkRule::list(socket, false)?,
+                ..Dump::default()
+            };
+            if link != 0 {
+                dump.routes = Detour::list(socket, link, false)?;
+                dump.neighbours = Neighbour::list(socket)?;
+                dump.neighbours.retain(|one| one.link == link);
+                dump.forwardings = Forwarding::list(socket, link)?;
+            }
+            Ok(dump)
+        };
+        dump()
+            .map(|dump| Mesh::found(&dump))
+            .map_err(|source| failed("list the ways over", source))
+    }
+}
+
+fn failed(operation: &'static str, source: std::io::Error) -> Error {
+    Error::Kernel {
+        operation,
+        object: format!("the device {} to other nodes", names::TRANSIT),
+        source,
+    }
+}

@@ -1,0 +1,151 @@
+//! Several nodes plugged into one switch, and a client beside them that is no node. Node `n` has 192.0.2.(10 + n).
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use netd::{Netd, NetdConfig, Underlay, UnderlayPeer};
+use nix::sched::{CloneFlags, setns};
+
+use super::netlink::{Link, LinkChange, Route, Socket, Veth};
+
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
+pub const PORT: u16 = 4789;
+
+/// A machine with a namespace of its own, in which netd finds itself.
+pub struct Node {
+    pub number: u8,
+    pub dir: tempfile::TempDir,
+    pub host: OwnedFd,
+    pub runtime: tokio::runtime::Runtime,
+}
+
+pub struct Nodes {
+    pub switch: OwnedFd,
+    pub client: OwnedFd,
+    pub nodes: Vec<Node>,
+}
+
+impl Nodes {
+    pub fn new(count: u8) -> Self {
+        let (switch, ()) = sys::netns::create(|| {
+            let mac = netd::Mac([2, 0, 0, 0, 0, 1]);
+            let bridge = Link::create_bridge("switch", mac, 1500);
+            Socket::route().unwrap().request(bridge).unwrap();
+        })
+        .unwrap();
+        let client = plug_in(&switch, "client", CLIENT);
+        let nodes = (1..=count).map(|number| Node::new(&switch, number)).collect();
+        Self {
+            switch,
+            client,
+            nodes,
+        }
+    }
+
+    /// The others, as node `number` is told of them.
+    pub fn underlay(&self, number: u8) -> Underlay {
+        let others = self.nodes.iter().filter(|node| node.number != number);
+        let peer = |node: &Node| UnderlayPeer {
+            node: node.id(),
+            address: IpAddr::V4(node.address()),
+            mtu: 1500,
+            forwards: true,
+            public_key: None,
+        };
+        Underlay {
+            address: IpAddr::V4(address(number)),
+            port: PORT,
+            peers: others.map(peer).collect(),
+        }
+    }
+}
+
+impl Node {
+    fn new(switch: &OwnedFd, number: u8) -> Self {
+        let host = plug_in(switch, &format!("node{number}"), address(number));
+        sys::netns::run_in(&host, || fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap()).unwrap();
+        let inside = host.try_clone().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .on_thread_start(move || setns(&inside, CloneFlags::CLONE_NEWNET).unwrap())
+            .enable_all()
+            .build()
+            .unwrap();
+        Self {
+            number,
+            dir: tempfile::tempdir().unwrap(),
+            host,
+            runtime,
+        }
+    }
+
+    pub fn id(&self) -> String {
+        format!("n{}", self.number)
+    }
+
+    pub fn address(&self) -> Ipv4Addr {
+        address(self.number)
+    }
+
+    pub fn open(&self) -> Arc<Netd> {
+        let config = NetdConfig {
+            state_dir: self.dir.path().join("netd"),
+            run_dir: self.dir.path().join("run"),
+            instance: self.id(),
+            upstreams: Some(Vec::new()),
+            ..NetdConfig::default()
+        };
+        self.wait(Netd::open(config)).unwrap()
+    }
+
+    pub fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// The namespace of its bridges.
+    pub fn fabric(&self) -> OwnedFd {
+        super::open(&self.dir.path().join("run/netns/fabric"))
+    }
+}
+
+fn address(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, 10 + number)
+}
+
+/// A namespace with this address on its eth0, at the switch.
+fn plug_in(switch: &OwnedFd, port: &str, address: Ipv4Addr) -> OwnedFd {
+    let (host, ()) = sys::netns::create(|| ()).unwrap();
+    sys::netns::run_in(switch, || {
+        let mut socket = Socket::route().unwrap();
+        let master = Link::find(&mut socket, "switch").unwrap().unwrap().index;
+        let veth = Veth {
+            name: port,
+            master: Some(master),
+            mtu: 1500,
+            peer: "eth0",
+            peer_netns: host.as_fd(),
+            peer_mac: None,
+        };
+        socket.request(veth.create()).unwrap();
+    })
+    .unwrap();
+    let up = || LinkChange {
+        up: true,
+        ..LinkChange::default()
+    };
+    sys::netns::run_in(&host, || {
+        let mut socket = Socket::route().unwrap();
+        let index = Link::find(&mut socket, "eth0").unwrap().unwrap().index;
+        socket
+            .batch(vec![
+                Link::change("lo", &up()),
+                Link::change("eth0", &up()),
+                Route::add_address(index, address, 24),
+            ])
+            .unwrap();
+    })
+    .unwrap();
+    host
+}
