@@ -42,6 +42,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// The programs of the cluster's figures are examples: nobody who installs Shoal needs them.
 fn cluster(words: &[String]) -> Result<()> {
     build(&["--package", "manager", "--example", "simulated_nodes"])?;
+    build(&["--package", "integration", "--example", "netload"])?;
     let mut figures = cargo();
     figures.args([
         "run",

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use netd::{Netd, NetworkConfig, NetworkState, Overlay};
-use proto::Network;
+use netd::{Netd, NetworkConfig, NetworkState, Overlay, OverlayMode};
+use proto::{Network, NetworkSpec};
 use thiserror::Error;
 
 /// Label of networks that a manager keeps; others belong to this node alone.
@@ -148,7 +148,10 @@ fn config(network: &Network) -> Result<NetworkConfig, NetworkError> {
         overlay: network.vni().map(|vni| Overlay {
             vni,
             encrypted: network.spec.is_encrypted(),
-            ..Overlay::default()
+            mode: match network.spec.option(NetworkSpec::MODE) {
+                Some("vxlan") => OverlayMode::Vxlan,
+                _ => OverlayMode::Auto,
+            },
         }),
         name: name.clone(),
         ..NetworkConfig::default()

@@ -111,6 +111,10 @@ impl Dockerd {
             .collect()
     }
 
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.path("docker.sock")
     }

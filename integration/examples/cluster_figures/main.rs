@@ -4,12 +4,13 @@
 //! medians, a ratio is the median of the pairs' ratios. What cannot be measured is named with the reason.
 //!
 //! - [`side`]: a cluster of agents or of dockerds, behind one face; [`docker`]: the latter
-//! - [`failover`], [`memory`], [`alarms`], [`scale`]: the figures; [`table`]: how they are shown
+//! - [`failover`], [`memory`], [`alarms`], [`scale`], [`network`]: the figures; [`table`]: how they are shown
 
 mod alarms;
 mod docker;
 mod failover;
 mod memory;
+mod network;
 mod process;
 mod scale;
 mod side;
@@ -57,7 +58,9 @@ struct Options {
     write: Option<std::path::PathBuf>,
 }
 
-const FIGURES: [&str; 6] = ["node", "leader", "restart", "memory", "alarms", "scale"];
+const FIGURES: [&str; 7] = [
+    "node", "leader", "restart", "memory", "alarms", "network", "scale",
+];
 
 impl Options {
     fn wants(&self, figure: &str) -> bool {
@@ -74,12 +77,13 @@ fn main() -> Result<()> {
     };
     let mut table = Table::new(docker);
     type Figure = fn(&Options, &mut Table) -> Result<()>;
-    let figures: [(&str, Figure); 6] = [
+    let figures: [(&str, Figure); 7] = [
         ("node", failover::node),
         ("leader", failover::leader),
         ("restart", failover::restart),
         ("memory", memory::manager),
         ("alarms", alarms::false_alarms),
+        ("network", network::overlay),
         ("scale", scale::simulated),
     ];
     for (name, figure) in figures {

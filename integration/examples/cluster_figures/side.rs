@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use integration::{Agent, Switch, agent::escape, http};
+use integration::{Agent, Host, Switch, agent::escape, http};
 use serde_json::{Value, json};
 
 use crate::docker::Dockerd;
@@ -32,6 +32,13 @@ impl Node {
         match self {
             Self::Docker(dockerd) => dockerd.socket(),
             Self::Agent(agent) => agent.socket(),
+        }
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        match self {
+            Self::Docker(dockerd) => dockerd.host(),
+            Self::Agent(agent) => &agent.host,
         }
     }
 
@@ -171,6 +178,28 @@ impl Side {
         Ok(())
     }
 
+    /// Removes a service and waits until none of its tasks runs.
+    pub(crate) fn remove_service(&self, name: &str) -> Result<()> {
+        let id = self.nodes[0].get(&format!("/services/{name}"))?["ID"].clone();
+        let tasks = format!(
+            "/tasks?filters={}",
+            escape(&json!({"service": [name]}).to_string())
+        );
+        let before = self.nodes[0].get(&tasks)?;
+        self.nodes[0].delete(&format!("/services/{}", id.as_str().unwrap_or_default()))?;
+        until("its containers are gone", || {
+            for task in before.as_array().into_iter().flatten() {
+                let container = task["Status"]["ContainerStatus"]["ContainerID"].as_str();
+                for node in &self.nodes {
+                    let found = node.get(&format!("/containers/{}/json", container.unwrap_or_default()));
+                    ensure!(found.is_err(), "one is left");
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
     /// Removes a service and waits until nothing of it is left.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         self.nodes[0].delete(&format!("/services/{name}"))?;
@@ -229,14 +258,21 @@ pub(crate) fn until(what: &str, mut ready: impl FnMut() -> Result<()>) -> Result
 }
 
 fn build_image(node: &Node) -> Result<()> {
-    if let Node::Agent(agent) = node {
-        return agent.build_busybox();
-    }
+    build(node, "bb", &integration::image::busybox("")?)
+}
+
+/// Builds an image from a context.
+pub(crate) fn build(node: &Node, name: &str, context: &[u8]) -> Result<()> {
     let headers = [("Content-Type", "application/x-tar")];
-    let context = integration::image::busybox("")?;
-    let answer = http::open(&node.socket(), "POST", "/build?t=bb", &headers, &context)?
-        .finish()?
-        .success()?;
+    let answer = http::open(
+        &node.socket(),
+        "POST",
+        &format!("/build?t={name}"),
+        &headers,
+        context,
+    )?
+    .finish()?
+    .success()?;
     ensure!(answer.text().contains("Successfully built"), "{}", answer.text());
     Ok(())
 }

@@ -33,11 +33,19 @@ impl NetworkSpec {
     /// Option of the driver: packets leave a node encrypted, or not at all. Without a value it means yes.
     pub const ENCRYPTED: &str = "encrypted";
 
+    /// Option of the driver: how packets travel between nodes, `auto` or `vxlan`.
+    pub const MODE: &str = "shoal.overlay.mode";
+
     /// Whether its packets leave a node encrypted, or not at all.
     pub fn is_encrypted(&self) -> bool {
-        let options = self.driver_configuration.as_ref().map(|driver| &driver.options);
-        let value = options.and_then(|options| options.get(Self::ENCRYPTED));
-        value.is_some_and(|value| !matches!(value.as_str(), "false" | "0"))
+        self.option(Self::ENCRYPTED)
+            .is_some_and(|value| !matches!(value, "false" | "0"))
+    }
+
+    /// An option of the driver.
+    pub fn option(&self, name: &str) -> Option<&str> {
+        let driver = self.driver_configuration.as_ref()?;
+        driver.options.get(name).map(String::as_str)
     }
 }
 

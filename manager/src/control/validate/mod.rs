@@ -144,6 +144,12 @@ fn network_driver(network: &str, driver: &NetworkDriver) -> Result<()> {
                 )));
             }
             NetworkSpec::ENCRYPTED => {}
+            NetworkSpec::MODE if !["auto", "vxlan"].contains(&value.as_str()) => {
+                return Err(ControlError::invalid(format!(
+                    "network {network}: driver option {option}={value:?} is neither auto nor vxlan"
+                )));
+            }
+            NetworkSpec::MODE => {}
             "com.docker.network.driver.mtu" => {}
             other => {
                 return Err(ControlError::invalid(format!(
