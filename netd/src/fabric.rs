@@ -17,7 +17,7 @@ use crate::types::Mac;
 use crate::{names, netns};
 
 /// Set inside the fabric namespace only, when we make it.
-const SYSCTLS: [(&str, &str); 12] = [
+const SYSCTLS: &[(&str, &str)] = &[
     ("ipv4/ip_forward", "1"),
     ("ipv4/conf/all/send_redirects", "0"),
     ("ipv4/conf/default/send_redirects", "0"),
@@ -32,6 +32,8 @@ const SYSCTLS: [(&str, &str); 12] = [
     // What another node passes on comes from where its client's address does not lead.
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),
+    // Addresses that the fabric answers for (see `direct`) are answered for at once, not after a random wait.
+    ("ipv4/neigh/default/proxy_delay", "0"),
     // Every published connection is tracked here too; two minutes of memory for each would fill the table under load.
     ("netfilter/nf_conntrack_tcp_timeout_time_wait", "10"),
 ];
@@ -141,6 +143,13 @@ impl Fabric {
 
     pub(crate) fn links(&mut self) -> Result<Vec<Link>> {
         Link::list(&mut self.route).map_err(|e| failed("list links of", e))
+    }
+
+    /// Index of the uplink.
+    pub(crate) fn uplink(&mut self) -> Result<u32> {
+        let found = Link::find(&mut self.route, names::UPLINK).map_err(|e| failed("find uplink of", e))?;
+        let link = found.ok_or_else(|| failed("find uplink of", io::ErrorKind::NotFound.into()))?;
+        Ok(link.index)
     }
 
     fn configure_uplink(&mut self, prefix_len: u8) -> io::Result<()> {

@@ -93,6 +93,12 @@ impl Host {
         Some(path.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)))
     }
 
+    /// The link on which an address is reached without a router in between; `None` if there is none.
+    pub(crate) fn neighbour_link(&mut self, to: Ipv4Addr) -> Option<u32> {
+        let path = Path::find(&mut self.route, to.into()).ok()?;
+        path.link.filter(|_| !path.routed)
+    }
+
     /// What the host's routes lay claim to, ours not counted.
     pub(crate) fn claimed(&mut self) -> Result<Vec<(Ipv4Net, String)>> {
         let failed = |source| Error::Kernel {
@@ -108,7 +114,9 @@ impl Host {
                 .map(|l| l.name.as_str())
         };
         let routes = Route::list(&mut self.route).map_err(failed)?;
-        let others = routes.iter().filter(|r| name(r.link) != Some(&self.uplink));
+        let others = routes
+            .iter()
+            .filter(|r| name(r.link) != Some(&self.uplink) && !r.direct);
         Ok(others
             .map(|r| {
                 (

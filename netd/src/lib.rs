@@ -18,6 +18,7 @@
 //! Records of networks are on disk in `state_dir`; those of sandboxes and services in `run_dir`, because they die with the
 //! kernel's objects.
 
+mod direct;
 mod dns;
 mod error;
 mod fabric;

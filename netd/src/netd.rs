@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ipnet::Ipv4Net;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::error::{Error, Result};
@@ -37,7 +38,11 @@ impl Netd {
         let opened = tokio::task::spawn_blocking(move || Node::open(config, runtime)).await;
         let node = opened.map_err(|_| Error::Cancelled)??;
         let watch = node.watch()?;
+        let prober = node.prober();
+        let found = prober.direct.subscribe();
         let node = Arc::new(Mutex::new(node));
+        tokio::spawn(prober.run());
+        tokio::spawn(follow(found, Arc::downgrade(&node)));
         let watching = tokio::spawn(watch.run(Arc::downgrade(&node))).abort_handle();
         Ok(Arc::new(Self { node, watching }))
     }
@@ -217,5 +222,20 @@ impl Netd {
 
     fn read<T>(&self, look: impl FnOnce(&Node) -> T) -> T {
         look(&self.node.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Nodes that begin or cease to answer are reached otherwise from then on; ends with the node.
+async fn follow(mut found: watch::Receiver<BTreeSet<String>>, node: Weak<Mutex<Node>>) {
+    while found.changed().await.is_ok() {
+        let direct = found.borrow_and_update().clone();
+        let Some(node) = node.upgrade() else { return };
+        let set = move || {
+            let mut node = node.lock().unwrap_or_else(PoisonError::into_inner);
+            node.set_direct(direct)
+        };
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(set).await {
+            tracing::warn!(%error, "nodes that are reached directly are not");
+        }
     }
 }

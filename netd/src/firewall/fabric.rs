@@ -7,7 +7,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Balancer, DESTINATION, FILTER, own_table, transit};
+use super::{Balancer, DESTINATION, Direct, FILTER, own_table, transit};
+use crate::direct;
 use crate::names;
 use crate::netlink::Flow;
 use crate::nft::{
@@ -133,6 +134,7 @@ impl FabricFirewall {
         for set in [&FRONTENDS, &BACKENDS, &UPLINKED, &GATEWAYS] {
             t.set(&table, set);
         }
+        Direct::prepare(t, &table);
         let base = |kind, hook, priority, drop| Some((kind, hook, priority, drop));
         for (name, base) in [
             (
@@ -200,6 +202,7 @@ impl FabricFirewall {
             t.rule(&table, chain, expressions);
         }
         transit::write(t, names::TRANSIT, self.uplink);
+        t.rule(&table, "input", &Direct::probes(self.uplink, direct::PORT));
     }
 
     fn bridged(&self, t: &mut Transaction) {

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DESTINATION, FILTER, SOURCE};
+use super::{DESTINATION, Direct, FILTER, SOURCE};
 use crate::nft::{
     Chain, Data, Element, Expr, Family, Field, Hook, Key, Kind, Set, Table, Transaction, Verdict, matching,
 };
@@ -47,7 +47,7 @@ pub(crate) struct HostFirewall {
 }
 
 impl HostFirewall {
-    fn table(&self) -> Table {
+    pub(crate) fn table(&self) -> Table {
         Table {
             family: Family::Ipv4,
             name: self.table.clone(),
@@ -61,6 +61,7 @@ impl HostFirewall {
         t.reset_table(&table);
         t.set(&table, &ANYWHERE);
         t.set(&table, &ON_ADDRESS);
+        Direct::prepare(&mut t, &table);
         for (name, kind, hook, priority) in [
             ("prerouting", Kind::Nat, Hook::Prerouting, DESTINATION),
             ("output", Kind::Nat, Hook::Output, DESTINATION),
@@ -126,6 +127,7 @@ impl HostFirewall {
                 "forward",
                 [to_uplink(), matching::known_connection(), accept()].concat(),
             ),
+            ("forward", Direct::admitted(&self.uplink)),
             (
                 "forward",
                 [to_uplink(), vec![Expr::Verdict(Verdict::Drop)]].concat(),

@@ -2,6 +2,7 @@
 //! can see a virtual IP. The rulesets are static; published ports, backends and addresses are elements.
 
 mod balancer;
+mod direct;
 mod fabric;
 mod host;
 mod resolver;
@@ -9,6 +10,7 @@ mod task;
 mod transit;
 
 pub(crate) use balancer::Balancer;
+pub(crate) use direct::Direct;
 pub(crate) use fabric::{Binding, FabricFirewall};
 pub(crate) use host::{Frontend, HostFirewall};
 pub(crate) use resolver::ResolverFirewall;
@@ -17,13 +19,15 @@ pub(crate) use transit::TransitSets;
 
 use crate::nft::{Family, Table};
 
+/// Before connection tracking (NF_IP_PRI_RAW).
+const RAW: i32 = -300;
 /// Where destination addresses are rewritten (NF_IP_PRI_NAT_DST), source addresses (NF_IP_PRI_NAT_SRC), and filters work.
 const DESTINATION: i32 = -100;
 const SOURCE: i32 = 100;
 const FILTER: i32 = 0;
 
 /// Our table in a namespace that is ours.
-fn own_table(family: Family) -> Table {
+pub(crate) fn own_table(family: Family) -> Table {
     Table {
         family,
         name: "shoal".into(),

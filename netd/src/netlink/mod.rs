@@ -22,7 +22,7 @@ pub(crate) use address::LinkAddress;
 pub(crate) use conntrack::Flow;
 pub(crate) use link::{Link, LinkChange, Veth};
 #[allow(unused_imports, reason = "words for networks that span nodes")]
-pub(crate) use neighbour::{Forwarding, Neighbour, Place};
+pub(crate) use neighbour::{Forwarding, Neighbour, Place, Proxy};
 pub(crate) use path::Path;
 pub(crate) use policy::{Detour, MAIN, MarkRule};
 #[allow(unused_imports, reason = "words for networks that span nodes")]

@@ -31,6 +31,14 @@ pub(crate) struct Neighbour {
     pub(crate) mac: Mac,
 }
 
+/// An address for which the namespace answers on the link, because it routes there (arp(7), "proxy").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Proxy {
+    /// Index of the link.
+    pub(crate) link: u32,
+    pub(crate) address: IpAddr,
+}
+
 /// A static forwarding entry of one bridge port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Forwarding {
@@ -94,6 +102,49 @@ impl Neighbour {
             IpAddr::V6(_) => AddressFamily::Inet6,
         };
         message.header.ifindex = self.link;
+        message.attributes = vec![destination(self.address)];
+        message
+    }
+}
+
+impl Proxy {
+    /// Repeating it is fine.
+    pub(crate) fn set(&self) -> Request {
+        Request::route(
+            &RouteNetlinkMessage::NewNeighbour(self.message()),
+            NLM_F_CREATE | NLM_F_REPLACE,
+        )
+    }
+
+    pub(crate) fn delete(&self) -> Request {
+        Request::route(&RouteNetlinkMessage::DelNeighbour(self.message()), 0)
+    }
+
+    /// All in the socket's namespace.
+    pub(crate) fn list(socket: &mut Socket) -> io::Result<Vec<Self>> {
+        let mut all = NeighbourMessage::default();
+        all.header.flags = NeighbourFlags::Proxy;
+        let request = Request::route(&RouteNetlinkMessage::GetNeighbour(all), 0);
+        socket.dump(&request, |kind, body| match kind {
+            RTM_NEWNEIGH => {
+                let entry = Entry::parse(body)?;
+                Some(Self {
+                    link: entry.link,
+                    address: entry.destination?,
+                })
+            }
+            _ => None,
+        })
+    }
+
+    fn message(&self) -> NeighbourMessage {
+        let mut message = NeighbourMessage::default();
+        message.header.family = match self.address {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        message.header.ifindex = self.link;
+        message.header.flags = NeighbourFlags::Proxy;
         message.attributes = vec![destination(self.address)];
         message
     }

@@ -13,7 +13,9 @@ const RTM_NEWROUTE: u16 = 24;
 /// `struct rtmsg`.
 const RTMSG: usize = 12;
 const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
 const RTA_METRICS: u16 = 8;
+const RTA_VIA: u16 = 18;
 const RTAX_MTU: u16 = 2;
 
 /// The route that an address has.
@@ -21,6 +23,8 @@ const RTAX_MTU: u16 = 2;
 pub(crate) struct Path {
     /// Index of the outgoing link; `None` where there are several.
     pub(crate) link: Option<u32>,
+    /// Whether another router comes first.
+    pub(crate) routed: bool,
     /// What the route itself says, if it does.
     pub(crate) mtu: Option<u32>,
 }
@@ -50,6 +54,7 @@ impl Path {
         for nla in NlasIterator::new(body.get(RTMSG..)?).flatten() {
             match nla.kind() {
                 RTA_OIF => path.link = number(nla.value()),
+                RTA_GATEWAY | RTA_VIA => path.routed = true,
                 RTA_METRICS => {
                     let mtu = NlasIterator::new(nla.value())
                         .flatten()

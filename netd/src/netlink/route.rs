@@ -29,7 +29,13 @@ pub(crate) struct Route {
     pub(crate) gateway: Option<Ipv4Addr>,
     /// Index of the outgoing link.
     pub(crate) link: Option<u32>,
+    /// Whether it leads to a container of another node, and so is ours.
+    pub(crate) direct: bool,
 }
+
+/// Who made a route (rtnetlink(7), `rtm_protocol`): a number that no routing daemon has, on routes to containers of other
+/// nodes. They lie in the host's own table, and must be known from the user's.
+const RTPROT_DIRECT: u8 = 83;
 
 impl Route {
     /// Give the link an address, with the on-link route that comes with it. Repeating it is fine.
@@ -60,6 +66,18 @@ impl Route {
             &RouteNetlinkMessage::NewRoute(message(destination, gateway, index)),
             NLM_F_CREATE | NLM_F_REPLACE,
         )
+    }
+
+    /// Route one address straight to another node.
+    pub(crate) fn add_direct(address: Ipv4Addr, gateway: Ipv4Addr, index: u32) -> Request {
+        Request::route(
+            &RouteNetlinkMessage::NewRoute(direct(address, gateway, index)),
+            NLM_F_CREATE | NLM_F_REPLACE,
+        )
+    }
+
+    pub(crate) fn delete_direct(address: Ipv4Addr, gateway: Ipv4Addr, index: u32) -> Request {
+        Request::route(&RouteNetlinkMessage::DelRoute(direct(address, gateway, index)), 0)
     }
 
     pub(crate) fn delete(destination: Ipv4Net, gateway: Option<Ipv4Addr>, index: u32) -> Request {
@@ -102,6 +120,7 @@ impl Route {
             destination: Ipv4Net::new(destination, prefix_len).ok()?,
             gateway,
             link,
+            direct: *body.get(5)? == RTPROT_DIRECT,
         })
     }
 }
@@ -115,6 +134,12 @@ fn address_message(index: u32, address: Ipv4Addr, prefix_len: u8) -> AddressMess
         AddressAttribute::Local(address.into()),
         AddressAttribute::Address(address.into()),
     ];
+    message
+}
+
+fn direct(address: Ipv4Addr, gateway: Ipv4Addr, index: u32) -> RouteMessage {
+    let mut message = message(address.into(), Some(gateway), index);
+    message.header.protocol = RouteProtocol::Other(RTPROT_DIRECT);
     message
 }
 

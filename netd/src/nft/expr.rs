@@ -125,6 +125,8 @@ pub(crate) enum Expr {
         checksum: u32,
     },
     Masquerade,
+    /// Connection tracking does not see the packet.
+    Untracked,
     /// ICMP port unreachable: a connecting client sees "connection refused" at once.
     Refuse,
     Verdict(Verdict),
@@ -143,6 +145,7 @@ impl Expr {
             Self::Member { .. } | Self::Map { .. } | Self::VerdictMap { .. } => "lookup",
             Self::Dnat { .. } => "nat",
             Self::Masquerade => "masq",
+            Self::Untracked => "notrack",
             Self::Refuse => "reject",
             Self::Verdict(_) | Self::Load { .. } => "immediate",
         }
@@ -224,7 +227,7 @@ impl Expr {
                     .number(4, *len);
                 a.number(5, REG32 + reg).number(6, 1).number(7, *checksum)
             }
-            Self::Masquerade => a,
+            Self::Masquerade | Self::Untracked => a,
             Self::Refuse => a.number(1, 0).put(2, &[3]),
             Self::Verdict(verdict) => a.number(1, REG_VERDICT).nest(2, |a| verdict.encode(a)),
         };

@@ -32,9 +32,11 @@ impl Node {
             self.adopt_service(service);
         }
         self.restore_mesh()?;
+        self.adopt_direct()?;
         self.restore_fabric()?;
         self.anchor_vips()?;
         self.restore_host()?;
+        self.sync_direct()?;
         self.remove_strangers()?;
         self.open_sockets()?;
         let sandboxes: Vec<_> = self.sandboxes.keys().cloned().collect();

@@ -1,12 +1,14 @@
 //! Packet filters that differ from what we believe (somebody flushed them) are written anew as a whole, each table in one
 //! transaction: no packet sees a gap, no connection is forgotten.
 
+use std::collections::BTreeSet;
+
 use super::interfaces::bindings;
 use super::{NetworkRecord, Node};
 use crate::error::{Error, Result};
-use crate::firewall::FabricFirewall;
+use crate::firewall::{Direct, FabricFirewall, own_table};
 use crate::netlink::Flow;
-use crate::nft::{Key, Transaction};
+use crate::nft::{Family, Key, Transaction};
 
 impl Node {
     /// Carry out a change of the host's table. If it is refused the table is not what we believe, and is written anew; the
@@ -50,7 +52,13 @@ impl Node {
         let sandboxes = self.sandboxes.values().flat_map(|s| s.record.frontends());
         let services = self.services.values().flat_map(|s| s.frontends.clone());
         let frontends: Vec<_> = sandboxes.chain(services).collect();
-        let ruleset = self.host_firewall.ruleset(&frontends);
+        let mut ruleset = self.host_firewall.ruleset(&frontends);
+        Direct::change(
+            &mut ruleset,
+            &self.host_firewall.table(),
+            &BTreeSet::new(),
+            self.admitted(),
+        );
         self.commit_host(ruleset, "write the rules of")
     }
 
@@ -66,6 +74,12 @@ impl Node {
         }
         let transit = self.wanted_transit_sets();
         transit.add(&mut ruleset);
+        Direct::change(
+            &mut ruleset,
+            &own_table(Family::Ipv4),
+            &BTreeSet::new(),
+            self.admitted(),
+        );
         let next = FabricFirewall::balancer().update(self.published(), &mut ruleset);
         self.commit_fabric(ruleset, "write the rules of")?;
         self.fabric.balancer = next;

@@ -4,6 +4,7 @@
 mod adopt;
 mod anchors;
 mod balance;
+mod direct;
 mod encryption;
 mod heal;
 mod interfaces;
@@ -131,6 +132,7 @@ pub(crate) struct Node {
     /// Virtual IPs that are addresses of bridges.
     anchors: BTreeSet<anchors::Anchor>,
     mesh: mesh::State,
+    direct: direct::State,
     ports: Ports,
     dns: DnsServer,
     directory: Arc<RwLock<Directory>>,
@@ -175,6 +177,7 @@ impl Node {
             balancing: balance::State::default(),
             anchors: BTreeSet::new(),
             mesh: mesh::State::default(),
+            direct: direct::State::default(),
             ports: Ports::default(),
             directory,
             warnings: Vec::new(),
@@ -225,6 +228,7 @@ impl Node {
         }
         let mut errors = Errors::default();
         errors.collect(self.abandon_sockets());
+        errors.collect(self.remove_direct());
         errors.collect(self.delete_host_table());
         errors.collect(self.host.delete_uplink());
         errors.collect(netns::remove(&self.fabric.path));

@@ -37,6 +37,7 @@ impl Node {
             let _ = self.forget_network(&record);
             return Err(error);
         }
+        self.sync_direct()?;
         Ok(record.state)
     }
 
@@ -279,6 +280,7 @@ impl Node {
             let route = Route::delete(state.subnet, Some(self.fabric.address), self.fabric.host_uplink);
             let _ = self.host.route.request(route); // gone already is fine
         }
+        errors.collect(self.sync_direct());
         errors.collect(self.fabric.delete_link(&state.bridge));
         errors.collect(self.stores.networks.remove(id));
         errors.first()

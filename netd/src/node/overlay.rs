@@ -34,8 +34,12 @@ impl Node {
             None => self.stores.underlay.remove(UNDERLAY)?,
         }
         self.overlay.underlay = underlay;
-        let tunnels = self.sync_tunnels(false);
-        self.follow_underlay().and(tunnels)
+        self.find_hops();
+        let mut errors = Errors::default();
+        errors.collect(self.sync_direct());
+        errors.collect(self.sync_tunnels(false));
+        errors.collect(self.follow_underlay());
+        errors.first()
     }
 
     /// See [`crate::Netd::set_members`].
@@ -52,6 +56,7 @@ impl Node {
         }
         named.iter().for_each(|network| self.refresh_zone(network));
         errors.collect(self.follow_mesh());
+        errors.collect(self.sync_direct());
         errors.first()
     }
 
@@ -66,6 +71,7 @@ impl Node {
         }
         named.iter().for_each(|network| self.refresh_zone(network));
         errors.collect(self.follow_mesh());
+        errors.collect(self.sync_direct());
         errors.first()
     }
 
