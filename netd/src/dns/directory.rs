@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::types::Protocol;
+
 /// Who is asking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Scope {
@@ -14,13 +16,22 @@ pub(crate) enum Scope {
     Sandbox(String),
 }
 
+/// What is known of one name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Where it is to be found by protocol and port (SRV): names of the same zone.
+    pub(crate) targets: Vec<String>,
+    pub(crate) ports: Vec<(Protocol, u16)>,
+}
+
 /// The names of one network, in lower case and without a final dot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Zone {
     pub(crate) name: String,
     pub(crate) internal: bool,
     subnets: Vec<IpNet>,
-    names: HashMap<String, Vec<IpAddr>>,
+    names: HashMap<String, Entry>,
     pointers: HashMap<IpAddr, String>,
     members: HashMap<IpAddr, String>,
 }
@@ -50,13 +61,23 @@ impl Zone {
 
     /// One more address for a name. A name without an address is known, but answers with nothing.
     pub(crate) fn add(&mut self, name: &str, addresses: impl IntoIterator<Item = impl Into<IpAddr>>) {
-        let known = self
-            .names
-            .entry(name.trim_end_matches('.').to_ascii_lowercase())
-            .or_default();
+        let known = &mut self.entry(name).addresses;
         for address in addresses.into_iter().map(Into::into) {
             if !known.contains(&address) {
                 known.push(address);
+            }
+        }
+    }
+
+    /// The name answers at these ports, under the names of `targets`.
+    pub(crate) fn offer(&mut self, name: &str, ports: &[(Protocol, u16)], targets: &[String]) {
+        let entry = self.entry(name);
+        let new = |port: &&(Protocol, u16)| !entry.ports.contains(port);
+        let new: Vec<_> = ports.iter().filter(new).copied().collect();
+        entry.ports.extend(new);
+        for target in targets.iter().map(|t| lower(t)) {
+            if !entry.targets.contains(&target) {
+                entry.targets.push(target);
             }
         }
     }
@@ -72,6 +93,22 @@ impl Zone {
     pub(crate) fn member(&mut self, address: impl Into<IpAddr>, sandbox: &str) {
         self.members.insert(address.into(), sandbox.to_owned());
     }
+
+    pub(crate) fn addresses(&self, name: &str) -> &[IpAddr] {
+        self.names.get(name).map_or(&[], |entry| &entry.addresses)
+    }
+
+    fn entry(&mut self, name: &str) -> &mut Entry {
+        self.names.entry(lower(name)).or_default()
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        self.subnets.iter().any(|net| net.contains(&address))
+    }
+}
+
+fn lower(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
 }
 
 impl Directory {
@@ -91,32 +128,51 @@ impl Directory {
         self.sandboxes.remove(sandbox);
     }
 
-    pub(crate) fn view(&self, scope: &Scope, client: IpAddr) -> View<'_> {
-        let sandbox = match scope {
-            Scope::Sandbox(id) => Some(id),
-            Scope::Network(id) => self.zones.get(id).and_then(|zone| zone.members.get(&client)),
+    /// What this client sees. `None`: it is nobody to be answered, because its address is none of the network whose gateway
+    /// it asks. Who can make up the address it asks from could otherwise have the answer sent to somebody else.
+    pub(crate) fn view(&self, scope: &Scope, client: IpAddr) -> Option<View<'_>> {
+        let (sandbox, own) = match scope {
+            Scope::Sandbox(id) => (Some(id), None),
+            Scope::Network(id) => {
+                let zone = self
+                    .zones
+                    .get(id)
+                    .filter(|z| z.contains(client) || on_link(client))?;
+                (zone.members.get(&client), Some(zone))
+            }
         };
-        let zones = match (sandbox.and_then(|id| self.sandboxes.get(id)), scope) {
-            (Some(networks), _) => networks.iter().filter_map(|n| self.zones.get(n)).collect(),
-            (None, Scope::Network(id)) => self.zones.get(id).into_iter().collect(),
-            (None, Scope::Sandbox(_)) => Vec::new(),
+        let networks = sandbox.and_then(|id| self.sandboxes.get(id));
+        let zones = match networks {
+            Some(networks) => networks.iter().filter_map(|n| self.zones.get(n)).collect(),
+            None => own.into_iter().collect(),
         };
-        View { zones }
+        Some(View { zones })
     }
 }
 
-impl View<'_> {
-    /// The addresses of a name in lower case: on the first network that knows it, or on the network named at its end
-    /// (`web.backend`). `None`: nobody knows the name.
-    pub(crate) fn lookup(&self, name: &str) -> Option<&[IpAddr]> {
-        let plain = self.zones.iter().find_map(|zone| zone.names.get(name));
-        let qualified = || {
-            self.zones.iter().find_map(|zone| {
-                let rest = name.strip_suffix(zone.name.as_str())?.strip_suffix('.')?;
-                zone.names.get(rest)
-            })
-        };
-        plain.or_else(qualified).map(Vec::as_slice)
+/// IPv6 link-local: not routed, so from the network itself.
+fn on_link(client: IpAddr) -> bool {
+    matches!(client, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+impl<'a> View<'a> {
+    /// What is known of a name in lower case: on the first network that has addresses for it, or on the network named at its
+    /// end (`web.backend`). `None`: nobody knows the name.
+    pub(crate) fn find(&self, name: &str) -> Option<(&'a Zone, &'a Entry)> {
+        self.first(|_| Some(name))
+            .or_else(|| self.first(|zone| name.strip_suffix(zone.name.as_str())?.strip_suffix('.')))
+    }
+
+    fn first<'n>(&self, name: impl Fn(&Zone) -> Option<&'n str>) -> Option<(&'a Zone, &'a Entry)> {
+        let mut known = None;
+        for zone in &self.zones {
+            match name(zone).and_then(|name| zone.names.get(name)) {
+                Some(entry) if !entry.addresses.is_empty() => return Some((zone, entry)),
+                Some(entry) => known = known.or(Some((*zone, entry))),
+                None => {}
+            }
+        }
+        known
     }
 
     /// `name.network` of an address.
@@ -128,9 +184,16 @@ impl View<'_> {
 
     /// The address lies on one of the client's networks: the world outside knows nothing about it.
     pub(crate) fn is_ours(&self, address: IpAddr) -> bool {
-        self.zones
-            .iter()
-            .any(|zone| zone.subnets.iter().any(|net| net.contains(&address)))
+        self.zones.iter().any(|zone| zone.contains(address))
+    }
+
+    /// An unknown name that ends in the name of one of the client's networks.
+    pub(crate) fn of_network(&self, name: &str) -> Option<&str> {
+        let is_below = |zone: &&&Zone| {
+            name.strip_suffix(zone.name.as_str())
+                .is_some_and(|rest| rest.ends_with('.'))
+        };
+        self.zones.iter().find(is_below).map(|zone| zone.name.as_str())
     }
 
     /// May the client ask the world outside?
@@ -141,9 +204,11 @@ impl View<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
+
+    fn found<'a>(view: &View<'a>, name: &str) -> Option<&'a [IpAddr]> {
+        view.find(name).map(|(_, entry)| entry.addresses.as_slice())
+    }
 
     #[test]
     fn a_client_sees_its_networks_in_order_and_no_others() {
@@ -154,27 +219,28 @@ mod tests {
             ("n3", "10.0.3.0/24", 3),
         ] {
             let mut zone = Zone::new(&format!("Net{last}"), last == 1, [subnet.parse().unwrap()]);
-            zone.add("Web", [Ipv4Addr::new(10, 0, last, 9)]);
-            zone.member(Ipv4Addr::new(10, 0, last, 5), "box");
+            zone.add("Web", [IpAddr::from([10, 0, last, 9])]);
+            zone.add("half", (last == 1).then_some(IpAddr::from([10, 0, last, 8])));
+            zone.add("empty", None::<IpAddr>);
+            zone.member(IpAddr::from([10, 0, last, 5]), "box");
             directory.set_zone(id, zone);
         }
         directory.set_sandbox("box", vec!["n2".into(), "n1".into()]);
-        let by_address = directory.view(&Scope::Network("n1".into()), "10.0.1.5".parse().unwrap());
-        assert_eq!(by_address.lookup("web"), Some(&[IpAddr::from([10, 0, 2, 9])][..]));
-        assert_eq!(
-            by_address.lookup("web.net1"),
-            Some(&[IpAddr::from([10, 0, 1, 9])][..])
-        );
-        assert_eq!(by_address.lookup("web.net3"), None);
+        let network = Scope::Network("n1".into());
+        let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
+        let by_address = directory.view(&network, ip("10.0.1.5")).unwrap();
+        assert_eq!(found(&by_address, "web"), Some(&[ip("10.0.2.9")][..]));
+        assert_eq!(found(&by_address, "web.net1"), Some(&[ip("10.0.1.9")][..]));
+        assert_eq!(found(&by_address, "half"), Some(&[ip("10.0.1.8")][..]));
+        assert_eq!(found(&by_address, "empty"), Some(&[][..]));
+        assert_eq!(found(&by_address, "web.net3"), None);
         assert!(by_address.reaches_out());
-        let stranger = directory.view(&Scope::Network("n1".into()), "10.0.1.77".parse().unwrap());
-        assert_eq!(stranger.lookup("web"), Some(&[IpAddr::from([10, 0, 1, 9])][..]));
+        let stranger = directory.view(&network, ip("10.0.1.77")).unwrap();
+        assert_eq!(found(&stranger, "web"), Some(&[ip("10.0.1.9")][..]));
         assert!(!stranger.reaches_out());
-        assert_eq!(
-            directory
-                .view(&Scope::Sandbox("gone".into()), "127.0.0.1".parse().unwrap())
-                .lookup("web"),
-            None
-        );
+        assert!(directory.view(&network, ip("10.0.2.5")).is_none());
+        assert!(directory.view(&network, ip("fe80::1")).is_some());
+        let gone = directory.view(&Scope::Sandbox("gone".into()), ip("127.0.0.1"));
+        assert_eq!(found(&gone.unwrap(), "web"), None);
     }
 }

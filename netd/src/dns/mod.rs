@@ -5,9 +5,12 @@
 
 mod answer;
 mod directory;
-mod forward;
+mod resolve;
 mod server;
+mod tcp;
+mod upstream;
+mod wire;
 
 pub(crate) use directory::{Directory, Scope, Zone};
-pub(crate) use forward::Upstreams;
 pub(crate) use server::{DnsServer, DnsSockets, DnsTasks};
+pub(crate) use upstream::Upstreams;

@@ -1,37 +1,34 @@
-//! The sockets and their loops. Answers from the directory are given in the loop itself; only questions for upstream get a
-//! task of their own.
+//! The sockets, and the loop that answers over UDP. Answers from the directory and the cache are given in the loop itself;
+//! only what must be asked upstream gets a task of its own.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
 
 use super::answer::{Outcome, Transport, answer};
 use super::directory::{Directory, Scope};
-use super::forward::Upstreams;
+use super::tcp;
+use super::upstream::{Question, Upstreams};
 
-/// A longer question is no question.
-const LONGEST_QUESTION: usize = 4096;
-/// For one socket: questions under way upstream, and TCP connections. One bad client cannot use up the node's share.
+/// A longer question over UDP is no question.
+const LONGEST_QUESTION: usize = 2048;
+/// For one socket: questions under way upstream. One bad client cannot use up the node's share.
 const FORWARDS: usize = 256;
-const CONNECTIONS: usize = 64;
 /// Packets taken in one go.
 const BURST: usize = 64;
-/// A TCP client that says nothing is hung up on.
-const IDLE: Duration = Duration::from_secs(5);
 
 /// What every socket needs.
 #[derive(Debug, Clone)]
 pub(crate) struct DnsServer {
     directory: Arc<RwLock<Directory>>,
-    upstreams: Arc<Upstreams>,
+    upstreams: Upstreams,
     runtime: Handle,
+    /// Whether the directory is complete.
+    complete: Arc<watch::Sender<bool>>,
 }
 
 /// Bound, not yet served.
@@ -46,10 +43,24 @@ pub(crate) struct DnsSockets {
 pub(crate) struct DnsTasks([AbortHandle; 2]);
 
 /// One socket's share.
-struct Service {
+pub(super) struct Service {
     server: DnsServer,
-    scope: Scope,
+    pub(super) scope: Scope,
     forwards: Arc<Semaphore>,
+}
+
+/// A question that may go upstream, and the reply if nothing comes of it.
+pub(super) struct Forward {
+    question: Box<Question>,
+    failure: Vec<u8>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What to do about a packet, after the directory and the cache.
+pub(super) enum Next {
+    Ignore,
+    Reply(Vec<u8>),
+    Forward(Forward),
 }
 
 impl DnsSockets {
@@ -79,9 +90,16 @@ impl DnsServer {
     pub(crate) fn new(directory: Arc<RwLock<Directory>>, upstreams: Upstreams, runtime: Handle) -> Self {
         Self {
             directory,
-            upstreams: Arc::new(upstreams),
+            upstreams,
             runtime,
+            complete: Arc::new(watch::Sender::new(false)),
         }
+    }
+
+    /// The directory is complete. Until then questions wait in the sockets: after a restart nobody may hear that a name does
+    /// not exist which has only not been read yet.
+    pub(crate) fn begin(&self) {
+        self.complete.send_replace(true);
     }
 
     /// The host's search domains.
@@ -93,7 +111,7 @@ impl DnsServer {
     pub(crate) fn serve(&self, sockets: DnsSockets, scope: Scope) -> io::Result<DnsTasks> {
         let _inside = self.runtime.enter();
         let udp = Arc::new(tokio::net::UdpSocket::from_std(sockets.udp)?);
-        let tcp = tokio::net::TcpListener::from_std(sockets.tcp)?;
+        let listener = tokio::net::TcpListener::from_std(sockets.tcp)?;
         let service = || {
             Arc::new(Service {
                 server: self.clone(),
@@ -101,31 +119,66 @@ impl DnsServer {
                 forwards: Arc::new(Semaphore::new(FORWARDS)),
             })
         };
-        let udp = self.runtime.spawn(serve_udp(udp, service())).abort_handle();
-        let tcp = self.runtime.spawn(serve_tcp(tcp, service())).abort_handle();
+        let udp = self.after_begin(serve_udp(udp, service()));
+        let tcp = self.after_begin(tcp::serve(listener, service()));
         Ok(DnsTasks([udp, tcp]))
+    }
+
+    fn after_begin(&self, serving: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        let mut complete = self.complete.subscribe();
+        let serve = async move {
+            if complete.wait_for(|complete| *complete).await.is_ok() {
+                serving.await;
+            }
+        };
+        self.runtime.spawn(serve).abort_handle()
     }
 }
 
 impl Service {
-    fn answer(&self, packet: &[u8], client: SocketAddr, transport: Transport) -> Outcome {
-        let directory = self
-            .server
-            .directory
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        answer(packet, &directory.view(&self.scope, client.ip()), transport)
+    fn directory(&self) -> RwLockReadGuard<'_, Directory> {
+        let directory = self.server.directory.read();
+        directory.unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn forward(&self, packet: &[u8], transport: Transport, failure: Vec<u8>) -> Vec<u8> {
-        let Ok(_permit) = self.forwards.try_acquire() else {
-            return failure;
+    pub(super) fn decide(&self, packet: &[u8], client: SocketAddr, transport: Transport) -> Next {
+        self.decide_by(&self.directory(), packet, client, transport)
+    }
+
+    fn decide_by(
+        &self,
+        directory: &Directory,
+        packet: &[u8],
+        client: SocketAddr,
+        transport: Transport,
+    ) -> Next {
+        let Some(view) = directory.view(&self.scope, client.ip()) else {
+            return Next::Ignore;
         };
-        self.server
-            .upstreams
-            .ask(packet, transport)
-            .await
-            .unwrap_or(failure)
+        let (question, failure) = match answer(packet, &view, transport) {
+            Outcome::Ignore => return Next::Ignore,
+            Outcome::Reply(reply) => return Next::Reply(reply),
+            Outcome::Forward { question, failure } => (question, failure),
+        };
+        if let Some(reply) = self.server.upstreams.known(&question) {
+            return Next::Reply(reply);
+        }
+        match self.forwards.clone().try_acquire_owned() {
+            Ok(permit) => Next::Forward(Forward {
+                question,
+                failure,
+                _permit: permit,
+            }),
+            Err(_) => {
+                tracing::debug!(%client, "{FORWARDS} DNS questions are under way from one network; one more was refused");
+                Next::Reply(failure)
+            }
+        }
+    }
+
+    pub(super) async fn forward(&self, forward: Forward) -> Vec<u8> {
+        let reply = self.server.upstreams.ask(&forward.question).await;
+        reply.unwrap_or(forward.failure)
     }
 }
 
@@ -135,86 +188,35 @@ async fn serve_udp(socket: Arc<tokio::net::UdpSocket>, service: Arc<Service>) {
             tracing::warn!(%error, "DNS socket failed");
             return;
         }
-        for _ in 0..BURST {
-            let Some((packet, client)) = receive(&socket) else {
-                break;
-            };
-            match service.answer(&packet, client, Transport::Udp) {
-                Outcome::Ignore => {}
-                // A full send buffer loses the reply, as a network may; the client asks again.
-                Outcome::Reply(reply) => drop(socket.try_send_to(&reply, client)),
-                Outcome::Forward { failure } => {
-                    let (socket, service) = (socket.clone(), service.clone());
-                    tokio::spawn(async move {
-                        let reply = service.forward(&packet, Transport::Udp, failure).await;
-                        let _ = socket.send_to(&reply, client).await;
-                    });
-                }
-            }
+        if !drain(&socket, &service) {
+            tokio::task::yield_now().await; // a flood on one socket must not starve the others
         }
-        tokio::task::yield_now().await; // a flood on one socket must not starve the others
     }
 }
 
-/// The next waiting packet. The buffer lives on the stack, not in the task: there are as many tasks as containers.
-fn receive(socket: &tokio::net::UdpSocket) -> Option<(Vec<u8>, SocketAddr)> {
+/// Answer what waits; `false` if there may be more. The buffer lives on the stack, not in the task: there are as many tasks
+/// as containers.
+fn drain(socket: &Arc<tokio::net::UdpSocket>, service: &Arc<Service>) -> bool {
     let mut buffer = [0; LONGEST_QUESTION];
-    loop {
-        match socket.try_recv_from(&mut buffer) {
-            Ok((n, client)) => return Some((buffer[..n].to_vec(), client)),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return None,
-            Err(_) => {} // an ICMP error about an earlier reply
-        }
-    }
-}
-
-async fn serve_tcp(listener: tokio::net::TcpListener, service: Arc<Service>) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else {
-            return;
+    let directory = service.directory();
+    for _ in 0..BURST {
+        let (packet, client) = match socket.try_recv_from(&mut buffer) {
+            Ok((n, client)) => (&buffer[..n], client),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
+            Err(_) => continue, // an ICMP error about an earlier reply
         };
-        match listener.accept().await {
-            Ok((stream, client)) => {
-                let service = service.clone();
+        match service.decide_by(&directory, packet, client, Transport::Udp) {
+            Next::Ignore => {}
+            // A full send buffer loses the reply, as a network may; the client asks again.
+            Next::Reply(reply) => drop(socket.try_send_to(&reply, client)),
+            Next::Forward(forward) => {
+                let (socket, service) = (socket.clone(), service.clone());
                 tokio::spawn(async move {
-                    let _ = converse(stream, client, &service).await;
-                    drop(permit);
+                    let reply = service.forward(forward).await;
+                    let _ = socket.send_to(&reply, client).await;
                 });
             }
-            // Out of descriptors, or a client that left: neither may end or spin the loop.
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
-}
-
-async fn converse(
-    mut stream: tokio::net::TcpStream,
-    client: SocketAddr,
-    service: &Service,
-) -> io::Result<()> {
-    loop {
-        let packet = timeout(IDLE, read_question(&mut stream)).await??;
-        let reply = match service.answer(&packet, client, Transport::Tcp) {
-            Outcome::Ignore => return Ok(()),
-            Outcome::Reply(reply) => reply,
-            Outcome::Forward { failure } => service.forward(&packet, Transport::Tcp, failure).await,
-        };
-        let length = u16::try_from(reply.len()).map_err(|_| io::ErrorKind::InvalidData)?;
-        timeout(
-            IDLE,
-            stream.write_all(&[&length.to_be_bytes()[..], &reply].concat()),
-        )
-        .await??;
-    }
-}
-
-async fn read_question(stream: &mut tokio::net::TcpStream) -> io::Result<Vec<u8>> {
-    let length = usize::from(stream.read_u16().await?);
-    if length > LONGEST_QUESTION {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let mut packet = vec![0; length];
-    stream.read_exact(&mut packet).await?;
-    Ok(packet)
+    false
 }

@@ -161,7 +161,7 @@ impl Node {
         let mut host = Host::open(&config.instance)?;
         let fabric = Fabric::open(&config.run_dir, &config.instance, &mut host)?;
         let directory = Arc::new(RwLock::new(Directory::default()));
-        let upstreams = Upstreams::new(config.upstreams.clone());
+        let upstreams = Upstreams::new(config.upstreams.clone(), &runtime);
         let mut node = Self {
             host_firewall: host.firewall(fabric.address),
             dns: DnsServer::new(directory.clone(), upstreams, runtime.clone()),
@@ -183,6 +183,7 @@ impl Node {
             warnings: Vec::new(),
         };
         node.adopt()?;
+        node.dns.begin();
         Ok(node)
     }
 

@@ -162,6 +162,12 @@ impl Node {
                     .for_each(|alias| zone.add(alias, [endpoint.ipv4]));
                 if let Some(first) = endpoint.aliases.first() {
                     zone.point(endpoint.ipv4, first);
+                    let ports = sandbox.record.container_ports();
+                    let targets = std::slice::from_ref(first);
+                    endpoint
+                        .aliases
+                        .iter()
+                        .for_each(|alias| zone.offer(alias, &ports, targets));
                 }
             }
         }

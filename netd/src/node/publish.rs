@@ -6,7 +6,7 @@ use super::{Node, PublishRecord, SandboxRecord};
 use crate::error::{Error, Result};
 use crate::firewall::Frontend;
 use crate::ports::Wanted;
-use crate::types::{Endpoint, Publish};
+use crate::types::{Endpoint, Protocol, Publish};
 
 impl Node {
     pub(super) fn reserve_ports(
@@ -43,6 +43,11 @@ impl SandboxRecord {
             fabric_port: p.fabric_port,
         };
         self.published.iter().map(frontend).collect()
+    }
+
+    pub(super) fn container_ports(&self) -> Vec<(Protocol, u16)> {
+        let port = |p: &PublishRecord| (p.publish.protocol, p.publish.container_port);
+        self.published.iter().map(port).collect()
     }
 }
 

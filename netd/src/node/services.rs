@@ -179,6 +179,7 @@ impl Node {
             if let Some(vip) = on.vip {
                 zone.point(vip, name);
             }
+            offer_ports(&service.wanted, on, zone);
             for backend in backends {
                 if let Some(address) = address_on(backend, network) {
                     zone.add(&backend.name, [address]);
@@ -307,6 +308,28 @@ pub(super) fn virtual_ips(service: &ServiceEndpoint) -> Vec<VirtualIp> {
         found.extend(vip6.map(|vip| one(vip.into(), behind(&v6))));
     }
     found
+}
+
+/// Where a service's ports are, for those who ask for them by name (SRV): at its virtual address, or at its tasks.
+fn offer_ports(service: &ServiceEndpoint, on: &ServiceNetwork, zone: &mut Zone) {
+    let ports: Vec<_> = service.ports.iter().map(|p| (p.protocol, p.target)).collect();
+    let here = |b: &&Backend| address_on(b, &on.network).is_some();
+    let tasks: Vec<_> = service
+        .backends
+        .iter()
+        .filter(here)
+        .map(|b| b.name.clone())
+        .collect();
+    for alias in std::iter::once(&service.name).chain(&on.aliases) {
+        match on.vip {
+            Some(_) => zone.offer(alias, &ports, std::slice::from_ref(alias)),
+            None => zone.offer(alias, &ports, &tasks),
+        }
+        zone.offer(&format!("tasks.{alias}"), &ports, &tasks);
+    }
+    for task in &tasks {
+        zone.offer(task, &ports, std::slice::from_ref(task));
+    }
 }
 
 fn networks_of(service: &ServiceEndpoint) -> BTreeSet<String> {
