@@ -2,13 +2,13 @@
 //! node. The manager tells of nodes, networks and members; this puts it into netd's words.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use netd::{Member, MemberAttachment, Netd, Underlay, UnderlayPeer};
 use proto::object::{NetworkKey, NetworkMember, Peer};
-use proto::{Network, NodeId};
+use proto::{Network, NetworkId, NodeId};
 
 use crate::peer::Members;
 
@@ -20,6 +20,8 @@ pub struct Overlay {
     nodes: Members,
     /// UDP port of VXLAN, once a network has said it.
     port: Mutex<Option<u16>>,
+    /// The network of published ports.
+    ingress: Mutex<Option<NetworkId>>,
 }
 
 impl Overlay {
@@ -30,11 +32,15 @@ impl Overlay {
             node,
             nodes,
             port: Mutex::default(),
+            ingress: Mutex::default(),
         }
     }
 
-    /// Learns the cluster's data port from a network.
+    /// Learns the cluster's data port from a network, and which network is that of published ports.
     pub fn note_network(&self, network: &Network) {
+        if network.spec.ingress {
+            *self.ingress() = Some(network.id.clone());
+        }
         if let Some(port) = network.data_path_port() {
             *self.port.lock().unwrap_or_else(PoisonError::into_inner) = Some(port);
         }
@@ -43,6 +49,10 @@ impl Overlay {
     /// Tells where the nodes are now.
     pub async fn refresh(&self) -> netd::Result<()> {
         let port = *self.port.lock().unwrap_or_else(PoisonError::into_inner);
+        let ingress = self.ingress().as_ref().map(ToString::to_string);
+        if let Some(ingress) = ingress {
+            self.netd.set_ingress(Some(ingress)).await?;
+        }
         // Until a network spans nodes there is nothing to carry.
         let Some(port) = port else { return Ok(()) };
         match underlay(&self.nodes.all(), &self.node, port) {
@@ -81,7 +91,12 @@ impl Overlay {
     /// This node is in no cluster any more.
     pub async fn leave(&self) -> netd::Result<()> {
         self.retain(|_| false).await?;
+        self.netd.set_ingress(None).await?;
         self.netd.set_underlay(None).await
+    }
+
+    fn ingress(&self) -> MutexGuard<'_, Option<NetworkId>> {
+        self.ingress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

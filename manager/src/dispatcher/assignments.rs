@@ -1,8 +1,9 @@
 //! What one node must know, and the changes of that.
 //!
-//! A node gets the tasks assigned to it; the secrets, configs and networks that its living tasks use; and the endpoint
-//! of every service that shares a network with them or publishes ports. It gets the tasks of other nodes on its networks,
-//! and the nodes of the cluster: who may speak to it, and where they are. Nothing else ever reaches it.
+//! A node gets the tasks assigned to it; the secrets, configs and networks that its living tasks use, and the network of
+//! published ports, over which it reaches them on other nodes; and the endpoint of every service that shares a network
+//! with them or publishes ports. It gets the tasks of other nodes on its networks, and the nodes of the cluster: who may
+//! speak to it, and where they are. Nothing else ever reaches it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -224,10 +225,14 @@ impl Assignments {
             .map(|config| config.config_id.clone());
         let configs = objects(configs, |id| tx.get::<Config>(id));
         tell(WireKind::Config, &mut self.configs, configs, news, gone);
-        let networks = alive
+        let used = alive
             .iter()
             .flat_map(|task| &task.networks_attachments)
             .map(|on| on.network.id.clone());
+        // Published ports answer on every node, whoever runs the tasks behind them.
+        let all = tx.all::<Network>();
+        let ingress = all.iter().filter(|network| network.spec.ingress);
+        let networks = used.chain(ingress.map(|network| network.id.clone()));
         let networks = objects(networks, |id| tx.get::<Network>(id));
         self.tell_network_key(tx, &networks, news, gone);
         tell(WireKind::Network, &mut self.networks, networks, news, gone);

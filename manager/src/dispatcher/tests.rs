@@ -1,7 +1,7 @@
 //! The dispatcher through its own gRPC, as a node sees it.
 
 use proto::object::{NetworkAttachment, NetworkMember, NodeDescription, NodeState, Peer, TaskStatus};
-use proto::spec::{ContainerSpec, NetworkAttachmentConfig, SecretReference};
+use proto::spec::{ContainerSpec, NetworkAttachmentConfig, PortConfig, SecretReference};
 use proto::wire::assignment_change::Action;
 use proto::wire::assignments_message::Type;
 use proto::wire::{
@@ -395,6 +395,40 @@ async fn a_node_learns_of_others_tasks_only_what_it_needs() {
     let first = agent.assignments().await.next().await.unwrap().unwrap();
     assert_eq!(first.r#type(), Type::Complete);
     assert_eq!(words(&first), ["+peer n1", "+peer n2"]);
+}
+
+#[tokio::test]
+async fn a_node_without_tasks_learns_where_published_ports_lead() {
+    let store = cluster().await;
+    modify(&store, "net", |network: &mut Network| network.spec.ingress = true).await;
+    modify(&store, "s", |service: &mut Service| {
+        service.endpoint.ports = vec![PortConfig {
+            target_port: 80,
+            published_port: 8080,
+            ..PortConfig::default()
+        }];
+    })
+    .await;
+    modify(&store, "t1", |task: &mut Task| {
+        task.status.state = TaskState::Running
+    })
+    .await;
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    let mut agent = register(&dispatcher, "n2").await.unwrap();
+    let first = agent.assignments().await.next().await.unwrap().unwrap();
+    assert_eq!(
+        words(&first),
+        [
+            "+peer n1",
+            "+peer n2",
+            "+network net",
+            "+member t1",
+            "+serviceendpoint s"
+        ]
+    );
+    let endpoint = first.changes.iter().find(|change| change.id == "s").unwrap();
+    let endpoint: ServiceEndpoint = serde_json::from_slice(&endpoint.object).unwrap();
+    assert_eq!(endpoint.backends[0].addresses.len(), 1);
 }
 
 #[tokio::test]
