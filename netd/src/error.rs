@@ -52,6 +52,15 @@ pub enum Error {
     NoFreeSubnet { network: String },
     #[error("network {network} already exists with other settings ({what}); remove it first")]
     NetworkDiffers { network: String, what: &'static str },
+    #[error(
+        "network {network}: packets of {mtu} bytes do not fit the links between the nodes, which leave {fits}"
+    )]
+    MtuTooLarge { network: String, mtu: u32, fits: u32 },
+    #[error(
+        "network {network}: VXLAN identifier {vni} at port {port} is taken in the host's namespace by something that is \
+         not ours; give the cluster another --data-path-port"
+    )]
+    VniTaken { network: String, vni: u32, port: u16 },
     #[error("network {network} has active endpoints: {}", endpoints.join(", "))]
     NetworkInUse { network: String, endpoints: Vec<String> },
 
@@ -143,11 +152,13 @@ impl Error {
             | Self::InvalidGateway { .. }
             | Self::AddressOutside { .. }
             | Self::InvalidId(_)
+            | Self::MtuTooLarge { .. }
             | Self::PublishIpv6(_)
             | Self::PublishNowhere(_) => ErrorKind::Invalid,
             Self::SubnetOverlap { .. }
             | Self::NetworkDiffers { .. }
             | Self::NetworkInUse { .. }
+            | Self::VniTaken { .. }
             | Self::AddressInUse { .. }
             | Self::SandboxExists(_)
             | Self::AlreadyConnected { .. }

@@ -84,13 +84,18 @@ impl Host {
         })
     }
 
-    /// Bytes that a packet to this address may have, by the host's routes; `None` if there is no way.
-    #[allow(dead_code, reason = "for networks that span nodes")]
-    pub(crate) fn path_mtu(&mut self, to: IpAddr) -> Option<u32> {
-        let path = Path::find(&mut self.route, to).ok()?;
-        let links = Link::list(&mut self.route).ok()?;
-        let link = links.into_iter().find(|link| Some(link.index) == path.link)?;
-        Some(path.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)))
+    /// Bytes that packets to these addresses may have, by the host's routes; what there is no way to is left out.
+    pub(crate) fn path_mtus(&mut self, to: &[IpAddr]) -> Vec<u32> {
+        let Ok(links) = Link::list(&mut self.route) else {
+            return Vec::new();
+        };
+        let mtu = |path: Path| {
+            let link = links.iter().find(|link| Some(link.index) == path.link)?;
+            Some(path.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)))
+        };
+        to.iter()
+            .filter_map(|address| Path::find(&mut self.route, *address).ok().and_then(mtu))
+            .collect()
     }
 
     /// The link on which an address is reached without a router in between; `None` if there is none.

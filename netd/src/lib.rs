@@ -32,6 +32,7 @@ mod netlink;
 mod netns;
 mod nft;
 mod node;
+mod overlay;
 mod ports;
 mod sockets;
 mod store;

@@ -17,6 +17,8 @@ pub(crate) const TRANSIT: &str = "transit";
 pub(crate) const PORT_PREFIX: &str = "ve";
 /// Beginning of bridges.
 pub(crate) const BRIDGE_PREFIX: &str = "br-";
+/// Beginning of VXLAN devices.
+pub(crate) const VXLAN_PREFIX: &str = "vx-";
 
 /// First eight hexadecimal digits that stand for the instance in the host's namespace.
 fn short(text: &str) -> String {
@@ -37,6 +39,11 @@ pub(crate) fn host_table(instance: &str) -> String {
     format!("shoal_{}", short(instance))
 }
 
+/// The nftables table beside it that guards the data path.
+pub(crate) fn underlay_table(instance: &str) -> String {
+    format!("{}_underlay", host_table(instance))
+}
+
 /// The alias that says whose link it is.
 pub(crate) fn alias(instance: &str) -> String {
     format!("shoal:{instance}")
@@ -45,9 +52,18 @@ pub(crate) fn alias(instance: &str) -> String {
 /// The bridge of a network: `br-` and the beginning of the id, as Docker names it; a hash if that would be ambiguous or no
 /// good as a name.
 pub(crate) fn bridge(network: &str) -> String {
+    format!("{BRIDGE_PREFIX}{}", tail(network))
+}
+
+/// The VXLAN device of a network.
+pub(crate) fn vxlan(network: &str) -> String {
+    format!("{VXLAN_PREFIX}{}", tail(network))
+}
+
+fn tail(network: &str) -> String {
     match network.get(..12) {
-        Some(head) if head.bytes().all(|b| b.is_ascii_alphanumeric()) => format!("{BRIDGE_PREFIX}{head}"),
-        _ => format!("{BRIDGE_PREFIX}{}", hash(network, 6)),
+        Some(head) if head.bytes().all(|b| b.is_ascii_alphanumeric()) => head.to_owned(),
+        _ => hash(network, 6),
     }
 }
 
@@ -85,6 +101,7 @@ mod tests {
             host_uplink(&long),
             bridge(&long),
             bridge("x"),
+            vxlan(&long),
             port(&long, &long),
             UPLINK.into(),
         ] {

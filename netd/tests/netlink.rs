@@ -135,7 +135,7 @@ fn static_entries_are_set_listed_replaced_and_deleted_by_the_thousand() {
             all
         };
         neighbours.sort_unstable();
-        let mut listed = Neighbour::list(&mut inside).unwrap();
+        let mut listed = Neighbour::list(&mut inside, bridge).unwrap();
         listed.sort_unstable();
         assert_eq!(listed, neighbours);
         assert_eq!(
@@ -157,7 +157,7 @@ fn static_entries_are_set_listed_replaced_and_deleted_by_the_thousand() {
                 .all(|(n, r)| n == r.index && r.errno == libc::ENOENT)
         );
         assert_eq!(Forwarding::list(&mut inside, port).unwrap(), []);
-        assert_eq!(Neighbour::list(&mut inside).unwrap(), []);
+        assert_eq!(Neighbour::list(&mut inside, bridge).unwrap(), []);
     });
 }
 

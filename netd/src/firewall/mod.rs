@@ -1,4 +1,5 @@
-//! What nftables does for us, as plain data: one table in the host's namespace, two in the fabric, one in each sandbox that
+//! What nftables does for us, as plain data: one table in the host's namespace and another beside it
+//! where nodes talk to one another, two in the fabric, one in each sandbox that
 //! can see a virtual IP. The rulesets are static; published ports, backends and addresses are elements.
 
 mod balancer;
@@ -8,6 +9,7 @@ mod host;
 mod resolver;
 mod task;
 mod transit;
+mod underlay;
 
 pub(crate) use balancer::Balancer;
 pub(crate) use direct::Direct;
@@ -16,6 +18,7 @@ pub(crate) use host::{Frontend, HostFirewall};
 pub(crate) use resolver::ResolverFirewall;
 pub(crate) use task::TaskFirewall;
 pub(crate) use transit::TransitSets;
+pub(crate) use underlay::UnderlayFirewall;
 
 use crate::nft::{Family, Table};
 

@@ -39,10 +39,8 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     pub(crate) up: bool,
     /// If it is a VXLAN device.
-    #[allow(dead_code, reason = "for networks that span nodes")]
     pub(crate) vxlan: Option<VxlanSettings>,
     /// If it is a bridge's port.
-    #[allow(dead_code, reason = "for networks that span nodes")]
     pub(crate) port: Option<PortSettings>,
 }
 

@@ -75,11 +75,13 @@ impl Neighbour {
         Request::route(&RouteNetlinkMessage::DelNeighbour(self.message()), 0)
     }
 
-    /// The permanent neighbours in the socket's namespace, of both families.
-    pub(crate) fn list(socket: &mut Socket) -> io::Result<Vec<Self>> {
-        let request = Request::route(&RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()), 0);
+    /// The permanent neighbours on one link, of both families.
+    pub(crate) fn list(socket: &mut Socket, link: u32) -> io::Result<Vec<Self>> {
+        let mut all = NeighbourMessage::default();
+        all.attributes = vec![NeighbourAttribute::IfIndex(link)];
+        let request = Request::route(&RouteNetlinkMessage::GetNeighbour(all), 0);
         socket.dump(&request, |kind, body| match kind {
-            RTM_NEWNEIGH => Self::parse(body),
+            RTM_NEWNEIGH => Self::parse(body).filter(|neighbour| neighbour.link == link),
             _ => None,
         })
     }

@@ -181,7 +181,6 @@ impl Socket {
 
     /// Carry out many requests of rtnetlink, one after the other, going on after refusals, which are the answer. Only the
     /// last of each datagram asks for an acknowledgement: thousands would not fit the receive buffer.
-    #[allow(dead_code, reason = "for networks that span nodes")]
     pub(crate) fn bulk(&mut self, requests: &[Request]) -> io::Result<Vec<Refusal>> {
         let mut refusals = Vec::new();
         for (n, chunk) in requests.chunks(BULK).enumerate() {
@@ -206,7 +205,6 @@ impl Socket {
     }
 
     /// The one message that answers a question; `read` gets its kind and body.
-    #[allow(dead_code, reason = "for networks that span nodes")]
     pub(crate) fn ask<T>(
         &mut self,
         question: &Request,

@@ -1,6 +1,6 @@
 //! Keys and values of sets and maps: concatenations of fields, each padded to a 32-bit register.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::types::Mac;
 
@@ -8,6 +8,7 @@ use crate::types::Mac;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Field {
     Ipv4,
+    Ipv6,
     Ether,
     Protocol,
     Port,
@@ -20,6 +21,7 @@ impl Field {
     pub(crate) const fn datatype(self) -> u32 {
         match self {
             Self::Ipv4 => 7,
+            Self::Ipv6 => 8,
             Self::Ether => 9,
             Self::Protocol => 12,
             Self::Port => 13,
@@ -32,10 +34,10 @@ impl Field {
     pub(crate) const fn size(self) -> u32 {
         match self {
             Self::Ipv4 | Self::Slot => 4,
+            Self::Ipv6 | Self::Interface => 16,
             Self::Ether => 6,
             Self::Protocol => 1,
             Self::Port => 2,
-            Self::Interface => 16,
         }
     }
 
@@ -64,6 +66,10 @@ pub(crate) struct Key(pub(crate) Vec<u8>);
 impl Key {
     pub(crate) fn ipv4(self, address: Ipv4Addr) -> Self {
         self.field(&address.octets(), Field::Ipv4)
+    }
+
+    pub(crate) fn ipv6(self, address: Ipv6Addr) -> Self {
+        self.field(&address.octets(), Field::Ipv6)
     }
 
     pub(crate) fn mac(self, mac: Mac) -> Self {

@@ -33,6 +33,24 @@ pub(crate) fn destination(reg: u32) -> Expr {
     }
 }
 
+pub(crate) fn source6(reg: u32) -> Expr {
+    Expr::Payload {
+        base: Base::Network,
+        offset: 8,
+        len: 16,
+        reg,
+    }
+}
+
+pub(crate) fn destination6(reg: u32) -> Expr {
+    Expr::Payload {
+        base: Base::Network,
+        offset: 24,
+        len: 16,
+        reg,
+    }
+}
+
 pub(crate) fn l4_protocol(reg: u32) -> Expr {
     Expr::Meta {
         key: Meta::L4Protocol,

@@ -29,6 +29,7 @@ const ELEMENTS_PER_MESSAGE: usize = 400;
 pub(crate) enum Family {
     Ipv4 = 2,
     Bridge = 7,
+    Ipv6 = 10,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -37,6 +37,12 @@ impl Node {
         self.anchor_vips()?;
         self.restore_host()?;
         self.sync_direct()?;
+        if let Err(error) = self.sync_overlay() {
+            tracing::warn!(
+                error = chain(&error),
+                "the way to other nodes is not as it should be"
+            );
+        }
         self.remove_strangers()?;
         self.open_sockets()?;
         let sandboxes: Vec<_> = self.sandboxes.keys().cloned().collect();
@@ -120,8 +126,8 @@ impl Node {
     fn remove_strangers(&mut self) -> Result<()> {
         let mut known: BTreeSet<String> = self
             .networks
-            .values()
-            .map(|n| n.record.state.bridge.clone())
+            .iter()
+            .flat_map(|(id, n)| [n.record.state.bridge.clone(), names::vxlan(id)])
             .collect();
         for sandbox in self.sandboxes.values() {
             known.extend(
@@ -133,8 +139,8 @@ impl Node {
             );
         }
         let mut errors = Errors::default();
-        let ours =
-            |name: &str| name.starts_with(names::BRIDGE_PREFIX) || name.starts_with(names::PORT_PREFIX);
+        let prefixes = [names::BRIDGE_PREFIX, names::PORT_PREFIX, names::VXLAN_PREFIX];
+        let ours = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
         for link in self
             .fabric
             .links()?

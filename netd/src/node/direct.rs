@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
-use super::{NetworkRecord, Node};
+use super::{Errors, NetworkRecord, Node};
 use crate::direct::{Prober, View};
 use crate::error::{Error, Result};
 use crate::firewall::{Direct, own_table};
@@ -83,7 +83,11 @@ impl Node {
     /// These nodes have answered.
     pub(crate) fn set_direct(&mut self, found: BTreeSet<String>) -> Result<()> {
         self.direct.found = found;
-        self.sync_direct()
+        let mut errors = Errors::default();
+        errors.collect(self.sync_direct());
+        let spanning = self.overlay.carriers.keys().cloned().collect();
+        self.sync_members(&spanning, &mut errors);
+        errors.first()
     }
 
     /// The underlay has changed: which nodes are next to this one?
@@ -133,7 +137,6 @@ impl Node {
     }
 
     /// Whether another node's container is reached directly now: then no neighbour of its network must say otherwise.
-    #[allow(dead_code, reason = "for the neighbours of networks that span nodes")]
     pub(super) fn is_direct(&self, address: IpAddr) -> bool {
         matches!(address, IpAddr::V4(address) if self.direct.routes.inside.contains_key(&address))
     }

@@ -59,7 +59,8 @@ impl Node {
             &BTreeSet::new(),
             self.admitted(),
         );
-        self.commit_host(ruleset, "write the rules of")
+        let done = self.commit_host(ruleset, "write the rules of");
+        done.and(self.restore_guard())
     }
 
     /// Write the fabric's tables anew.
@@ -109,6 +110,9 @@ impl Node {
 
     /// Remove the host's table.
     pub(super) fn delete_host_table(&mut self) -> Result<()> {
-        self.commit_host(self.host_firewall.delete(), "remove the table of")
+        self.overlay.underlay = None;
+        let guard = self.restore_guard();
+        let done = self.commit_host(self.host_firewall.delete(), "remove the table of");
+        done.and(guard)
     }
 }

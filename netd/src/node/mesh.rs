@@ -269,8 +269,7 @@ impl Node {
             };
             if link != 0 {
                 dump.routes = Detour::list(socket, link, false)?;
-                dump.neighbours = Neighbour::list(socket)?;
-                dump.neighbours.retain(|one| one.link == link);
+                dump.neighbours = Neighbour::list(socket, link)?;
                 dump.forwardings = Forwarding::list(socket, link)?;
             }
             Ok(dump)

@@ -4,8 +4,10 @@
 mod adopt;
 mod anchors;
 mod balance;
+mod carriers;
 mod direct;
 mod encryption;
+mod guard;
 mod heal;
 mod interfaces;
 mod mesh;
@@ -208,6 +210,7 @@ impl Node {
             .into_iter()
             .chain(self.warnings.iter().cloned())
             .chain(self.balancing.warning())
+            .chain(self.tight_networks())
             .collect()
     }
 

@@ -103,6 +103,10 @@ impl Node {
         let index = self.fabric.ensure_bridge(bridge, *gateway, *subnet, *mtu)?;
         self.route_to(record)?;
         self.remember_network(record.clone(), index)?;
+        if record.config.overlay.is_some() {
+            let links = self.fabric.links()?;
+            self.sync_carrier(&record.config.id, &links)?;
+        }
         let mut transaction = Transaction::default();
         FabricFirewall::add_network(&mut transaction, bridge, *gateway, record.config.internal);
         self.change_fabric(transaction, "admit a network to")?;
@@ -259,13 +263,25 @@ impl Node {
                 subnet,
             });
         }
-        let mtu = config.mtu.unwrap_or_else(|| self.host.mtu());
+        let mtu = self.plan_mtu(config)?;
         Ok(NetworkState {
             subnet,
             gateway,
             bridge: names::bridge(&config.id),
             mtu,
         })
+    }
+
+    fn plan_mtu(&mut self, config: &NetworkConfig) -> Result<u32> {
+        match (config.mtu, self.fitting(config)) {
+            (Some(mtu), Some(fits)) if mtu > fits => Err(Error::MtuTooLarge {
+                network: config.name.clone(),
+                mtu,
+                fits,
+            }),
+            (Some(mtu), _) | (None, Some(mtu)) => Ok(mtu),
+            (None, None) => Ok(self.host.mtu()),
+        }
     }
 
     /// Take away all that there is of a network, also if it was only half made.
@@ -287,6 +303,7 @@ impl Node {
             let _ = self.host.route.request(route); // gone already is fine
         }
         errors.collect(self.sync_direct());
+        errors.collect(self.drop_carrier(id));
         errors.collect(self.fabric.delete_link(&state.bridge));
         errors.collect(self.stores.networks.remove(id));
         errors.first()

@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::carriers::Carrier;
 use super::encryption::Tunnels;
 use super::{Errors, Node};
 use crate::dns::Zone;
 use crate::error::Result;
+use crate::firewall::UnderlayFirewall;
 use crate::names;
 use crate::types::{Member, Underlay, UnderlayFacts};
 
@@ -21,6 +23,24 @@ pub(super) struct State {
     pub(super) members: BTreeMap<String, Member>,
     /// Once somebody has asked whether this node can encrypt.
     pub(super) tunnels: Option<Tunnels>,
+    /// What the kernel has of the networks that span nodes, by network.
+    pub(super) carriers: BTreeMap<String, Carrier>,
+    /// Bytes of a packet that pass between all nodes.
+    pub(super) mtu: Option<u32>,
+    /// Whether the host has this node's address itself.
+    pub(super) here: bool,
+    /// The table that guards the data path, and whether the kernel has it so.
+    pub(super) guard: Option<UnderlayFirewall>,
+    pub(super) guard_known: bool,
+}
+
+impl State {
+    /// Whether another node's container has this address on the network, as far as it is known.
+    pub(super) fn has_member(&self, network: &str, address: IpAddr) -> bool {
+        let attachments = self.members.values().flat_map(|m| &m.attachments);
+        let mut on = attachments.filter(|on| on.network == network);
+        on.any(|on| on.addresses.contains(&address))
+    }
 }
 
 impl Node {
@@ -38,6 +58,7 @@ impl Node {
         let mut errors = Errors::default();
         errors.collect(self.sync_direct());
         errors.collect(self.sync_tunnels(false));
+        errors.collect(self.sync_overlay());
         errors.collect(self.follow_underlay());
         errors.first()
     }
@@ -45,33 +66,43 @@ impl Node {
     /// See [`crate::Netd::set_members`].
     pub(crate) fn set_members(&mut self, members: Vec<Member>) -> Result<()> {
         let (mut errors, mut named) = (Errors::default(), BTreeSet::new());
+        let mut touched = BTreeSet::new();
         members
             .iter()
             .try_for_each(|member| names::check_id(&member.id))?;
         for member in members {
+            if self.overlay.members.get(&member.id) == Some(&member) {
+                continue;
+            }
             errors.collect(self.stores.members.write(&member.id, &member));
             named.extend(named_on(&member));
+            touched.extend(networks_of(&member));
             let old = self.overlay.members.insert(member.id.clone(), member);
             named.extend(old.iter().flat_map(named_on));
+            touched.extend(old.iter().flat_map(networks_of));
         }
+        errors.collect(self.sync_direct());
+        self.sync_members(&touched, &mut errors);
         named.iter().for_each(|network| self.refresh_zone(network));
         errors.collect(self.follow_mesh());
-        errors.collect(self.sync_direct());
         errors.first()
     }
 
     /// See [`crate::Netd::remove_members`].
     pub(crate) fn remove_members(&mut self, ids: &BTreeSet<String>) -> Result<()> {
         let (mut errors, mut named) = (Errors::default(), BTreeSet::new());
+        let mut touched = BTreeSet::new();
         for id in ids {
             if let Some(member) = self.overlay.members.remove(id) {
                 errors.collect(self.stores.members.remove(id));
                 named.extend(named_on(&member));
+                touched.extend(networks_of(&member));
             }
         }
+        errors.collect(self.sync_direct());
+        self.sync_members(&touched, &mut errors);
         named.iter().for_each(|network| self.refresh_zone(network));
         errors.collect(self.follow_mesh());
-        errors.collect(self.sync_direct());
         errors.first()
     }
 
@@ -120,4 +151,8 @@ impl Node {
 fn named_on(member: &Member) -> impl Iterator<Item = String> + '_ {
     let named = member.attachments.iter().filter(|on| !on.names.is_empty());
     named.map(|on| on.network.clone())
+}
+
+fn networks_of(member: &Member) -> impl Iterator<Item = String> + '_ {
+    member.attachments.iter().map(|on| on.network.clone())
 }

@@ -75,6 +75,7 @@ impl Node {
         // deleting each here would wait for it. Nothing passes them any more, for they are unbound.
         self.runtime.spawn_blocking(move || drop(sandbox.netfilter));
         errors.collect(netns::remove(&names::netns(&self.config.run_dir, id)));
+        self.sync_addresses(endpoints, &mut errors);
         self.ports.release(&owner(id), &frontends);
         errors.collect(self.stores.sandboxes.remove(id));
         errors.first()
@@ -117,6 +118,7 @@ impl Node {
         FabricFirewall::unbind(&mut fabric, &bindings(id, std::slice::from_ref(endpoint)));
         errors.collect(self.change_fabric(fabric, "change the ports of"));
         errors.collect(self.fabric.delete_link(&names::port(id, network)));
+        self.sync_addresses(std::slice::from_ref(endpoint), &mut errors);
         errors.collect(self.route_sandbox(id));
         errors.collect(self.balance_sandbox(id));
         errors.collect(self.save(id));
@@ -185,6 +187,7 @@ impl Node {
             self.serve_sandbox(id, sockets, netfilter)?;
         }
         if !record.endpoints.is_empty() {
+            self.claim(&record.endpoints)?;
             self.make_links(id, &namespace, &mut inside, &record.endpoints)?;
             let mut fabric = Transaction::default();
             FabricFirewall::bind(&mut fabric, &bindings(id, &record.endpoints));
@@ -203,6 +206,13 @@ impl Node {
             .ok_or_else(|| Error::SandboxNotFound(id.to_owned()))
     }
 
+    /// Whatever is still said of other nodes' containers with these addresses does not hold any more.
+    fn claim(&mut self, endpoints: &[Endpoint]) -> Result<()> {
+        let mut errors = Errors::default();
+        self.sync_addresses(endpoints, &mut errors);
+        errors.first()
+    }
+
     fn make_connection(&mut self, id: &str, endpoint: &Endpoint) -> Result<()> {
         self.save(id)?;
         let path = names::netns(&self.config.run_dir, id);
@@ -219,6 +229,7 @@ impl Node {
         if let Some((sockets, netfilter)) = resolver {
             self.serve_sandbox(id, sockets, netfilter)?;
         }
+        self.claim(std::slice::from_ref(endpoint))?;
         self.make_links(id, &namespace, &mut inside, std::slice::from_ref(endpoint))?;
         let mut fabric = Transaction::default();
         FabricFirewall::bind(&mut fabric, &bindings(id, std::slice::from_ref(endpoint)));

@@ -29,6 +29,7 @@ use nix::sched::{CloneFlags, unshare};
 mod cgroup;
 use cgroup::TestCgroup;
 
+pub mod cluster;
 #[path = "../../src/netlink/mod.rs"]
 pub mod netlink;
 pub mod nodes;
