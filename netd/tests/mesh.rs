@@ -15,7 +15,9 @@ use std::time::Duration;
 use common::netlink::{Link, MarkRule, Socket};
 use common::nodes::{CLIENT, Node, Nodes, PORT};
 use common::{Box, call, call_udp, request, tally, world};
-use netd::{Backend, IngressPort, Member, MemberAttachment, Netd, NetworkConfig, Protocol, ServiceEndpoint};
+use netd::{
+    Backend, IngressPort, Member, MemberAttachment, Netd, NetworkConfig, Overlay, Protocol, ServiceEndpoint,
+};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The published ports: TCP to 80, UDP to 53.
@@ -92,10 +94,15 @@ impl Mesh {
     }
 
     fn network(&self, number: u8, id: &str, subnet: &str) {
+        let spans = Overlay {
+            vni: 4097,
+            ..Overlay::default()
+        };
         let config = NetworkConfig {
             id: id.into(),
             name: id.into(),
             subnet: Some(subnet.parse().unwrap()),
+            overlay: (id == "ingress").then_some(spans),
             ..NetworkConfig::default()
         };
         self.node(number)

@@ -129,11 +129,12 @@ impl Node {
         applied
     }
 
-    /// Whether packets of the network may go directly.
-    pub(super) fn goes_directly(record: &NetworkRecord) -> bool {
+    /// Whether packets of the network may go directly. What was asked at a published port takes the way of the mesh, by
+    /// which the answer finds the node that was asked.
+    pub(super) fn goes_directly(&self, record: &NetworkRecord) -> bool {
         let overlay = record.config.overlay.as_ref();
         let plain = overlay.is_some_and(|overlay| overlay.mode == OverlayMode::Auto && !overlay.encrypted);
-        plain && !record.config.internal
+        plain && !record.config.internal && !self.is_ingress(&record.config.id)
     }
 
     /// Whether another node's container is reached directly now: then no neighbour of its network must say otherwise.
@@ -151,7 +152,7 @@ impl Node {
         attached.flat_map(|(node, on)| {
             let network = self.networks.get(&on.network);
             let bridge = network
-                .filter(|n| Self::goes_directly(&n.record))
+                .filter(|n| self.goes_directly(&n.record))
                 .map(|n| n.bridge);
             let addresses = on.addresses.iter().filter_map(|address| match address {
                 IpAddr::V4(address) => Some(*address),

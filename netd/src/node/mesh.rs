@@ -126,6 +126,11 @@ impl Node {
         known.then_some(address)
     }
 
+    /// Whether it is the network on which tasks are reached from other nodes.
+    pub(super) fn is_ingress(&self, network: &str) -> bool {
+        self.mesh.ingress.as_deref() == Some(network)
+    }
+
     /// The underlay, if there is a mesh to be made over it.
     fn meshed(&self) -> Option<&Underlay> {
         let underlay = self.overlay.underlay.as_ref()?;

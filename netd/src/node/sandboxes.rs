@@ -147,7 +147,7 @@ impl Node {
     /// The endpoint with the default route: that on the network of published ports, for answers to what other nodes pass on
     /// must leave by where it comes in, or the first whose network has a way out.
     pub(super) fn default_endpoint<'a>(&self, endpoints: &'a [Endpoint]) -> Option<&'a Endpoint> {
-        let ingress = |e: &&Endpoint| self.mesh.ingress.as_ref() == Some(&e.network);
+        let ingress = |e: &&Endpoint| self.is_ingress(&e.network);
         let open = |e: &&Endpoint| {
             self.networks
                 .get(&e.network)
