@@ -24,6 +24,7 @@ mod error;
 mod fabric;
 mod firewall;
 mod host;
+mod host_changes;
 mod ipam;
 mod mesh;
 mod names;
@@ -41,6 +42,7 @@ mod types;
 mod watch;
 
 pub use error::{Error, ErrorKind, Result};
+pub use host_changes::HostChanges;
 pub use netd::Netd;
 pub use sockets::SocketError;
 pub use types::*;

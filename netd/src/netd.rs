@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::error::{Error, Result};
+use crate::host_changes::HostChanges;
 use crate::node::Node;
 use crate::types::{
     AttachRequest, Balancing, Endpoint, EndpointInfo, EndpointRequest, Member, NetdConfig, NetworkConfig,
@@ -160,6 +161,11 @@ impl Netd {
     /// Network on which tasks with published ports are reached from every node; `None`: there is none. Idempotent.
     pub async fn set_ingress(&self, network: Option<String>) -> Result<()> {
         self.run(move |node| node.set_ingress(network)).await
+    }
+
+    /// Follows the host's links, addresses and forwarding from now on.
+    pub fn host_changes(&self) -> Result<HostChanges> {
+        self.read(|node| node.host_changes())
     }
 
     /// Containers of other nodes are as given from now on. Idempotent.

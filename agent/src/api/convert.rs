@@ -86,6 +86,7 @@ impl From<ClusterError> for ApiError {
             ClusterError::Advertised { .. } => StatusCode::NOT_IMPLEMENTED,
             ClusterError::Remote(error) => of_remote(error),
             ClusterError::Listen(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ClusterError::DataPath(_) => StatusCode::INTERNAL_SERVER_ERROR,
             #[allow(unreachable_patterns)] // the manager's other failures are its files'
             ClusterError::Manager(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

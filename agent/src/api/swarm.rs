@@ -13,7 +13,7 @@ use super::body;
 use super::error::{ApiError, ApiResult};
 use super::params::Params;
 use super::state::App;
-use crate::cluster::{AddressError, JoinRequest, advertise, manager_address, resolve};
+use crate::cluster::{AddressError, JoinRequest, advertise, manager_address, resolve, resolve_data_path};
 
 /// Routes of this module.
 pub fn routes() -> Router<App> {
@@ -43,8 +43,10 @@ struct InitBody {
 }
 
 async fn init(State(app): State<App>, body::Spec(body): body::Spec<InitBody>) -> ApiResult<Json<String>> {
-    refuse(&body)?;
     let netd = &app.netd;
+    let data_path = resolve_data_path(netd, &body.data_path_addr)
+        .await
+        .map_err(invalid)?;
     let advertised = resolve(netd, &body.advertise_addr).await.map_err(invalid)?;
     let listen_addr = resolve(netd, &body.listen_addr).await.map_err(invalid)?;
     let address = advertise(&advertised).map_err(invalid)?;
@@ -61,16 +63,11 @@ async fn init(State(app): State<App>, body::Spec(body): body::Spec<InitBody>) ->
         data_path_port: body.data_path_port,
         availability: body.availability.unwrap_or_default(),
     };
-    let node_id = app.cluster.init(request, body.force_new_cluster).await?;
+    let node_id = app
+        .cluster
+        .init(request, data_path, body.force_new_cluster)
+        .await?;
     Ok(Json(node_id.to_string()))
-}
-
-fn refuse(body: &InitBody) -> ApiResult<()> {
-    let no = |what: &str| Err(ApiError::not_implemented(format!("{what} is not built yet")));
-    if !body.data_path_addr.is_empty() {
-        return no("a separate data path (--data-path-addr)");
-    }
-    Ok(())
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -87,11 +84,15 @@ struct JoinBody {
 async fn join(State(app): State<App>, body::Spec(body): body::Spec<JoinBody>) -> ApiResult<()> {
     let advertise_addr = resolve(&app.netd, &body.advertise_addr).await.map_err(invalid)?;
     let listen_addr = resolve(&app.netd, &body.listen_addr).await.map_err(invalid)?;
-    let request = join_request(JoinBody {
+    let data_path = resolve_data_path(&app.netd, &body.data_path_addr)
+        .await
+        .map_err(invalid)?;
+    let mut request = join_request(JoinBody {
         advertise_addr,
         listen_addr,
         ..body
     })?;
+    request.data_path = data_path;
     Ok(app.cluster.join(request).await?)
 }
 
@@ -101,10 +102,6 @@ fn invalid(error: AddressError) -> ApiError {
 }
 
 fn join_request(body: JoinBody) -> ApiResult<JoinRequest> {
-    let no = |what: &str| Err(ApiError::not_implemented(format!("{what} is not built yet")));
-    if !body.data_path_addr.is_empty() {
-        return no("a separate data path (--data-path-addr)");
-    }
     if body.remote_addrs.is_empty() {
         return Err(ApiError::bad_request(
             "at least one RemoteAddr is required to join",
@@ -127,6 +124,7 @@ fn join_request(body: JoinBody) -> ApiResult<JoinRequest> {
             .transpose()
             .map_err(invalid)?
             .map(|address| address.ip()),
+        data_path: None,
         manager: JoinManagers {
             advertise_addr: body.advertise_addr,
             listen_addr: body.listen_addr,
@@ -193,7 +191,6 @@ mod tests {
             "Dispatcher":{},"CAConfig":{},"TaskDefaults":{},"EncryptionConfig":{"AutoLockManagers":false}},
             "AutoLockManagers":false,"Availability":"active","SubnetSize":0}"#;
         let body: InitBody = lenient::from_slice(body).unwrap();
-        refuse(&body).unwrap();
         assert_eq!(body.availability, Some(Availability::Active));
     }
 
@@ -216,15 +213,5 @@ mod tests {
         assert!(refused(|body| body.remote_addrs.clear()).contains("RemoteAddr"));
         assert!(refused(|body| body.remote_addrs = vec!["host".into()]).contains("host"));
         assert!(refused(|body| body.join_token.clear()).contains("token"));
-        assert!(refused(|body| body.data_path_addr = "eth0".into()).contains("--data-path-addr"));
-    }
-
-    #[test]
-    fn what_is_not_built_is_named() {
-        let body = InitBody {
-            data_path_addr: "eth0".into(),
-            ..InitBody::default()
-        };
-        assert!(refuse(&body).unwrap_err().message.contains("--data-path-addr"));
     }
 }

@@ -100,6 +100,11 @@ fn swarm(swarm: &Value) {
         println!("  ClusterID: {}", text(&swarm["Cluster"]["ID"]));
         println!("  Managers: {}", swarm["Managers"]);
         println!("  Nodes: {}", swarm["Nodes"]);
+        let pools = swarm["Cluster"]["DefaultAddrPool"].as_array();
+        let pools: Vec<_> = pools.into_iter().flatten().map(text).collect();
+        println!("  Default Address Pool: {}", pools.join("  "));
+        println!("  SubnetSize: {}", swarm["Cluster"]["SubnetSize"]);
+        println!("  Data Path Port: {}", swarm["Cluster"]["DataPathPort"]);
     }
     println!("  Node Address: {}", text(&swarm["NodeAddr"]));
     println!("  Manager Addresses:");

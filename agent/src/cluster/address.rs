@@ -15,6 +15,14 @@ pub enum AddressError {
         "advertise address {0:?} must be an IP address or the name of an interface, with an optional port"
     )]
     Advertise(String),
+    /// The way of containers' packets; Docker's words.
+    #[error(
+        "data path address must be a non-zero IP address or network interface (without a port number): {0:?}"
+    )]
+    DataPath(String),
+    /// An address of another host.
+    #[error("data path address {0} is no address of this host")]
+    Elsewhere(IpAddr),
     /// An interface was named.
     #[error("interface {name}: {why}")]
     Interface {

@@ -1,6 +1,6 @@
 //! What begins and ends together with this node's part in a cluster.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use std::time::Duration;
 use manager::Manager;
 use manager::remote::{self, Joined, NodeChannel, RemoteManager, Remotes};
 use proto::NodeId;
-use proto::object::NodeDescription;
+use proto::object::{DataPath, NodeDescription};
 use proto::spec::NodeRole;
 use proto::wire::dispatcher_client::DispatcherClient;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{ClusterConfig, ClusterError, events};
+use super::{ClusterConfig, ClusterError, data_path, events};
 use crate::api::error::chain;
 use crate::peer;
 use crate::worker::{Worker, WorkerConfig};
@@ -85,6 +85,7 @@ impl WorkerPart {
 pub(super) struct Membership {
     part: Part,
     worker: Worker,
+    _data_path: AbortOnDropHandle<()>,
     /// A manager's events.
     _events: Option<AbortOnDropHandle<()>>,
     /// The port between nodes.
@@ -93,21 +94,29 @@ pub(super) struct Membership {
 
 impl Membership {
     /// A worker beside a manager.
-    pub(super) fn manager(config: &ClusterConfig, manager: Arc<Manager>, port: peer::Bound) -> Self {
+    pub(super) async fn manager(config: &ClusterConfig, manager: Arc<Manager>, port: peer::Bound) -> Self {
         let port = config.peers.begin(port, manager.credentials());
         let description = manager.description().clone();
-        let worker = work(config, manager.node_id(), description, manager.dispatcher());
+        let seen = manager
+            .advertise_addr()
+            .parse()
+            .ok()
+            .map(|address: SocketAddr| address.ip());
+        let (data_path, following) = follow(config, seen).await;
+        let dispatcher = manager.dispatcher();
+        let worker = work(config, manager.node_id(), description, data_path, dispatcher);
         let events = events::forward(manager.store().clone(), config.engine.clone());
         Self {
             part: Part::Manager(manager),
             worker,
+            _data_path: following,
             _events: Some(AbortOnDropHandle::new(tokio::spawn(events))),
             port,
         }
     }
 
     /// A worker alone. It need not reach a manager now.
-    pub(super) fn worker(
+    pub(super) async fn worker(
         config: &ClusterConfig,
         joined: Joined,
         description: NodeDescription,
@@ -115,7 +124,8 @@ impl Membership {
     ) -> Result<Self, ClusterError> {
         let (dispatcher, remotes) = remote::dispatcher(&config.state_dir)?;
         let port = config.peers.begin(port, remotes.credentials());
-        let worker = work(config, &joined.node, description, dispatcher);
+        let (data_path, following) = follow(config, Some(joined.address)).await;
+        let worker = work(config, &joined.node, description, data_path, dispatcher);
         let part = WorkerPart {
             joined,
             remotes,
@@ -125,6 +135,7 @@ impl Membership {
         Ok(Self {
             part: Part::Worker(Arc::new(part)),
             worker,
+            _data_path: following,
             _events: None,
             port,
         })
@@ -156,10 +167,11 @@ impl Membership {
         let Self {
             worker,
             part,
+            _data_path,
             _events,
             port,
         } = self;
-        drop((worker, part, _events));
+        drop((worker, part, _data_path, _events));
         port.end().await;
     }
 
@@ -168,19 +180,29 @@ impl Membership {
         let Self {
             worker,
             part,
+            _data_path,
             _events,
             port,
         } = self;
-        drop((part, _events));
+        drop((part, _data_path, _events));
         port.end().await;
         worker.leave().await;
     }
+}
+
+async fn follow(
+    config: &ClusterConfig,
+    seen: Option<IpAddr>,
+) -> (watch::Receiver<DataPath>, AbortOnDropHandle<()>) {
+    let named = data_path::load(&config.state_dir);
+    data_path::follow(config.netd.clone(), named, seen).await
 }
 
 fn work(
     config: &ClusterConfig,
     node_id: &NodeId,
     description: NodeDescription,
+    data_path: watch::Receiver<DataPath>,
     dispatcher: DispatcherClient<NodeChannel>,
 ) -> Worker {
     Worker::start(WorkerConfig {
@@ -189,6 +211,7 @@ fn work(
         engine: config.engine.clone(),
         netd: config.netd.clone(),
         dispatcher,
+        data_path,
         drain: DRAIN,
         peers: config.peers.clone(),
     })

@@ -4,6 +4,7 @@
 //! `swarm join`) and end together (`swarm leave`, or the end of the daemon, which stops no container).
 
 mod address;
+mod data_path;
 mod description;
 mod events;
 pub mod generic;
@@ -32,6 +33,7 @@ use crate::worker;
 use membership::Membership;
 
 pub use address::{AddressError, advertise, manager_address};
+pub use data_path::resolve as resolve_data_path;
 pub use interface::resolve;
 pub use membership::{Part, WorkerPart};
 
@@ -63,6 +65,8 @@ pub struct JoinRequest {
     pub token: String,
     /// Whether it runs tasks.
     pub availability: Availability,
+    /// The address at which networks between nodes reach it, if it was said.
+    pub data_path: Option<IpAddr>,
     /// Where a manager listens, and is reached by the others; by default everywhere, and where it comes from.
     pub manager: JoinManagers,
 }
@@ -117,6 +121,9 @@ pub enum ClusterError {
     /// The port between nodes is not to be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// What this node is to know after a restart could not be kept.
+    #[error("keep the address of the data path")]
+    DataPath(#[source] std::io::Error),
 }
 
 impl Cluster {
@@ -175,18 +182,29 @@ impl Cluster {
     }
 
     /// Makes a new cluster of this one node. With `force`, of what this manager has kept of a cluster that is lost.
-    pub async fn init(&self, request: InitRequest, force: bool) -> Result<NodeId, ClusterError> {
+    pub async fn init(
+        &self,
+        request: InitRequest,
+        data_path: Option<IpAddr>,
+        force: bool,
+    ) -> Result<NodeId, ClusterError> {
         let mut membership = self.membership.lock().await;
         if force && let Part::Manager(manager) = self.part() {
+            if data_path.is_some() {
+                self.keep_data_path(data_path)?;
+            }
             return self.rescue(&mut membership, &manager, &request).await;
         }
         if membership.is_some() {
             return Err(ClusterError::AlreadyMember);
         }
         let port = self.config.peers.bind(request.listen_ip()?).await?;
-        let manager = Manager::init(self.manager_config().await, request).await?;
+        // Before the record, so that a crash in between leaves no node that has forgotten it.
+        self.keep_data_path(data_path)?;
+        let manager = Manager::init(self.manager_config().await, request).await;
+        let manager = manager.inspect_err(|_| self.forget_data_path())?;
         let node_id = manager.node_id().clone();
-        let member = Membership::manager(&self.config, manager, port);
+        let member = Membership::manager(&self.config, manager, port).await;
         self.take_up(&mut membership, Some(member));
         Ok(node_id)
     }
@@ -218,6 +236,7 @@ impl Cluster {
         let description = self.description().await;
         let remotes: Vec<String> = request.remotes.iter().map(ToString::to_string).collect();
         let state_dir = &self.config.state_dir;
+        self.keep_data_path(request.data_path)?;
         let joined = remote::join(
             state_dir,
             &remotes,
@@ -225,12 +244,14 @@ impl Cluster {
             &description,
             request.availability,
         )
-        .await?;
+        .await;
+        let joined = joined.inspect_err(|_| self.forget_data_path())?;
         let member = match joined.role {
             NodeRole::Worker => self.join_workers(&request, joined, description).await,
             NodeRole::Manager => self.join_managers(&request).await,
         };
         if member.is_err() {
+            self.forget_data_path();
             remote::forget(state_dir)?;
         }
         self.take_up(&mut membership, Some(member?));
@@ -246,7 +267,7 @@ impl Cluster {
         check_advertised(request)?;
         let ip = everywhere(request.remotes.first());
         let port = self.config.peers.bind(ip).await?;
-        Membership::worker(&self.config, joined, description, port)
+        Membership::worker(&self.config, joined, description, port).await
     }
 
     async fn join_managers(&self, request: &JoinRequest) -> Result<Membership, ClusterError> {
@@ -282,6 +303,7 @@ impl Cluster {
         }
         let member = membership.as_ref().ok_or(ClusterError::NotMember)?;
         member.resign(&self.config.state_dir, force).await?;
+        self.forget_data_path();
         self.part.send_replace(Part::None);
         if let Some(member) = membership.take() {
             member.clear().await;
@@ -295,6 +317,7 @@ impl Cluster {
             return Err(ClusterError::Locked);
         }
         Manager::forget(&self.config.state_dir)?;
+        self.forget_data_path();
         self.part.send_replace(Part::None);
         let ClusterConfig { engine, netd, .. } = &self.config;
         worker::clean_up(engine.clone(), netd.clone()).await;
@@ -326,13 +349,24 @@ impl Cluster {
         let description = self.description().await;
         let manager = joined.managers.first().map(|manager| &manager.address);
         let port = self.config.peers.bind(everywhere(manager)).await?;
-        Membership::worker(&self.config, joined, description, port)
+        Membership::worker(&self.config, joined, description, port).await
     }
 
     /// The membership of a manager that has been opened.
     async fn beside(&self, manager: Arc<Manager>) -> Result<Membership, ClusterError> {
         let port = self.config.peers.bind(manager.listen_addr().ip()).await?;
-        Ok(Membership::manager(&self.config, manager, port))
+        Ok(Membership::manager(&self.config, manager, port).await)
+    }
+
+    fn keep_data_path(&self, address: Option<IpAddr>) -> Result<(), ClusterError> {
+        data_path::save(&self.config.state_dir, address).map_err(ClusterError::DataPath)
+    }
+
+    /// What is left of it is written over, or taken away, when this node becomes part of another cluster.
+    fn forget_data_path(&self) {
+        if let Err(error) = data_path::save(&self.config.state_dir, None) {
+            tracing::warn!("the address of the data path stays on disk: {error}");
+        }
     }
 
     fn take_up(&self, membership: &mut Option<Membership>, new: Option<Membership>) {

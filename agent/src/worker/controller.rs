@@ -55,7 +55,8 @@ impl Controller {
             status: recorded,
             container: adopted.map(|found| found.id),
         };
-        if state != controller.status.state {
+        if state != controller.status.state || controller.status.withdrawn {
+            // What it was withdrawn for is looked at anew.
             controller.advance(state, "found again after a restart of the agent", err);
         }
         controller
@@ -232,9 +233,10 @@ impl Controller {
         self.advance(TaskState::Shutdown, "shutdown", String::new());
     }
 
-    /// Takes the task out of its service, then stops the container within its grace period.
-    async fn stop_container(&self) {
+    /// Takes the task out of its service everywhere, then stops the container within its grace period.
+    async fn stop_container(&mut self) {
         if self.withdraw().await {
+            self.withdraw_elsewhere().await;
             tokio::time::sleep(self.shared.drain).await;
         }
         let Some(id) = &self.container else { return };
@@ -257,6 +259,21 @@ impl Controller {
                 tracing::warn!(task.id = %task.id, "cannot take the task out of its service: {}", chain(&error));
                 true
             }
+        }
+    }
+
+    /// The other nodes hear from the manager that nobody is to be sent to this task: if it is the manager that wants it to stop
+    /// they do so already, and otherwise from this node's word.
+    async fn withdraw_elsewhere(&mut self) {
+        let wanted = self.wanted.borrow().clone();
+        if wanted.task.desired_state <= TaskState::Running && !wanted.removed {
+            self.status.withdrawn = true;
+            self.shared
+                .reporter
+                .put(wanted.task.id.clone(), self.status.clone());
+        }
+        if let Some(withdrawal) = &self.shared.withdrawal {
+            withdrawal.everywhere(&wanted.task.id).await;
         }
     }
 
@@ -325,6 +342,7 @@ impl Controller {
             desired = %task.desired_state, error = %err, "task"
         );
         self.status.state = state;
+        self.status.withdrawn = false;
         self.status.timestamp = Timestamp::now();
         self.status.message = message.to_owned();
         self.status.err = err;

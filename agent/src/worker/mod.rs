@@ -9,7 +9,7 @@
 //! - [`controller`]: a task's life, decided by [`step`](step::step); [`plan`] and [`template`] turn its spec into a container
 //! - [`inventory`]: the volumes that tasks may come back to
 //! - [`preview`]: whether the tasks of a service could become containers at all, asked before it is taken in
-//! - [`directory`]: which tasks receive traffic; [`networks`], [`files`]: what containers need
+//! - [`directory`]: which tasks receive traffic, [`withdrawal`]: whether the other nodes have forgotten one; [`networks`], [`files`]: what containers need
 //!
 //! Dropping a [`Worker`] stops no container: the next one finds them by their tasks.
 
@@ -30,6 +30,7 @@ pub mod shared;
 pub mod step;
 mod tasks;
 pub mod template;
+pub mod withdrawal;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,7 @@ use std::time::Duration;
 use manager::remote::NodeChannel;
 use netd::Netd;
 use proto::NodeId;
-use proto::object::NodeDescription;
+use proto::object::{DataPath, NodeDescription};
 use proto::spec::NodeRole;
 use proto::wire::dispatcher_client::DispatcherClient;
 use tokio::sync::watch;
@@ -48,6 +49,7 @@ use crate::peer::{Members, Peers};
 use crate::transfer::Fetcher;
 use shared::Shared;
 use tasks::Tasks;
+use withdrawal::Withdrawal;
 
 /// What a worker is and works with.
 #[derive(Debug)]
@@ -62,6 +64,8 @@ pub struct WorkerConfig {
     pub netd: Arc<Netd>,
     /// The manager's dispatcher.
     pub dispatcher: DispatcherClient<NodeChannel>,
+    /// How networks between nodes reach this one.
+    pub data_path: watch::Receiver<DataPath>,
     /// How long a withdrawn task may finish what had been sent to it before its stop signal.
     pub drain: Duration,
     /// The other nodes: is told which they are.
@@ -83,6 +87,7 @@ impl Worker {
         let reporter = Arc::new(reporter::Reporter::default());
         let images = Fetcher::new(config.engine.config().storage.clone(), config.peers.clone());
         let volumes = inventory::volumes(&config.engine.config().storage);
+        let session = watch::Sender::default();
         let shared = Arc::new(Shared {
             engine: config.engine,
             directory: directory::Directory::new(config.netd.clone(), config.node_id.clone()),
@@ -95,6 +100,7 @@ impl Worker {
             ),
             reporter: reporter.clone(),
             hostname: config.description.hostname.clone(),
+            withdrawal: Some(Withdrawal::new(config.dispatcher.clone(), session.subscribe())),
             drain: config.drain,
             members: config.peers.members().clone(),
             images,
@@ -104,11 +110,13 @@ impl Worker {
             node_id: config.node_id,
             description: config.description,
             volumes,
+            data_path: config.data_path,
             client: config.dispatcher,
             reporter,
             sink: tasks.clone(),
             trouble: watch::Sender::default(),
             role: watch::Sender::default(),
+            session,
         };
         let (trouble, role) = (sessions.trouble.subscribe(), sessions.role.subscribe());
         Self {
@@ -154,6 +162,7 @@ pub async fn clean_up(engine: Arc<Engine>, netd: Arc<Netd>) {
         overlay: overlay::Overlay::new(netd, NodeId::default(), Members::default()),
         reporter: Arc::default(),
         hostname: String::new(),
+        withdrawal: None,
         drain: Duration::ZERO,
         members: Members::default(),
     };

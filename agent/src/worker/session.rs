@@ -4,6 +4,7 @@
 //! dispatcher ═Session═>      session id            ┐
 //!            <═Heartbeat═    every period           ├ one session; when any part ends, all end and a new one begins
 //!            ═Assignments═>  changes → Sink         │
+//!            <═Acknowledge═  what is in force       │
 //!            <═UpdateTaskStatus═  Reporter's batches┘
 //! ```
 //! The same client speaks to a dispatcher in this process and to a remote one: only the channel differs.
@@ -12,12 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manager::remote::NodeChannel;
-use proto::object::NodeDescription;
+use proto::object::{DataPath, NodeDescription};
 use proto::spec::NodeRole;
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::{
-    AssignmentsRequest, HeartbeatRequest, NodeVolumes, SessionMessage, SessionRequest, TaskStatusUpdate,
-    UpdateTaskStatusRequest,
+    AcknowledgeRequest, AssignmentsRequest, HeartbeatRequest, NodeVolumes, SessionMessage, SessionRequest,
+    TaskStatusUpdate, UpdateTaskStatusRequest,
 };
 use proto::{Node, NodeId, TaskId, object::TaskStatus};
 use rand::Rng;
@@ -41,7 +42,7 @@ const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(1);
 
 /// Whoever acts on assignments.
 pub trait Sink: Send + Sync {
-    /// Acts on one message; returns when its effects are under way, so that messages are never reordered.
+    /// Acts on one message; returns when tasks are under way and all else is in force, so that messages are never reordered.
     fn apply(&self, assignments: Assignments) -> impl Future<Output = ()> + Send;
 }
 
@@ -81,6 +82,8 @@ pub struct Sessions<S> {
     pub description: NodeDescription,
     /// Its volumes, as they are now.
     pub volumes: watch::Receiver<Vec<String>>,
+    /// How networks between nodes reach it, as it is now.
+    pub data_path: watch::Receiver<DataPath>,
     /// The dispatcher.
     pub client: DispatcherClient<NodeChannel>,
     /// Statuses to report.
@@ -91,6 +94,8 @@ pub struct Sessions<S> {
     pub trouble: watch::Sender<String>,
     /// What the managers want this node to be; unknown before the first session.
     pub role: watch::Sender<Option<NodeRole>>,
+    /// The session, while there is one.
+    pub session: watch::Sender<Option<String>>,
 }
 
 impl<S: Sink> Sessions<S> {
@@ -118,11 +123,11 @@ impl<S: Sink> Sessions<S> {
     }
 
     async fn once(&self, session_id: &mut String, registered: &mut bool) -> Result<Never, SessionError> {
-        let mut volumes = self.volumes.clone();
-        let described = NodeDescription {
-            volumes: volumes.borrow_and_update().clone(),
-            ..self.description.clone()
+        let mut news = News {
+            volumes: self.volumes.clone(),
+            data_path: self.data_path.clone(),
         };
+        let described = news.describe(&self.description);
         let mut stream = self.register(session_id, &described).await?;
         let first = next(&mut stream).await?;
         self.hear(&first);
@@ -130,10 +135,13 @@ impl<S: Sink> Sessions<S> {
         *registered = true;
         self.trouble.send_replace(String::new());
         tracing::debug!(session.id = %session_id, "registered");
+        let _online = Online::begin(&self.session, session_id);
+        let in_force = watch::Sender::default();
         tokio::select! {
             ended = self.listen(stream) => ended,
-            ended = self.heartbeats(session_id, volumes) => ended,
-            ended = self.assignments(session_id) => ended,
+            ended = self.heartbeats(session_id, news) => ended,
+            ended = self.assignments(session_id, &in_force) => ended,
+            ended = self.acknowledge(session_id, in_force.subscribe()) => ended,
             ended = self.report(session_id) => ended,
         }
     }
@@ -173,24 +181,18 @@ impl<S: Sink> Sessions<S> {
             .into_inner())
     }
 
-    /// Says that the node is there and, when its volumes have changed, at once which it has now.
-    async fn heartbeats(
-        &self,
-        session_id: &str,
-        mut volumes: watch::Receiver<Vec<String>>,
-    ) -> Result<Never, SessionError> {
-        let mut news = None;
+    /// Says that the node is there and, when something that it has said has changed, at once how it is now.
+    async fn heartbeats(&self, session_id: &str, mut news: News) -> Result<Never, SessionError> {
+        let mut request = HeartbeatRequest::default();
         let mut period = HEARTBEAT_DEFAULT;
         let cpus = self.description.resources.nano_cpus / 1_000_000_000;
         let cpus = usize::try_from(cpus).unwrap_or(1);
         loop {
-            let request = HeartbeatRequest {
-                session_id: session_id.to_owned(),
-                load: crate::load::now(cpus),
-                volumes: news.take(),
-            };
+            session_id.clone_into(&mut request.session_id);
+            request.load = crate::load::now(cpus);
             let mut client = self.client.clone();
-            let answer = tokio::time::timeout(period * PATIENCE, client.heartbeat(request)).await;
+            let answer = client.heartbeat(std::mem::take(&mut request));
+            let answer = tokio::time::timeout(period * PATIENCE, answer).await;
             let late = |_| Status::deadline_exceeded("no answer in time");
             let answer = answer.map_err(late).flatten();
             let answer = answer
@@ -205,21 +207,23 @@ impl<S: Sink> Sessions<S> {
             };
             tokio::select! {
                 () = tokio::time::sleep(period) => {}
-                Ok(()) = volumes.changed() => {
-                    let names = volumes.borrow_and_update().clone();
-                    news = Some(NodeVolumes { names });
-                }
+                () = news.come(&mut request) => {}
             }
         }
     }
 
-    async fn assignments(&self, session_id: &str) -> Result<Never, SessionError> {
+    async fn assignments(
+        &self,
+        session_id: &str,
+        in_force: &watch::Sender<String>,
+    ) -> Result<Never, SessionError> {
         let call = |status| SessionError::Call {
             call: "Assignments",
             status,
         };
         let request = AssignmentsRequest {
             session_id: session_id.to_owned(),
+            acknowledges: true,
         };
         let mut stream = self
             .client
@@ -235,8 +239,35 @@ impl<S: Sink> Sessions<S> {
                 .await
                 .map_err(call)?
                 .ok_or(SessionError::Ended("assignments"))?;
+            let results_in = message.results_in.clone();
             self.sink.apply(chain.follow(message)?).await;
+            in_force.send_replace(results_in);
         }
+    }
+
+    /// Says how far this node has come. What comes while that is said is said together.
+    async fn acknowledge(
+        &self,
+        session_id: &str,
+        mut in_force: watch::Receiver<String>,
+    ) -> Result<Never, SessionError> {
+        while in_force.changed().await.is_ok() {
+            let request = AcknowledgeRequest {
+                session_id: session_id.to_owned(),
+                results_in: in_force.borrow_and_update().clone(),
+            };
+            match self.client.clone().acknowledge(request).await {
+                // A manager that does not know the question does not wait for the answer either.
+                Err(status) if status.code() != Code::Unimplemented => {
+                    return Err(SessionError::Call {
+                        call: "Acknowledge",
+                        status,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Err(SessionError::Ended("assignments"))
     }
 
     async fn report(&self, session_id: &str) -> Result<Never, SessionError> {
@@ -271,6 +302,54 @@ impl Drop for Unacknowledged<'_> {
         if !self.batch.is_empty() {
             self.reporter.give_back(std::mem::take(&mut self.batch));
         }
+    }
+}
+
+/// What a node says about itself anew while its session lasts.
+struct News {
+    volumes: watch::Receiver<Vec<String>>,
+    data_path: watch::Receiver<DataPath>,
+}
+
+impl News {
+    /// All of it, with what never changes.
+    fn describe(&mut self, description: &NodeDescription) -> NodeDescription {
+        NodeDescription {
+            volumes: self.volumes.borrow_and_update().clone(),
+            data_path: self.data_path.borrow_and_update().clone(),
+            ..description.clone()
+        }
+    }
+
+    /// Waits until something has changed and puts it into the request. What has no sender any more does not change.
+    async fn come(&mut self, request: &mut HeartbeatRequest) {
+        tokio::select! {
+            Ok(()) = self.volumes.changed() => {
+                let names = self.volumes.borrow_and_update().clone();
+                request.volumes = Some(NodeVolumes { names });
+            }
+            Ok(()) = self.data_path.changed() => {
+                // Plain strings and numbers always serialise.
+                request.data_path = serde_json::to_vec(&*self.data_path.borrow_and_update()).unwrap_or_default();
+            }
+            else => std::future::pending().await,
+        }
+    }
+}
+
+/// The session is known to others as long as this lives.
+struct Online<'a>(&'a watch::Sender<Option<String>>);
+
+impl<'a> Online<'a> {
+    fn begin(sender: &'a watch::Sender<Option<String>>, session: &str) -> Self {
+        sender.send_replace(Some(session.to_owned()));
+        Self(sender)
+    }
+}
+
+impl Drop for Online<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(None);
     }
 }
 

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use manager::remote::NodeChannel;
-use proto::object::{NodeDescription, TaskStatus};
+use proto::object::{DataPath, NodeDescription, TaskStatus};
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::dispatcher_server::{Dispatcher, DispatcherServer};
 use proto::wire::*;
@@ -23,6 +23,7 @@ use tower::ServiceExt;
 use super::assignments::{Assignments, Change};
 use super::reporter::Reporter;
 use super::session::{Sessions, Sink};
+use super::withdrawal::Withdrawal;
 
 type Reply<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -32,12 +33,15 @@ struct Heard {
     sessions: Vec<SessionRequest>,
     refused: bool,
     volumes: Vec<Vec<String>>,
+    data_paths: Vec<DataPath>,
 }
 
 #[derive(Clone)]
 struct Script {
     heard: Arc<Mutex<Heard>>,
     reports: mpsc::UnboundedSender<TaskStatusUpdate>,
+    acknowledged: mpsc::UnboundedSender<AcknowledgeRequest>,
+    withdrawn: mpsc::UnboundedSender<AwaitWithdrawalRequest>,
 }
 
 #[tonic::async_trait]
@@ -62,9 +66,11 @@ impl Dispatcher for Script {
         &self,
         request: tonic::Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
-        if let Some(volumes) = request.into_inner().volumes {
-            self.heard.lock().unwrap().volumes.push(volumes.names);
-        }
+        let (request, mut heard) = (request.into_inner(), self.heard.lock().unwrap());
+        heard.volumes.extend(request.volumes.map(|volumes| volumes.names));
+        heard
+            .data_paths
+            .extend(serde_json::from_slice::<DataPath>(&request.data_path));
         Ok(Response::new(HeartbeatResponse { period_ms: 60_000 }))
     }
 
@@ -103,6 +109,22 @@ impl Dispatcher for Script {
             changes: vec![change],
         };
         Ok(Response::new(endless(message)))
+    }
+
+    async fn acknowledge(
+        &self,
+        request: tonic::Request<AcknowledgeRequest>,
+    ) -> Result<Response<AcknowledgeResponse>, Status> {
+        self.acknowledged.send(request.into_inner()).unwrap();
+        Ok(Response::new(AcknowledgeResponse {}))
+    }
+
+    async fn await_withdrawal(
+        &self,
+        request: tonic::Request<AwaitWithdrawalRequest>,
+    ) -> Result<Response<AwaitWithdrawalResponse>, Status> {
+        self.withdrawn.send(request.into_inner()).unwrap();
+        std::future::pending().await
     }
 
     async fn leave(&self, _: tonic::Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
@@ -155,17 +177,26 @@ async fn serve(script: Script) -> DispatcherClient<NodeChannel> {
 }
 
 #[tokio::test]
-async fn an_unacknowledged_status_survives_the_loss_of_its_session() {
+async fn nothing_is_lost_with_a_session() {
     let heard = Arc::new(Mutex::new(Heard::default()));
     let (reports, mut reported) = mpsc::unbounded_channel();
+    let (acknowledged, mut in_force) = mpsc::unbounded_channel();
+    let (withdrawn, mut asked) = mpsc::unbounded_channel();
     let (tasks, mut assigned) = mpsc::unbounded_channel();
     let client = serve(Script {
         heard: heard.clone(),
         reports,
+        acknowledged,
+        withdrawn,
     })
     .await;
     let reporter = Arc::new(Reporter::default());
     let known = watch::Sender::new(vec!["data".to_owned()]);
+    let data_path = watch::Sender::new(DataPath::default());
+    let session = watch::Sender::new(None);
+    let withdrawal = Withdrawal::new(client.clone(), session.subscribe());
+    // Without a session nobody is asked.
+    withdrawal.everywhere(&"t".into()).await;
     let sessions = Sessions {
         node_id: "n".into(),
         description: NodeDescription {
@@ -173,11 +204,13 @@ async fn an_unacknowledged_status_survives_the_loss_of_its_session() {
             ..NodeDescription::default()
         },
         volumes: known.subscribe(),
+        data_path: data_path.subscribe(),
         client,
         reporter: reporter.clone(),
         sink: Arc::new(Told(tasks)),
         trouble: watch::Sender::default(),
         role: watch::Sender::default(),
+        session,
     };
     let running = tokio::spawn(sessions.run());
     assert_eq!(assigned.recv().await.unwrap(), "t");
@@ -198,6 +231,28 @@ async fn an_unacknowledged_status_survives_the_loss_of_its_session() {
     while heard.lock().unwrap().volumes.is_empty() {
         tokio::task::yield_now().await;
     }
+    data_path.send_modify(|path| path.mtu = 1400);
+    while heard.lock().unwrap().data_paths.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    for session in ["session-1", "session-2"] {
+        let said = in_force.recv().await.unwrap();
+        assert_eq!(
+            (said.session_id.as_str(), said.results_in.as_str()),
+            (session, "1")
+        );
+    }
+    // A node whose session ends waits for no answer.
+    let task = "t".into();
+    let withdrawn = async {
+        let request = asked.recv().await.unwrap();
+        assert_eq!(
+            (request.session_id.as_str(), request.task_id.as_str()),
+            ("session-2", "t")
+        );
+        running.abort();
+    };
+    tokio::join!(withdrawal.everywhere(&task), withdrawn);
     let heard = heard.lock().unwrap();
     let previous: Vec<_> = heard
         .sessions
@@ -210,5 +265,5 @@ async fn an_unacknowledged_status_survives_the_loss_of_its_session() {
         assert_eq!(described.volumes, ["data"]);
     }
     assert_eq!(heard.volumes, [["data", "more"]]);
-    running.abort();
+    assert_eq!(heard.data_paths[0].mtu, 1400);
 }

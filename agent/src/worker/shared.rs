@@ -8,6 +8,7 @@ use super::files::Files;
 use super::networks::Networks;
 use super::overlay::Overlay;
 use super::reporter::Reporter;
+use super::withdrawal::Withdrawal;
 use crate::engine::Engine;
 use crate::peer::Members;
 use crate::transfer::Fetcher;
@@ -29,6 +30,8 @@ pub struct Shared {
     pub reporter: Arc<Reporter>,
     /// Name of this node in placeholders.
     pub hostname: String,
+    /// Whether the other nodes have forgotten a task; nobody can be asked without a cluster.
+    pub withdrawal: Option<Withdrawal>,
     /// How long a withdrawn task may finish what had been sent to it before its stop signal.
     pub drain: Duration,
     /// Brings images that this node lacks.

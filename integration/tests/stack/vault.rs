@@ -364,6 +364,8 @@ fn settings_are_acted_on_and_addresses_may_be_interfaces() -> Result<()> {
     );
     assert_eq!(spec["Orchestration"]["TaskHistoryRetentionLimit"], 3);
     assert_eq!(swarm["DataPathPort"], 5000);
+    let info = agent.cli_ok(&["info"])?;
+    assert!(info.contains("  Data Path Port: 5000\n"), "{info}");
     agent.cli_ok(&["swarm", "update", "--snapshot-interval", "5"])?;
     eventually("snapshots are made and kept", || {
         agent.cli_ok(&["node", "update", "--label-add", "a=b", "node1"])?;
@@ -383,13 +385,81 @@ fn settings_are_acted_on_and_addresses_may_be_interfaces() -> Result<()> {
             "interface nosuch0: no such interface",
         ),
         (
-            "swarm init --advertise-addr eth0 --data-path-addr eth0",
-            "--data-path-addr",
+            "swarm init --advertise-addr eth0 --data-path-addr nosuch0",
+            "interface nosuch0: no such interface",
         ),
+        (
+            "swarm init --data-path-addr 10.99.0.1:4789",
+            "data path address must be a non-zero IP address or network interface (without a port number)",
+        ),
+        ("swarm init --data-path-addr 0.0.0.0", "non-zero IP address"),
+        (
+            "swarm init --data-path-addr 10.99.0.77",
+            "data path address 10.99.0.77 is no address of this host",
+        ),
+        ("swarm init --data-path-port 1023", "between 1024 and 49151"),
+        ("swarm init --data-path-port 49152", "between 1024 and 49151"),
     ] {
         let refused = agent.cli(&words.split(' ').collect::<Vec<_>>())?;
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(!refused.status.success() && said.contains(why), "{words}: {said}");
     }
+    Ok(())
+}
+
+#[test]
+fn the_data_path_may_have_an_address_of_its_own_and_changes_of_it_are_told() -> Result<()> {
+    let mut cluster = Cluster::new(2)?;
+    for (number, node) in cluster.nodes.iter().enumerate() {
+        node.host
+            .ip(&format!("address add 10.98.0.{}/24 dev eth0", number + 1))?;
+    }
+    let manager = cluster.manager();
+    manager.cli_ok(&[
+        "swarm",
+        "init",
+        "--advertise-addr",
+        "10.99.0.1",
+        "--data-path-addr",
+        "10.98.0.1",
+    ])?;
+    assert_eq!(manager.get("/swarm")?["DataPathPort"], 4789);
+    let token = cluster.worker_token()?;
+    let join = ["swarm", "join", "--token", &token, "--data-path-addr"];
+    let join = |address: &'static str| [&join[..], &[address, "10.99.0.1:2377"]].concat();
+    let refused = cluster.worker().cli(&join("10.98.0.1"))?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("10.98.0.1 is no address of this host"),
+        "{said}"
+    );
+    cluster.worker().cli_ok(&join("10.98.0.2"))?;
+    let path = |node: &str| Ok::<_, anyhow::Error>(cluster.node(node)?["Description"]["DataPath"].clone());
+    for (node, address) in [("node1", "10.98.0.1"), ("node2", "10.98.0.2")] {
+        eventually("the node has said how it is reached", || {
+            let path = path(node)?;
+            ensure!(
+                path["Addr"] == address && path["Mtu"] == 1500 && path["Forwards"] == true,
+                "{path}"
+            );
+            Ok(())
+        })?;
+    }
+    cluster.worker().host.ip("link set eth0 mtu 1400")?;
+    eventually("the new size is told", || {
+        let path = path("node2")?;
+        ensure!(path["Mtu"] == 1400, "{path}");
+        Ok(())
+    })?;
+    cluster.worker_mut().kill()?;
+    cluster.worker().host.ip("link set eth0 mtu 1300")?;
+    cluster.worker_mut().run()?;
+    eventually("the address outlives the agent", || {
+        let path = cluster.node("node2")?["Description"]["DataPath"].clone();
+        ensure!(path["Mtu"] == 1300 && path["Addr"] == "10.98.0.2", "{path}");
+        Ok(())
+    })?;
+    cluster.worker().cli_ok(&["swarm", "leave"])?;
+    ensure!(!cluster.worker().root().join("swarm/data-path-addr").exists());
     Ok(())
 }

@@ -159,6 +159,7 @@ async fn follow(
 ) -> Result<()> {
     let request = AssignmentsRequest {
         session_id: session_id.to_owned(),
+        ..AssignmentsRequest::default()
     };
     let mut stream = client.clone().assignments(request).await?.into_inner();
     // What was said in an earlier session may not have been heard.

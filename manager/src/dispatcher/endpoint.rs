@@ -38,7 +38,9 @@ pub(super) fn can_be_reached(task: &Task) -> bool {
 
 /// Whether the task takes part in answering for its service: it runs, and is wanted to.
 pub(super) fn is_backend(task: &Task) -> bool {
-    task.status.state == TaskState::Running && task.desired_state == TaskState::Running
+    task.status.state == TaskState::Running
+        && task.desired_state == TaskState::Running
+        && !task.status.withdrawn
 }
 
 /// The networks on which a service is found: those of its spec, and the one of its published ports.

@@ -9,6 +9,7 @@
 //! - `assignments`: what one node must know, and the changes of that
 //! - `endpoint`: how a service is reached
 //! - `member`: where a task is on its networks
+//! - `receipts`: which nodes have put into force what they were told
 //! - `statuses`: reports of many tasks in few transactions
 
 mod assignments;
@@ -16,6 +17,7 @@ mod caller;
 mod endpoint;
 mod in_process;
 mod member;
+mod receipts;
 mod service;
 mod sessions;
 mod statuses;
@@ -35,6 +37,7 @@ use crate::scheduler::loads::Loads;
 use crate::state::{Reader, Store, StoreError};
 pub(crate) use caller::Caller;
 pub(crate) use in_process::Door;
+use receipts::Receipts;
 use sessions::Sessions;
 use statuses::Statuses;
 
@@ -60,6 +63,7 @@ struct Shared {
     sessions: Sessions,
     statuses: Statuses,
     loads: Loads,
+    receipts: Receipts,
 }
 
 impl Dispatcher {
@@ -79,6 +83,7 @@ impl Dispatcher {
             sessions: Sessions::new(store.clone()),
             statuses: Statuses::start(store.clone()),
             loads: Loads::default(),
+            receipts: Receipts::default(),
             store,
         });
         Self { shared }

@@ -6,18 +6,21 @@ use futures::Stream;
 use proto::wire::assignments_message::Type;
 use proto::wire::dispatcher_server;
 use proto::wire::{
-    AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, HeartbeatResponse, LeaveRequest, LeaveResponse,
+    AcknowledgeRequest, AcknowledgeResponse, AssignmentsMessage, AssignmentsRequest, AwaitWithdrawalRequest,
+    AwaitWithdrawalResponse, HeartbeatRequest, HeartbeatResponse, LeaveRequest, LeaveResponse,
     SessionMessage, SessionRequest, UpdateTaskStatusRequest, UpdateTaskStatusResponse,
 };
-use proto::{Node, NodeId};
+use proto::{Node, NodeId, Task, TaskId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::assignments::{Assignments, concerns};
+use super::endpoint;
+use super::receipts::Receipt;
 use super::sessions::Session;
 use super::{Caller, Dispatcher};
-use crate::state::{Change, Event, Filter, Kind, Reader, Store, StoreError, WatchStream};
+use crate::state::{Change, Event, Filter, Kind, Reader, Store, StoreError};
 
 /// Messages of a stream that wait for a slow node; then their making waits.
 const AHEAD: usize = 16;
@@ -78,6 +81,12 @@ impl dispatcher_server::Dispatcher for Dispatcher {
             let noted = self.shared.sessions.note_volumes(&session, volumes.names).await;
             noted.map_err(refused)?;
         }
+        if !request.data_path.is_empty() {
+            let path = serde_json::from_slice(&request.data_path)
+                .map_err(|error| Status::invalid_argument(format!("data path: {error}")))?;
+            let noted = self.shared.sessions.note_data_path(&session, path).await;
+            noted.map_err(refused)?;
+        }
         let period = self.shared.sessions.beat(&session).ok_or_else(no_session)?;
         if let Some(load) = request.load {
             self.shared.loads.put(&session.node, load);
@@ -113,18 +122,49 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         request: Request<AssignmentsRequest>,
     ) -> Result<Response<Self::AssignmentsStream>, Status> {
         let caller = Caller::of(&request)?;
-        let session = self.open_session(&caller, &request.into_inner().session_id)?;
+        let request = request.into_inner();
+        let session = self.open_session(&caller, &request.session_id)?;
         let (sender, receiver) = mpsc::channel(AHEAD);
+        let shared = self.shared.clone();
+        let receipts = &shared.receipts;
+        let receipt = request
+            .acknowledges
+            .then(|| receipts.begin(session.id.clone(), session.node.clone()));
         let store = self.shared.store.clone();
         tokio::spawn(async move {
             tokio::select! {
                 biased;
-                () = assign(&store, &session.node, &sender) => {}
+                () = assign(&store, &session.node, receipt, &sender) => {}
                 () = session.ended() => {}
                 () = sender.closed() => {}
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn acknowledge(
+        &self,
+        request: Request<AcknowledgeRequest>,
+    ) -> Result<Response<AcknowledgeResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let session = self.open_session(&caller, &request.session_id)?;
+        let message = request.results_in.parse();
+        let message = message.map_err(|_| Status::invalid_argument("results_in is no message's"))?;
+        self.shared.receipts.acknowledge(&session.id, message);
+        Ok(Response::new(AcknowledgeResponse {}))
+    }
+
+    async fn await_withdrawal(
+        &self,
+        request: Request<AwaitWithdrawalRequest>,
+    ) -> Result<Response<AwaitWithdrawalResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let session = self.open_session(&caller, &request.session_id)?;
+        withdrawn(&self.shared.store, &session.node, request.task_id.into()).await;
+        self.shared.receipts.all_but(&session.node).await;
+        Ok(Response::new(AwaitWithdrawalResponse {}))
     }
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
@@ -184,8 +224,25 @@ async fn tell_of_node(store: &Store, session: &Session, sender: &Sender<SessionM
     true
 }
 
+/// Returns when the node's task answers for its service no longer, as far as the store knows.
+async fn withdrawn(store: &Store, node: &NodeId, task: TaskId) {
+    let id = task.clone();
+    let only = move |event: &Event| matches!(event, Event::Task(change) if change.object().id == id);
+    let mut events = store.watch(Filter::kinds(&[Kind::Task]).only(only));
+    let answers = || {
+        let task = store.view(|tx| tx.get::<Task>(&task));
+        task.is_some_and(|task| task.node_id == *node && endpoint::is_backend(&task))
+    };
+    while answers() && events.next().await.is_some() {}
+}
+
 /// Sends everything, then the changes.
-async fn assign(store: &Store, node: &NodeId, sender: &Sender<AssignmentsMessage>) {
+async fn assign(
+    store: &Store,
+    node: &NodeId,
+    mut receipt: Option<Receipt>,
+    sender: &Sender<AssignmentsMessage>,
+) {
     let kinds = [
         Kind::Task,
         Kind::Service,
@@ -200,6 +257,10 @@ async fn assign(store: &Store, node: &NodeId, sender: &Sender<AssignmentsMessage
     let (mut told, mut events) = store.view_and_watch(filter, |tx| Assignments::new(node.clone(), &tx));
     let mut sequence = 0u64;
     loop {
+        let question = receipt.as_mut().map_or(0, Receipt::question);
+        while let Some(event) = events.try_next() {
+            told.note(&event);
+        }
         let changes = store.view(|tx| told.changes(&tx));
         if sequence == 0 || !changes.is_empty() {
             let message = AssignmentsMessage {
@@ -222,22 +283,25 @@ async fn assign(store: &Store, node: &NodeId, sender: &Sender<AssignmentsMessage
                 return;
             }
         }
-        if !learn(&mut told, &mut events).await {
-            return;
+        if let Some(receipt) = &mut receipt {
+            receipt.told(question, sequence);
+        }
+        tokio::select! {
+            event = events.next() => match event {
+                Some(event) => told.note(&event),
+                None => return,
+            },
+            () = asked(&mut receipt) => {}
         }
     }
 }
 
-/// Waits for an event and takes all that are there. Returns whether the store is still there.
-async fn learn(told: &mut Assignments, events: &mut WatchStream) -> bool {
-    let Some(first) = events.next().await else {
-        return false;
-    };
-    told.note(&first);
-    while let Some(event) = events.try_next() {
-        told.note(&event);
+/// Returns when somebody wants to know how far the node is.
+async fn asked(receipt: &mut Option<Receipt>) {
+    match receipt {
+        Some(receipt) => receipt.asked().await,
+        None => std::future::pending().await,
     }
-    true
 }
 
 fn no_session() -> Status {

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use proto::object::{NodeDescription, NodeState, NodeStatus};
+use proto::object::{DataPath, NodeDescription, NodeState, NodeStatus};
 use proto::{Node, NodeId};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -148,6 +148,12 @@ impl Sessions {
             return Ok(());
         }
         let change = |node: &mut Node| node.description.volumes = volumes;
+        self.store.update(|tx| tx.modify(&session.node, change)).await
+    }
+
+    /// The node is reached otherwise than it has said before.
+    pub(super) async fn note_data_path(&self, session: &Session, path: DataPath) -> Result<(), StoreError> {
+        let change = |node: &mut Node| node.description.data_path = path;
         self.store.update(|tx| tx.modify(&session.node, change)).await
     }
 

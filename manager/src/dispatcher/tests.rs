@@ -5,8 +5,8 @@ use proto::spec::{ContainerSpec, NetworkAttachmentConfig, PortConfig, SecretRefe
 use proto::wire::assignment_change::Action;
 use proto::wire::assignments_message::Type;
 use proto::wire::{
-    AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, NodeVolumes, SessionRequest, TaskStatusUpdate,
-    UpdateTaskStatusRequest,
+    AcknowledgeRequest, AssignmentsMessage, AssignmentsRequest, AwaitWithdrawalRequest, HeartbeatRequest,
+    NodeVolumes, SessionRequest, TaskStatusUpdate, UpdateTaskStatusRequest,
 };
 use proto::{Cluster, Network, Node, Secret, Service, ServiceEndpoint, Task, TaskState};
 use tokio_stream::StreamExt;
@@ -14,6 +14,9 @@ use tonic::{Code, Status, Streaming};
 
 use super::*;
 use crate::state::StoreObject;
+
+/// What has not happened by then waits for something.
+const SOON: Duration = Duration::from_millis(50);
 
 async fn create<T: StoreObject>(store: &Store, object: T) {
     store.update(|tx| tx.create(object)).await.unwrap();
@@ -130,8 +133,17 @@ impl Agent {
     async fn assignments(&mut self) -> Streaming<AssignmentsMessage> {
         let request = AssignmentsRequest {
             session_id: self.session.clone(),
+            acknowledges: true,
         };
         self.client.assignments(request).await.unwrap().into_inner()
+    }
+
+    async fn acknowledge(&mut self, told: &AssignmentsMessage) {
+        let request = AcknowledgeRequest {
+            session_id: self.session.clone(),
+            results_in: told.results_in.clone(),
+        };
+        self.client.acknowledge(request).await.unwrap();
     }
 
     async fn report(&mut self, task: &str, state: TaskState) -> Result<(), Status> {
@@ -163,6 +175,7 @@ impl Agent {
             volumes: volumes.map(|volumes| NodeVolumes {
                 names: names(volumes),
             }),
+            data_path: Vec::new(),
         };
         Ok(self.client.heartbeat(request).await?.into_inner().period_ms)
     }
@@ -368,6 +381,50 @@ async fn the_network_key_reaches_those_alone_who_have_something_to_encrypt() {
     agent.report("t1", TaskState::Shutdown).await.unwrap();
     let last = stream.next().await.unwrap().unwrap();
     assert!(words(&last).contains(&"-networkkey network-key".to_owned()));
+}
+
+#[tokio::test]
+async fn a_task_is_withdrawn_when_all_others_have_acknowledged_it() {
+    let store = cluster().await;
+    let mut here = task("t22", "n2");
+    here.status.state = TaskState::Running;
+    create(&store, here).await;
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    let own = register(&dispatcher, "n2").await.unwrap();
+    let mut other = register(&dispatcher, "n1").await.unwrap();
+    let mut stream = other.assignments().await;
+    let mut told = stream.next().await.unwrap().unwrap();
+    other.acknowledge(&told).await;
+
+    let withdraw = |agent: &Agent| {
+        let request = AwaitWithdrawalRequest {
+            session_id: agent.session.clone(),
+            task_id: "t22".into(),
+        };
+        let mut client = agent.client.clone();
+        tokio::spawn(async move { client.await_withdrawal(request).await.map(drop) })
+    };
+    let mut withdrawn = withdraw(&own);
+    // The store does not know of it yet.
+    assert!(tokio::time::timeout(SOON, &mut withdrawn).await.is_err());
+    modify(&store, "t22", |task: &mut Task| task.status.withdrawn = true).await;
+    told = stream.next().await.unwrap().unwrap();
+    assert_eq!(words(&told), ["+serviceendpoint s"]);
+    assert!(tokio::time::timeout(SOON, &mut withdrawn).await.is_err());
+    other.acknowledge(&told).await;
+    withdrawn.await.unwrap().unwrap();
+    // What everybody knows is answered at once; what is lost does not count.
+    withdraw(&own).await.unwrap().unwrap();
+    modify(&store, "t22", |task: &mut Task| task.status.withdrawn = false).await;
+    stream.next().await.unwrap().unwrap();
+    modify(&store, "t22", |task: &mut Task| {
+        task.desired_state = TaskState::Shutdown
+    })
+    .await;
+    let mut withdrawn = withdraw(&own);
+    assert!(tokio::time::timeout(SOON, &mut withdrawn).await.is_err());
+    dispatcher.shared.sessions.leave(&"n1".into()).await.unwrap();
+    withdrawn.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -254,8 +254,7 @@ async fn a_worker_finds_the_leader_through_any_manager_and_follows_it() {
     let session_id = again.message().await.unwrap().unwrap().session_id;
     let beat = HeartbeatRequest {
         session_id,
-        load: None,
-        volumes: None,
+        ..HeartbeatRequest::default()
     };
     client.clone().heartbeat(beat).await.unwrap();
     until(&new, |store| {

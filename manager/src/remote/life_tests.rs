@@ -41,8 +41,7 @@ async fn register(mut client: DispatcherClient<NodeChannel>, node: &NodeId, name
         loop {
             let request = HeartbeatRequest {
                 session_id: id.clone(),
-                load: None,
-                volumes: None,
+                ..HeartbeatRequest::default()
             };
             beats.heartbeat(request).await.unwrap();
             tokio::time::sleep(PERIOD / 4).await;
@@ -139,6 +138,7 @@ async fn a_lost_nodes_tasks_are_replaced_and_stopped_when_it_returns() {
     assert_eq!(control.node("b").unwrap().status.state, NodeState::Ready);
     let request = AssignmentsRequest {
         session_id: agent.session_id.clone(),
+        ..AssignmentsRequest::default()
     };
     let mut stream = agent.client.assignments(request).await.unwrap().into_inner();
     let complete = stream.next().await.unwrap().unwrap();

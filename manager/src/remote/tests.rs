@@ -168,6 +168,7 @@ async fn a_node_joins_works_leaves_and_is_removed() {
     assert_eq!(remotes.managers(), joined.managers);
     let request = AssignmentsRequest {
         session_id: session_id.clone(),
+        ..AssignmentsRequest::default()
     };
     let mut assignments = client.assignments(request).await.unwrap().into_inner();
     assignments.message().await.unwrap().unwrap();
@@ -185,8 +186,7 @@ async fn a_node_joins_works_leaves_and_is_removed() {
     let refused = client
         .heartbeat(HeartbeatRequest {
             session_id,
-            load: None,
-            volumes: None,
+            ..HeartbeatRequest::default()
         })
         .await
         .unwrap_err();
@@ -207,6 +207,7 @@ async fn a_removed_node_is_refused_at_once() {
     let session_id = stream.message().await.unwrap().unwrap().session_id;
     let request = AssignmentsRequest {
         session_id: session_id.clone(),
+        ..AssignmentsRequest::default()
     };
     let mut assignments = client.assignments(request).await.unwrap().into_inner();
     assignments.message().await.unwrap().unwrap();
@@ -315,8 +316,7 @@ async fn another_nodes_session_is_none() {
     let stolen = thief
         .heartbeat(HeartbeatRequest {
             session_id,
-            load: None,
-            volumes: None,
+            ..HeartbeatRequest::default()
         })
         .await
         .unwrap_err();

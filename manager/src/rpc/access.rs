@@ -58,6 +58,8 @@ pub(super) const TABLE: &[(&str, Allowed, By)] = &[
     ("/shoal.v1.Dispatcher/Heartbeat", NODES, By::Leader),
     ("/shoal.v1.Dispatcher/UpdateTaskStatus", NODES, By::Leader),
     ("/shoal.v1.Dispatcher/Assignments", NODES, By::Leader),
+    ("/shoal.v1.Dispatcher/Acknowledge", NODES, By::Leader),
+    ("/shoal.v1.Dispatcher/AwaitWithdrawal", NODES, By::Leader),
     ("/shoal.v1.Dispatcher/Leave", NODES, By::Leader),
     ("/shoal.v1.Managers/GetLeader", Allowed::Anyone, By::Any),
     ("/shoal.v1.Managers/Deliver", Allowed::Members, By::Any),

@@ -145,6 +145,7 @@ impl Worker {
         let (session, mut stream) = within(register).await?;
         let request = AssignmentsRequest {
             session_id: session.clone(),
+            ..AssignmentsRequest::default()
         };
         let assignments = seat
             .dispatcher

@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::fabric::Fabric;
 use crate::firewall::{Balancer, Frontend, HostFirewall};
 use crate::host::Host;
+use crate::host_changes::HostChanges;
 use crate::netlink::Socket;
 use crate::ports::Ports;
 use crate::store::Store;
@@ -198,6 +199,15 @@ impl Node {
         };
         let own = self.host.netfilter.port().map_err(failed)?;
         Watch::new(&self.host.netns, self.host_firewall.table.clone(), own).map_err(failed)
+    }
+
+    /// See [`crate::Netd::host_changes`].
+    pub(crate) fn host_changes(&self) -> Result<HostChanges> {
+        HostChanges::open(&self.host.netns).map_err(|source| Error::Kernel {
+            operation: "watch",
+            object: "the host's links".into(),
+            source,
+        })
     }
 
     pub(crate) fn forwards(&self) -> bool {

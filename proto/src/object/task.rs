@@ -124,6 +124,9 @@ pub struct TaskStatus {
     /// Ports that it has on its node itself.
     #[serde(default)]
     pub port_status: PortStatus,
+    /// It runs, and answers for its service no longer: its node is about to stop it.
+    #[serde(default, skip_serializing_if = "crate::json::is_default")]
+    pub withdrawn: bool,
 }
 
 /// The container of a task.
