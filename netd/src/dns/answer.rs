@@ -285,7 +285,83 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_not_for_us_to_do_is_refused_by_its_proper_code() {
+        let d = directory(false, 1);
+        let code = |packet: &[u8]| match ask(&d, packet, Transport::Udp) {
+            Outcome::Reply(bytes) => bytes[3] & 15,
+            other => panic!("no reply: {other:?}"),
+        };
+        let update = [0, 1, 5 << 3, 0, 0, 1, 0, 0, 0, 1, 0, 0];
+        assert_eq!(
+            code(&update),
+            4,
+            "an update (RFC 2136) has records where a question has none"
+        );
+        assert_eq!(code(&question("web.", RecordType::AXFR, None)), 5);
+        let mut chaos = question("web.", RecordType::TXT, None);
+        *chaos.last_mut().unwrap() = 3;
+        assert_eq!(code(&chaos), 5);
+        let mut two = question("web.", RecordType::A, None);
+        two[5] = 2;
+        two.extend_from_within(12..);
+        assert_eq!(code(&two), 1);
+        let mut looped = question("web.", RecordType::A, None);
+        looped[12..14].copy_from_slice(&[0xc0, 12]);
+        assert_eq!(code(&looped), 1, "a name that points to itself");
+        let mut version = question("web.", RecordType::A, Some(1232));
+        let at = version.len() - 5;
+        version[at] = 1;
+        let refused = reply(ask(&d, &version, Transport::Udp));
+        assert_eq!(u16::from(refused.metadata.response_code), 16, "BADVERS");
+    }
+
+    #[test]
+    fn the_case_of_a_question_is_that_of_its_answer() {
+        let d = directory(false, 1);
+        for name in ["wEb.", "WEB.bacKEND.", "tAsks.Web."] {
+            let answer = reply(ask(&d, &question(name, RecordType::A, None), Transport::Udp));
+            assert_eq!(answer.queries[0].name().to_string(), name);
+            assert_eq!(answer.answers[0].name.to_string(), name);
+        }
+        let any = reply(ask(
+            &d,
+            &question("localhost.", RecordType::ANY, None),
+            Transport::Udp,
+        ));
+        assert_eq!(any.answers.len(), 2);
+    }
+
     proptest! {
+        /// Ordinary questions with a few bytes changed, added or missing: most of what is wrong is deep inside.
+        #[test]
+        fn no_mutation_of_a_question_does_harm(
+            kind in prop::sample::select(vec![1u16, 6, 12, 28, 33, 41, 65, 255]),
+            name in prop::sample::select(vec!["tasks.web.backend.", "_80._tcp.web.", "2.1.0.10.in-addr.arpa.", "x.example.com."]),
+            edns in proptest::option::of(any::<u16>()),
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            cut in 0usize..8,
+            more in proptest::collection::vec(any::<u8>(), 0..8),
+            tcp: bool,
+        ) {
+            let mut packet = question(name, kind.into(), edns);
+            for (at, byte) in changes {
+                let at = at.index(packet.len());
+                packet[at] = byte;
+            }
+            packet.truncate(packet.len() - cut.saturating_sub(4));
+            packet.extend(more);
+            let transport = if tcp { Transport::Tcp } else { Transport::Udp };
+            match ask(&directory(false, 200), &packet, transport) {
+                Outcome::Ignore => prop_assert!(packet.len() < 12 || packet[2] & 0x80 != 0),
+                Outcome::Reply(bytes) | Outcome::Forward { failure: bytes, .. } => {
+                    prop_assert!(tcp || bytes.len() <= usize::from(UDP_MOST));
+                    prop_assert!(bytes[..2] == packet[..2] && bytes[2] & 0x80 != 0);
+                    prop_assert!(Message::from_vec(&bytes).is_ok());
+                }
+            }
+        }
+
         #[test]
         fn no_packet_crashes_or_amplifies(mut packet in proptest::collection::vec(any::<u8>(), 0..600), flip: u8) {
             let d = directory(false, 200);

@@ -220,3 +220,41 @@ fn drain(socket: &Arc<tokio::net::UdpSocket>, service: &Arc<Service>) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+    use hickory_proto::rr::{Name, RecordType};
+
+    use super::*;
+    use crate::dns::Zone;
+
+    /// After a restart the sockets are there before all the names are.
+    #[tokio::test]
+    async fn questions_wait_until_the_names_are_known() {
+        let directory = Arc::new(RwLock::new(Directory::default()));
+        let runtime = Handle::current();
+        let server = DnsServer::new(directory.clone(), Upstreams::new(Some(vec![]), &runtime), runtime);
+        let sockets = DnsSockets::bind([127, 0, 0, 1], 0).unwrap();
+        let (port, _) = sockets.ports().unwrap();
+        let _tasks = server.serve(sockets, Scope::Network("n".into())).unwrap();
+        let mut zone = Zone::new("front", true, ["127.0.0.0/8".parse().unwrap()]);
+        directory.write().unwrap().set_zone("n", zone.clone());
+        let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.connect(("127.0.0.1", port)).await.unwrap();
+        let mut question = Message::new(1, MessageType::Query, OpCode::Query);
+        question.add_query(Query::query(Name::from_ascii("web.").unwrap(), RecordType::A));
+        client.send(&question.to_vec().unwrap()).await.unwrap();
+        for _ in 0..200 {
+            tokio::task::yield_now().await; // time enough to deny it
+        }
+        zone.add("web", [IpAddr::from([127, 1, 1, 1])]);
+        directory.write().unwrap().set_zone("n", zone);
+        server.begin();
+        let mut buffer = [0; 512];
+        let n = client.recv(&mut buffer).await.unwrap();
+        let answer = Message::from_vec(&buffer[..n]).unwrap();
+        assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+        assert_eq!(answer.answers.len(), 1);
+    }
+}
