@@ -103,6 +103,15 @@ fn services_answer_to_every_name_they_have() {
             protocol: netd::Protocol::Udp,
         }];
         w.wait(netd.set_service(robin)).unwrap();
+        let mut both = service("both", Some(address(&state, 51)), &[one]);
+        both.networks[0].vip6 = Some("fd00::51".parse().unwrap());
+        both.backends[0].addresses6 = vec![("front".into(), "fd00::60".parse().unwrap())];
+        w.wait(netd.set_service(both)).unwrap();
+        for (name, expected) in [("both-alias.", "fd00::51"), ("tasks.both.", "fd00::60")] {
+            let answer = ask(name, RecordType::AAAA);
+            let found = answer.answers.iter().map(|r| r.data.to_string());
+            assert_eq!(found.collect::<Vec<_>>(), [expected], "{name}");
+        }
         for name in ["web.", "WEB-alias.", "web.front.", "web-alias.Front."] {
             assert_eq!(a.resolve(name), [vip], "{name}");
         }

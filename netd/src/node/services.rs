@@ -179,6 +179,7 @@ impl Node {
             if let Some(vip) = on.vip {
                 zone.point(vip, name);
             }
+            name_ipv6(&service.wanted, on, zone);
             offer_ports(&service.wanted, on, zone);
             for backend in backends {
                 if let Some(address) = address_on(backend, network) {
@@ -308,6 +309,32 @@ pub(super) fn virtual_ips(service: &ServiceEndpoint) -> Vec<VirtualIp> {
         found.extend(vip6.map(|vip| one(vip.into(), behind(&v6))));
     }
     found
+}
+
+/// A service's names on a network that has IPv6.
+fn name_ipv6(service: &ServiceEndpoint, on: &ServiceNetwork, zone: &mut Zone) {
+    let address = |b: &Backend| {
+        let mut all = b.addresses6.iter().filter(|(network, _)| *network == on.network);
+        all.next().map(|(_, address)| *address)
+    };
+    let tasks: Vec<_> = service.backends.iter().filter_map(address).collect();
+    for alias in std::iter::once(&service.name).chain(&on.aliases) {
+        match (on.vip6, on.vip) {
+            (Some(vip), _) => zone.add(alias, [vip]),
+            (None, None) => zone.add(alias, tasks.clone()),
+            (None, Some(_)) => {} // reached through its virtual address, which is of the other family
+        }
+        zone.add(&format!("tasks.{alias}"), tasks.clone());
+    }
+    if let Some(vip) = on.vip6 {
+        zone.point(vip, &service.name);
+    }
+    for backend in &service.backends {
+        if let Some(address) = address(backend) {
+            zone.add(&backend.name, [address]);
+            zone.point(address, &backend.name);
+        }
+    }
 }
 
 /// Where a service's ports are, for those who ask for them by name (SRV): at its virtual address, or at its tasks.
