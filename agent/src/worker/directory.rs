@@ -13,10 +13,6 @@ use proto::spec::{PortConfig, PortProtocol, PublishMode};
 use proto::{NodeId, ServiceId, TaskId};
 use tokio::sync::Mutex as AsyncMutex;
 
-/// Whether a task's address on another node can be reached from here. Networks end at their node yet: what is sent to such
-/// an address answers nobody, so it takes no part in the service here.
-const NETWORKS_SPAN_NODES: bool = false;
-
 /// All services that this node has heard of.
 #[derive(Debug)]
 pub struct Directory {
@@ -122,7 +118,7 @@ fn effective(
     let remote = endpoint
         .backends
         .iter()
-        .filter(|backend| NETWORKS_SPAN_NODES && backend.node_id != *node)
+        .filter(|backend| backend.node_id != *node)
         .map(|backend| Backend {
             task: backend.task_id.to_string(),
             name: backend.name.clone(),
@@ -191,11 +187,7 @@ mod tests {
         let local = BTreeMap::from([("ready-here".into(), ready)]);
         let names: Vec<_> = effective(&endpoint, &local, &"me".into()).backends;
         let names: Vec<_> = names.iter().map(|backend| backend.task.as_str()).collect();
-        let expected: &[&str] = match NETWORKS_SPAN_NODES {
-            true => &["there", "ready-here"],
-            false => &["ready-here"],
-        };
-        assert_eq!(names, expected);
+        assert_eq!(names, ["there", "ready-here"]);
     }
 
     #[test]

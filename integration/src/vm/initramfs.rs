@@ -14,12 +14,14 @@ use crate::binaries;
 /// Modules by where they are in the package: devices of the machine, and all that networks and file systems of
 /// containers could ask for. The kernel loads them itself, by modprobe, as on a user's machine.
 const MODULES: &[&str] = &[
+    "arch/x86/crypto",
     "crypto",
     "drivers/block/virtio_blk",
     "drivers/net/dummy",
     "drivers/net/tun",
     "drivers/net/veth",
     "drivers/net/vxlan",
+    "drivers/net/wireguard",
     "drivers/virtio",
     "fs/overlayfs",
     "lib",
@@ -39,7 +41,6 @@ const TOOLS: &[&str] = &[
     "cat",
     "cp",
     "depmod",
-    "ip",
     "ls",
     "mke2fs",
     "mknod",
@@ -49,6 +50,9 @@ const TOOLS: &[&str] = &[
     "switch_root",
     "wget",
 ];
+
+/// Busybox's own knows neither veth nor other namespaces.
+const IP: &str = "/bin/ip";
 
 /// Writes the archive to `directory` and answers with its path.
 pub(super) fn build(kernel: &Kernel, guest: &Path, directory: &Path) -> Result<PathBuf> {
@@ -79,6 +83,7 @@ pub(super) fn build(kernel: &Kernel, guest: &Path, directory: &Path) -> Result<P
         symlink("busybox", root.join("bin").join(tool))?;
     }
     symlink("/bin/busybox", root.join("sbin/modprobe"))?;
+    add_program(Path::new(IP), &root)?;
     add_settings(&root.join("etc"))?;
     add_modules(kernel, &root)?;
     pack(&root, directory)
@@ -93,6 +98,23 @@ fn add_settings(etc: &Path) -> Result<()> {
         ("os-release", "PRETTY_NAME=\"Guest\"\nVERSION_ID=1\n"),
     ] {
         fs::write(etc.join(name), text)?;
+    }
+    Ok(())
+}
+
+/// A program of this machine with the libraries that it loads.
+fn add_program(program: &Path, root: &Path) -> Result<()> {
+    let output = Command::new("ldd")
+        .arg(program)
+        .output()
+        .context("ldd (package libc-bin)")?;
+    let list = String::from_utf8_lossy(&output.stdout).into_owned();
+    // "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)", and the loader without an arrow.
+    let libraries = list.split_whitespace().filter(|word| word.starts_with('/'));
+    for file in libraries.map(Path::new).chain([program]) {
+        let to = root.join(file.strip_prefix("/")?);
+        fs::create_dir_all(to.parent().context("a path with a folder")?)?;
+        fs::copy(file, &to).with_context(|| file.display().to_string())?;
     }
     Ok(())
 }

@@ -27,7 +27,9 @@ pub(crate) fn to_disk() -> Result<()> {
     })?;
     shell("mke2fs /dev/vda > /dev/null")?;
     mount_on("/dev/vda", "/new", "ext4", MsFlags::empty(), "")?;
-    shell("cp -a /bin /sbin /etc /lib /shoal /var /new && cd /new && mkdir -m 1777 dev proc sys run tmp")?;
+    shell(
+        "cp -a /bin /sbin /etc /lib /lib64 /shoal /var /new && cd /new && mkdir -m 1777 dev proc sys run tmp",
+    )?;
     for name in ["proc", "sys", "dev"] {
         let to = format!("/new/{name}");
         mount(

@@ -1,6 +1,7 @@
 //! What must work on every kernel. Each check is a user's action and what it must have led to.
 
 mod containers;
+mod encryption;
 mod limits;
 mod machine;
 mod swarm;
@@ -34,7 +35,13 @@ pub(crate) fn run() -> Result<()> {
         println!("guest: {name} took {:.1} s", since.elapsed().as_secs_f32());
         count += 1;
     };
-    let parts = [containers::CHECKS, limits::CHECKS, swarm::CHECKS, machine::CHECKS];
+    let parts = [
+        containers::CHECKS,
+        limits::CHECKS,
+        swarm::CHECKS,
+        encryption::CHECKS,
+        machine::CHECKS,
+    ];
     let brief = std::fs::read_to_string("/proc/cmdline")?.contains(BRIEF);
     for (name, when, action) in parts.into_iter().flatten() {
         if brief && *when == When::Oldest {
