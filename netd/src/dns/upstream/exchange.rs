@@ -1,5 +1,6 @@
 //! Questions and answers over the wire, from the host's namespace.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -33,40 +34,42 @@ pub(super) async fn ask(servers: &[SocketAddr], key: &Key) -> Option<Reply> {
 }
 
 async fn ask_all(servers: &[SocketAddr], key: &Key, unsure: &mut Option<Reply>) -> Option<Reply> {
-    let servers = &servers[..servers.len().min(SERVERS)];
-    let attempts = ATTEMPTS.min(2 * servers.len());
-    let mut next = servers.iter().cycle().take(attempts).peekable();
-    let (mut under_way, mut failures) = (JoinSet::new(), 0);
-    // Nobody is asked twice who has said that it does not know.
-    while failures < servers.len() {
-        if let Some(server) = next.next() {
-            let (server, key) = (*server, key.clone());
-            under_way.spawn(async move { ask_one(server, &key).await });
+    let mut turn: VecDeque<_> = servers.iter().take(SERVERS).copied().collect();
+    let mut attempts = ATTEMPTS.min(2 * turn.len());
+    let mut under_way = JoinSet::new();
+    loop {
+        if attempts > 0
+            && let Some(server) = turn.pop_front()
+        {
+            attempts -= 1;
+            turn.push_back(server);
+            let key = key.clone();
+            under_way.spawn(async move { (server, ask_one(server, &key).await) });
         }
-        let more = next.peek().is_some();
+        let more = attempts > 0 && !turn.is_empty();
         tokio::select! {
-            answer = under_way.join_next() => match answer? {
-                Ok(Ok(reply)) if reply.is_final() => return Some(reply),
-                Ok(Ok(reply)) => {
-                    failures += 1;
-                    *unsure = Some(reply);
+            answered = under_way.join_next() => {
+                let (server, answer) = answered?.ok()?;
+                match answer {
+                    Ok(reply) if reply.is_final() => return Some(reply),
+                    Ok(reply) => *unsure = Some(reply),
+                    Err(_) => {}
                 }
-                _ => failures += 1,
-            },
+                turn.retain(|other| *other != server); // it has said that it does not know: it is not asked again
+            }
             () = sleep(STEP), if more => {}
         }
     }
-    None
 }
 
 async fn ask_one(server: SocketAddr, key: &Key) -> io::Result<Reply> {
-    let mut packet = over_udp(server, key, true).await?;
+    let (mut packet, mut edns) = (over_udp(server, key, true).await?, true);
     // Servers from before EDNS do not know what to do with it.
     if matches!(packet[3] & 0x0f, FORMAT_ERROR | NOT_IMPLEMENTED) {
-        packet = over_udp(server, key, false).await?;
+        (packet, edns) = (over_udp(server, key, false).await?, false);
     }
     if packet[2] & TRUNCATED != 0 {
-        packet = over_tcp(server, key).await?;
+        packet = over_tcp(server, key, edns).await?;
     }
     Reply::new(packet, key.fleeting).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
@@ -92,10 +95,10 @@ async fn over_udp(server: SocketAddr, key: &Key, edns: bool) -> io::Result<Vec<u
     }
 }
 
-async fn over_tcp(server: SocketAddr, key: &Key) -> io::Result<Vec<u8>> {
+async fn over_tcp(server: SocketAddr, key: &Key, edns: bool) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(server).await?;
     let id = rand::random();
-    let packet = key.packet(id, true);
+    let packet = key.packet(id, edns);
     let length = u16::try_from(packet.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let framed = [&length.to_be_bytes()[..], &packet].concat();
     stream.write_all(&framed).await?;
