@@ -1,10 +1,10 @@
 //! What can go wrong, each variant naming the failed operation and its object.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::sockets::SocketError;
 use crate::types::Protocol;
@@ -33,23 +33,25 @@ pub enum Error {
     #[error("network {network}: invalid subnet {subnet}: {reason}")]
     InvalidSubnet {
         network: String,
-        subnet: Ipv4Net,
+        subnet: IpNet,
         reason: &'static str,
     },
     #[error("network {network}: gateway {gateway} is not a host address of {subnet}")]
     InvalidGateway {
         network: String,
-        gateway: Ipv4Addr,
-        subnet: Ipv4Net,
+        gateway: IpAddr,
+        subnet: IpNet,
     },
     #[error("network {network}: subnet {subnet} overlaps with {with}; choose another --subnet")]
     SubnetOverlap {
         network: String,
-        subnet: Ipv4Net,
+        subnet: IpNet,
         with: String,
     },
     #[error("network {network}: no free subnet left in the address pools; give one with --subnet")]
     NoFreeSubnet { network: String },
+    #[error("network {0} has no IPv6 addresses")]
+    NotIpv6(String),
     #[error("network {network} already exists with other settings ({what}); remove it first")]
     NetworkDiffers { network: String, what: &'static str },
     #[error(
@@ -68,17 +70,17 @@ pub enum Error {
     NoEncryption,
 
     #[error("network {network}: no free address left in {subnet}")]
-    NoFreeAddress { network: String, subnet: Ipv4Net },
+    NoFreeAddress { network: String, subnet: IpNet },
     #[error("network {network}: address {address} is not a host address of {subnet}")]
     AddressOutside {
         network: String,
-        address: Ipv4Addr,
-        subnet: Ipv4Net,
+        address: IpAddr,
+        subnet: IpNet,
     },
     #[error("network {network}: address {address} is already in use by {holder}")]
     AddressInUse {
         network: String,
-        address: Ipv4Addr,
+        address: IpAddr,
         holder: String,
     },
 
@@ -109,8 +111,12 @@ pub enum Error {
     },
     #[error("no free host port left for {0}")]
     NoFreePort(Protocol),
-    #[error("publishing on {0} is not supported yet: only IPv4 host addresses are")]
+    #[error(
+        "cannot publish on {0}: the container is on no network with IPv6 and a way out, or the host has no IPv6"
+    )]
     PublishIpv6(IpAddr),
+    #[error("cannot publish on ::1: Linux does not route it to other links; publish on 127.0.0.1")]
+    PublishLoopback6,
     #[error("cannot publish ports of {0}: it is on no network with a way out")]
     PublishNowhere(String),
 
@@ -153,7 +159,9 @@ impl Error {
             | Self::AddressOutside { .. }
             | Self::InvalidId(_)
             | Self::MtuTooLarge { .. }
+            | Self::NotIpv6(_)
             | Self::PublishIpv6(_)
+            | Self::PublishLoopback6
             | Self::PublishNowhere(_) => ErrorKind::Invalid,
             Self::SubnetOverlap { .. }
             | Self::NetworkDiffers { .. }

@@ -10,6 +10,7 @@ use ipnet::Ipv4Net;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::fabric6::Uplink6;
 use crate::firewall::{Balancer, FabricFirewall};
 use crate::host::Host;
 use crate::netlink::{Link, LinkChange, Route, Socket};
@@ -21,8 +22,9 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("ipv4/ip_forward", "1"),
     ("ipv4/conf/all/send_redirects", "0"),
     ("ipv4/conf/default/send_redirects", "0"),
-    // IPv4 only, for now: no router advertisement may configure anything (CVE-2020-10749).
-    ("ipv6/conf/all/disable_ipv6", "1"),
+    // No IPv6 but where a network has it (see `fabric6`), and no router advertisement may configure anything
+    // (CVE-2020-10749).
+    ("ipv6/conf/default/accept_ra", "0"),
     ("ipv6/conf/default/disable_ipv6", "1"),
     // Bridged packets do not pass the IP tables: a tenth of the round trip, and no use.
     ("bridge/bridge-nf-call-iptables", "0"),
@@ -45,13 +47,15 @@ pub(crate) struct Fabric {
     pub(crate) netns: OwnedFd,
     pub(crate) route: Socket,
     pub(crate) netfilter: Socket,
-    /// Published ports to backends, as the kernel has them.
-    pub(crate) balancer: Balancer,
+    /// Published ports to backends, as the kernel has them, for IPv4 and IPv6.
+    pub(crate) balancers: [Balancer; 2],
     /// Ours and the host's address on the uplink.
     pub(crate) address: Ipv4Addr,
     pub(crate) host_address: Ipv4Addr,
     /// Index of the uplink in the host's namespace.
     pub(crate) host_uplink: u32,
+    /// Once a network with IPv6 needs it.
+    pub(crate) uplink6: Option<Uplink6>,
 }
 
 impl Fabric {
@@ -83,10 +87,11 @@ impl Fabric {
             netns: namespace,
             route,
             netfilter,
-            balancer: FabricFirewall::balancer(),
+            balancers: FabricFirewall::balancers(),
             address,
             host_address,
             host_uplink,
+            uplink6: None,
         };
         fabric
             .configure_uplink(link.prefix_len())
@@ -98,6 +103,7 @@ impl Fabric {
         FabricFirewall {
             uplink: names::UPLINK,
             address: self.address,
+            address6: self.uplink6.map(|uplink| uplink.fabric),
             port_prefix: names::PORT_PREFIX,
         }
     }
@@ -191,7 +197,7 @@ fn sockets() -> io::Result<(Socket, Socket)> {
 /// that differs between instances.
 fn uplink_subnet(run_dir: &Path, instance: &str, host: &mut Host) -> Result<Ipv4Net> {
     let path = run_dir.join("netd/uplink");
-    let claimed = host.claimed()?;
+    let claimed = host.claimed::<Ipv4Net>()?;
     let kept = fs::read_to_string(&path)
         .ok()
         .and_then(|text| text.trim().parse::<Ipv4Net>().ok());

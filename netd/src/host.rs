@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
 use ipnet::Ipv4Net;
 
 use crate::error::{Error, Result};
-use crate::netlink::{Link, LinkAddress, LinkChange, Path, Route, Socket, Veth};
+use crate::netlink::{Link, LinkAddress, LinkChange, Path, Route, Socket, Subnet, Veth};
 use crate::{firewall::HostFirewall, names};
 
 const USUAL_MTU: u32 = 1500;
@@ -49,6 +49,7 @@ impl Host {
             table: self.table.clone(),
             uplink: self.uplink.clone(),
             fabric,
+            fabric6: None,
         }
     }
 
@@ -105,7 +106,7 @@ impl Host {
     }
 
     /// What the host's routes lay claim to, ours not counted.
-    pub(crate) fn claimed(&mut self) -> Result<Vec<(Ipv4Net, String)>> {
+    pub(crate) fn claimed<N: Subnet + std::fmt::Display>(&mut self) -> Result<Vec<(N, String)>> {
         let failed = |source| Error::Kernel {
             operation: "list",
             object: "the host's routes".into(),
@@ -118,7 +119,7 @@ impl Host {
                 .find(|l| Some(l.index) == index)
                 .map(|l| l.name.as_str())
         };
-        let routes = Route::list(&mut self.route).map_err(failed)?;
+        let routes = Route::<N>::list(&mut self.route).map_err(failed)?;
         let others = routes
             .iter()
             .filter(|r| name(r.link) != Some(&self.uplink) && !r.direct);
@@ -139,7 +140,7 @@ impl Host {
     /// MTU of the link with the default route.
     pub(crate) fn mtu(&mut self) -> u32 {
         let mut find = || -> io::Result<Option<u32>> {
-            let default = Route::list(&mut self.route)?
+            let default = Route::<Ipv4Net>::list(&mut self.route)?
                 .into_iter()
                 .find(|r| r.destination.prefix_len() == 0);
             let Some(index) = default.and_then(|r| r.link) else {
@@ -209,6 +210,14 @@ impl Host {
         let add = Route::add_address(link.index, address, prefix_len);
         self.route.request(add).map_err(|e| self.failed("address", e))?;
         Ok(link.index)
+    }
+
+    /// Give the veth an IPv6 address beside the other one.
+    pub(crate) fn address_uplink6(&mut self, index: u32, address: Ipv6Addr, prefix_len: u8) -> Result<()> {
+        let add = LinkAddress::add6(index, address, prefix_len);
+        self.route
+            .request(add)
+            .map_err(|e| self.failed("give an IPv6 address to", e))
     }
 
     /// Delete our veth if there is one; refuse to touch another's.

@@ -2,14 +2,21 @@
 //! records of networks, sandboxes and services, so an address cannot leak.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Smallest subnet with room for a gateway and a container.
 const LONGEST_PREFIX: u8 = 29;
 /// Routes shorter than this (default routes, halves of the Internet for a VPN) do not claim their addresses.
 const SHORTEST_ROUTE: u8 = 8;
+/// The same for IPv6. The longest has room as a /24 has; the shortest route is what a registry is given.
+const LONGEST_PREFIX6: u8 = 120;
+const SHORTEST_ROUTE6: u8 = 16;
+/// Subnet identifiers of a /48.
+const SUBNETS: u32 = 1 << 16;
+/// The last of them lies between host and fabric.
+const UPLINK: u16 = u16::MAX;
 
 /// Why a subnet cannot be a network's.
 pub(crate) fn invalid_subnet(subnet: Ipv4Net) -> Option<&'static str> {
@@ -31,16 +38,67 @@ pub(crate) fn invalid_subnet(subnet: Ipv4Net) -> Option<&'static str> {
     }
 }
 
-/// Whether a route claims its addresses.
-pub(crate) fn claims(route: Ipv4Net) -> bool {
-    route.prefix_len() >= SHORTEST_ROUTE
+/// Why a subnet cannot be a network's.
+pub(crate) fn invalid_subnet6(subnet: Ipv6Net) -> Option<&'static str> {
+    let first = subnet.network();
+    if subnet.addr() != first {
+        Some("it has host bits set")
+    } else if subnet.prefix_len() > LONGEST_PREFIX6 {
+        Some("it is smaller than /120")
+    } else if subnet.prefix_len() < SHORTEST_ROUTE6 {
+        Some("it is larger than /16")
+    } else if first.is_multicast() || first.segments()[0] == 0 {
+        Some("it is not unicast")
+    } else if first.is_unicast_link_local() {
+        Some("it is link-local")
+    } else {
+        None
+    }
+}
+
+/// Whether a route claims its addresses. What is link-local is each link's own.
+pub(crate) fn claims(route: impl Into<IpNet>) -> bool {
+    match route.into() {
+        IpNet::V4(route) => route.prefix_len() >= SHORTEST_ROUTE,
+        IpNet::V6(route) => route.prefix_len() >= SHORTEST_ROUTE6 && !route.network().is_unicast_link_local(),
+    }
 }
 
 /// What overlaps with `subnet`, if anything.
-pub(crate) fn overlap(subnet: Ipv4Net, taken: &[(Ipv4Net, String)]) -> Option<&(Ipv4Net, String)> {
-    taken
-        .iter()
-        .find(|(other, _)| claims(*other) && (other.contains(&subnet) || subnet.contains(other)))
+pub(crate) fn overlap<N: Copy + Into<IpNet>>(subnet: N, taken: &[(N, String)]) -> Option<&(N, String)> {
+    let subnet: IpNet = subnet.into();
+    taken.iter().find(|(other, _)| {
+        let other: IpNet = (*other).into();
+        claims(other) && (other.contains(&subnet) || subnet.contains(&other))
+    })
+}
+
+/// A prefix for the IPv6 networks of one node or cluster: fd00::/8 and 40 bits that nobody else is likely to have
+/// (RFC 4193, section 3.2).
+pub(crate) fn unique_local(random: [u8; 5]) -> Option<Ipv6Net> {
+    let mut octets = [0; 16];
+    octets[0] = 0xfd;
+    octets[1..6].copy_from_slice(&random);
+    Ipv6Net::new(octets.into(), 48).ok()
+}
+
+/// A free /64 of the prefix, searched from `start` on, so that networks which come and go do not share one.
+pub(crate) fn choose_subnet6(prefix: Ipv6Net, start: u16, taken: &[(Ipv6Net, String)]) -> Option<Ipv6Net> {
+    (0..SUBNETS)
+        .map(|n| start.wrapping_add(n as u16))
+        .filter(|id| *id != UPLINK)
+        .filter_map(|id| subnet6(prefix, id))
+        .find(|candidate| overlap(*candidate, taken).is_none())
+}
+
+/// The /64 between host and fabric.
+pub(crate) fn uplink6(prefix: Ipv6Net) -> Option<Ipv6Net> {
+    subnet6(prefix, UPLINK)
+}
+
+fn subnet6(prefix: Ipv6Net, id: u16) -> Option<Ipv6Net> {
+    let first = u128::from(prefix.network()) | u128::from(id) << 64;
+    Ipv6Net::new(first.into(), 64).ok()
 }
 
 /// The first free subnet of the pools: 172.17.0.0/16 to 172.31.0.0/16, then 10.0.0.0/8 in /20.
@@ -58,6 +116,11 @@ pub(crate) fn is_host(subnet: Ipv4Net, address: Ipv4Addr) -> bool {
     subnet.contains(&address) && address != subnet.network() && address != subnet.broadcast()
 }
 
+/// Is this an address that a container of the subnet can have? The first is every router's (RFC 4291, section 2.6.1).
+pub(crate) fn is_host6(subnet: Ipv6Net, address: Ipv6Addr) -> bool {
+    subnet.contains(&address) && address != subnet.network()
+}
+
 /// The next free address after `last`, round and round, so that a freed address rests before it is used again.
 pub(crate) fn choose_address(
     subnet: Ipv4Net,
@@ -65,14 +128,26 @@ pub(crate) fn choose_address(
     last: Option<Ipv4Addr>,
 ) -> Option<Ipv4Addr> {
     let (low, high) = (u32::from(subnet.network()) + 1, u32::from(subnet.broadcast()) - 1);
-    let start = last
-        .map(u32::from)
-        .filter(|l| (low..high).contains(l))
-        .map_or(low, |l| l + 1);
-    (start..=high)
-        .chain(low..start)
-        .map(Ipv4Addr::from)
-        .find(|address| !taken.contains(address))
+    let free = |number: &u128| !taken.contains(&Ipv4Addr::from(*number as u32));
+    let last = last.map(|l| u32::from(l).into());
+    let number = next((low.into(), high.into()), last, free)?;
+    Some(Ipv4Addr::from(number as u32))
+}
+
+/// The same for IPv6.
+pub(crate) fn choose_address6(
+    subnet: Ipv6Net,
+    taken: &BTreeSet<Ipv6Addr>,
+    last: Option<Ipv6Addr>,
+) -> Option<Ipv6Addr> {
+    let (low, high) = (u128::from(subnet.network()) + 1, u128::from(subnet.broadcast()));
+    let free = |number: &u128| !taken.contains(&Ipv6Addr::from(*number));
+    next((low, high), last.map(u128::from), free).map(Ipv6Addr::from)
+}
+
+fn next((low, high): (u128, u128), last: Option<u128>, free: impl Fn(&u128) -> bool) -> Option<u128> {
+    let start = last.filter(|l| (low..high).contains(l)).map_or(low, |l| l + 1);
+    (start..=high).chain(low..start).find(free)
 }
 
 #[cfg(test)]
@@ -116,6 +191,46 @@ mod tests {
             assert!(invalid_subnet(net(bad)).is_some(), "{bad}");
         }
         assert_eq!(invalid_subnet(net("10.0.0.0/29")), None);
+    }
+
+    #[test]
+    fn unique_local_networks_do_not_meet() {
+        let net6 = |text: &str| text.parse::<Ipv6Net>().unwrap();
+        let prefix = unique_local([1, 2, 3, 4, 5]).unwrap();
+        assert_eq!(prefix, net6("fd01:203:405::/48"));
+        let taken = [(net6("fd01:203:405:7::/64"), String::new())];
+        assert_eq!(
+            choose_subnet6(prefix, 7, &taken),
+            Some(net6("fd01:203:405:8::/64"))
+        );
+        assert_eq!(
+            choose_subnet6(prefix, UPLINK, &[]),
+            Some(net6("fd01:203:405::/64"))
+        );
+        assert_eq!(choose_subnet6(prefix, 0, &[(prefix, String::new())]), None);
+        assert!(!claims(net6("fe80::/64")) && !claims(net6("2000::/3")));
+        for bad in [
+            "fd00::1/64",
+            "fd00::/121",
+            "fe80::/64",
+            "ff02::/64",
+            "::/16",
+            "fd00::/8",
+        ] {
+            assert!(invalid_subnet6(net6(bad)).is_some(), "{bad}");
+        }
+        assert_eq!(invalid_subnet6(net6("2001:db8::/64")), None);
+    }
+
+    #[test]
+    fn ipv6_addresses_rest_like_others() {
+        let subnet: Ipv6Net = "fd00::/126".parse().unwrap();
+        let ip = |n: u128| Ipv6Addr::from(u128::from(subnet.network()) + n);
+        let taken = BTreeSet::from([ip(1)]);
+        assert_eq!(choose_address6(subnet, &taken, None), Some(ip(2)));
+        assert_eq!(choose_address6(subnet, &taken, Some(ip(2))), Some(ip(3)));
+        assert_eq!(choose_address6(subnet, &taken, Some(ip(3))), Some(ip(2)), "round");
+        assert!(is_host6(subnet, ip(3)) && !is_host6(subnet, ip(0)));
     }
 
     proptest! {

@@ -22,6 +22,7 @@ mod direct;
 mod dns;
 mod error;
 mod fabric;
+mod fabric6;
 mod firewall;
 mod host;
 mod host_changes;

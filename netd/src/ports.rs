@@ -4,8 +4,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sys::socket::{
+    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, setsockopt,
+    sockopt,
+};
 
 use crate::error::{Error, Result};
 use crate::firewall::Frontend;
@@ -17,10 +22,12 @@ const SPARE: std::ops::RangeInclusive<u16> = 20000..=32767;
 /// A wanted port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// `None`: every address of the host.
-    pub(crate) address: Option<Ipv4Addr>,
+    /// `None`: every IPv4 address of the host; unspecified (`::`): every IPv6 address.
+    pub(crate) address: Option<IpAddr>,
     /// `None`: any free one.
     pub(crate) port: Option<u16>,
+    /// The same number as the wanted port before this one, at another address.
+    pub(crate) same: bool,
     pub(crate) protocol: Protocol,
 }
 
@@ -52,7 +59,14 @@ impl Ports {
         wanted: &[Wanted],
     ) -> Result<Vec<Frontend>> {
         let before = self.0.len();
-        let result: Result<Vec<_>> = wanted.iter().map(|w| self.reserve_one(host, owner, *w)).collect();
+        let mut last = None;
+        let mut reserve = |wanted: &Wanted| {
+            let port = if wanted.same { last } else { wanted.port };
+            let held = self.reserve_one(host, owner, Wanted { port, ..*wanted })?;
+            last = Some(held.port);
+            Ok(held)
+        };
+        let result: Result<Vec<_>> = wanted.iter().map(&mut reserve).collect();
         if result.is_err() {
             self.0.truncate(before);
         }
@@ -110,7 +124,7 @@ impl Ports {
         if let Some(port) = wanted.port
             && let Some(holder) = self.conflict(address, port, protocol)
         {
-            let address = IpAddr::V4(address.unwrap_or(Ipv4Addr::UNSPECIFIED));
+            let address = at(address);
             return Err(Error::PortInUse {
                 address,
                 port,
@@ -122,7 +136,7 @@ impl Ports {
         let (socket, port) =
             bind(host, address, number, protocol).map_err(|e| refused(host, address, number, protocol, e))?;
         let fabric_port = self
-            .fabric_port(port, protocol)
+            .fabric_port(address, port, protocol)
             .ok_or(Error::NoFreePort(protocol))?;
         let frontend = Frontend {
             address,
@@ -138,10 +152,12 @@ impl Ports {
         Ok(frontend)
     }
 
-    fn conflict(&self, address: Option<Ipv4Addr>, port: u16, protocol: Protocol) -> Option<String> {
-        let overlaps = |other: Option<Ipv4Addr>| match (address, other) {
-            (Some(a), Some(b)) => a == b,
-            _ => true,
+    fn conflict(&self, address: Option<IpAddr>, port: u16, protocol: Protocol) -> Option<String> {
+        let wanted = at(address);
+        let overlaps = |other: Option<IpAddr>| {
+            let other = at(other);
+            let any = wanted.is_unspecified() || other.is_unspecified();
+            wanted.is_ipv4() == other.is_ipv4() && (any || wanted == other)
         };
         let mut same = self
             .0
@@ -151,11 +167,13 @@ impl Ports {
             .map(|held| held.owner.clone())
     }
 
-    fn fabric_port(&self, port: u16, protocol: Protocol) -> Option<u16> {
+    /// IPv4 and IPv6 do not meet there.
+    fn fabric_port(&self, address: Option<IpAddr>, port: u16, protocol: Protocol) -> Option<u16> {
         let taken: BTreeSet<u16> = self
             .0
             .iter()
             .filter(|h| h.frontend.protocol == protocol)
+            .filter(|h| at(h.frontend.address).is_ipv4() == at(address).is_ipv4())
             .map(|h| h.frontend.fabric_port)
             .collect();
         std::iter::once(port)
@@ -164,35 +182,62 @@ impl Ports {
     }
 }
 
-fn bind(
-    host: &OwnedFd,
-    address: Option<Ipv4Addr>,
-    port: u16,
-    protocol: Protocol,
-) -> io::Result<(Socket, u16)> {
-    let at = SocketAddrV4::new(address.unwrap_or(Ipv4Addr::UNSPECIFIED), port);
-    sys::netns::run_in(host, || match protocol {
-        Protocol::Tcp => {
-            let socket = TcpListener::bind(at)?;
-            let port = socket.local_addr()?.port();
-            Ok((Socket::Tcp(socket), port))
-        }
-        Protocol::Udp => {
-            let socket = UdpSocket::bind(at)?;
-            let port = socket.local_addr()?.port();
-            Ok((Socket::Udp(socket), port))
+fn bind(host: &OwnedFd, address: Option<IpAddr>, port: u16, protocol: Protocol) -> io::Result<(Socket, u16)> {
+    let at = SocketAddr::new(at(address), port);
+    sys::netns::run_in(host, || {
+        let socket = bind_alone(at, protocol)?;
+        match protocol {
+            Protocol::Tcp => {
+                let socket = TcpListener::from(socket);
+                let port = socket.local_addr()?.port();
+                Ok((Socket::Tcp(socket), port))
+            }
+            Protocol::Udp => {
+                let socket = UdpSocket::from(socket);
+                let port = socket.local_addr()?.port();
+                Ok((Socket::Udp(socket), port))
+            }
         }
     })?
 }
 
+/// A bound socket, listening if it is one that can; an IPv6 one leaves IPv4 alone, which the standard library's does not.
+fn bind_alone(at: SocketAddr, protocol: Protocol) -> io::Result<OwnedFd> {
+    let (family, address): (_, Box<dyn SockaddrLike>) = match at {
+        SocketAddr::V4(at) => (AddressFamily::Inet, Box::new(SockaddrIn::from(at))),
+        SocketAddr::V6(at) => (AddressFamily::Inet6, Box::new(SockaddrIn6::from(at))),
+    };
+    let kind = match protocol {
+        Protocol::Tcp => SockType::Stream,
+        Protocol::Udp => SockType::Datagram,
+    };
+    let socket = socket::socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    if at.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    if protocol == Protocol::Tcp {
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    }
+    socket::bind(socket.as_raw_fd(), &*address)?;
+    if protocol == Protocol::Tcp {
+        socket::listen(&socket, Backlog::MAXCONN)?;
+    }
+    Ok(socket)
+}
+
+/// The address that a port is held at.
+fn at(address: Option<IpAddr>) -> IpAddr {
+    address.unwrap_or(Ipv4Addr::UNSPECIFIED.into())
+}
+
 fn refused(
     host: &OwnedFd,
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
     port: u16,
     protocol: Protocol,
     source: io::Error,
 ) -> Error {
-    let address = IpAddr::V4(address.unwrap_or(Ipv4Addr::UNSPECIFIED));
+    let address = at(address);
     if source.kind() == io::ErrorKind::AddrInUse {
         let holder = foreign_holder(host, port, protocol).unwrap_or_else(|| "another program".into());
         return Error::PortInUse {
@@ -267,7 +312,7 @@ fn holds(pid: u32, inodes: &BTreeSet<String>) -> bool {
 mod tests {
     use super::*;
 
-    const LOCAL: Option<Ipv4Addr> = Some(Ipv4Addr::LOCALHOST);
+    const LOCAL: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
 
     fn netns() -> OwnedFd {
         let raise = || {
@@ -281,10 +326,11 @@ mod tests {
         sys::netns::create(raise).unwrap().0
     }
 
-    fn wanted(address: Option<Ipv4Addr>, port: Option<u16>) -> Wanted {
+    fn wanted(address: Option<IpAddr>, port: Option<u16>) -> Wanted {
         Wanted {
             address,
             port,
+            same: false,
             protocol: Protocol::Tcp,
         }
     }
@@ -311,11 +357,28 @@ mod tests {
     #[test]
     fn two_addresses_share_a_number_and_differ_at_the_fabric() {
         let (host, mut ports) = (netns(), Ports::default());
-        let second = Some(Ipv4Addr::new(127, 0, 0, 2));
+        let second = Some(IpAddr::from([127, 0, 0, 2]));
         let got = ports
             .reserve(&host, "web", &[wanted(LOCAL, Some(80)), wanted(second, Some(80))])
             .unwrap();
         assert_eq!((got[0].fabric_port, got[1].fabric_port), (80, 20000));
+    }
+
+    #[test]
+    fn both_ip_versions_share_a_number() {
+        let (host, mut ports) = (netns(), Ports::default());
+        let any6 = Some("::".parse().unwrap());
+        let also = Wanted {
+            same: true,
+            ..wanted(any6, None)
+        };
+        let got = ports.reserve(&host, "web", &[wanted(None, None), also]).unwrap();
+        assert_eq!(
+            (got[0].port, got[0].fabric_port),
+            (got[1].port, got[1].fabric_port)
+        );
+        let one = wanted(Some("::1".parse().unwrap()), Some(got[0].port));
+        assert!(ports.reserve(&host, "other", &[one]).is_err());
     }
 
     #[test]
@@ -346,6 +409,7 @@ mod tests {
                     &[Wanted {
                         address: None,
                         port: None,
+                        same: false,
                         protocol,
                     }],
                 )

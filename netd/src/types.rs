@@ -1,4 +1,4 @@
-//! What callers hand to `netd` and get back. Plain data; addresses are IPv4 for now.
+//! What callers hand to `netd` and get back. Plain data. Every network has IPv4; some have IPv6 beside it.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -71,7 +71,10 @@ pub struct NetworkConfig {
     pub labels: BTreeMap<String, String>,
     /// Bytes; `None`: that of the host's default route; of an overlay network what the underlay leaves.
     pub mtu: Option<u32>,
-    /// `Some`: the network has IPv6 beside IPv4.
+    /// The network has IPv6 beside IPv4.
+    #[serde(default)]
+    pub ipv6: bool,
+    /// `None`: a free one is picked, if the network has IPv6.
     #[serde(default)]
     pub subnet6: Option<Ipv6Net>,
     /// `None`: the first address of `subnet6`.
@@ -171,9 +174,19 @@ pub struct MemberAttachment {
 pub struct NetworkState {
     pub subnet: Ipv4Net,
     pub gateway: Ipv4Addr,
+    /// Of a network that has IPv6 too.
+    #[serde(default)]
+    pub ipv6: Option<Ipv6State>,
     /// Name of the bridge inside the fabric namespace.
     pub bridge: String,
     pub mtu: u32,
+}
+
+/// The IPv6 side of a network as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv6State {
+    pub subnet: Ipv6Net,
+    pub gateway: Ipv6Addr,
 }
 
 /// A hardware address, written `02:42:0a:00:00:05`.
@@ -188,6 +201,9 @@ pub struct EndpointRequest {
     pub network: String,
     /// `None`: a free address is picked.
     pub ipv4: Option<Ipv4Addr>,
+    /// `None`: a free address is picked, if the network has IPv6.
+    #[serde(default)]
+    pub ipv6: Option<Ipv6Addr>,
     /// `None`: derived from the address.
     pub mac: Option<Mac>,
     /// DNS names on that network: container name, short id, task name, aliases. The first is the answer to PTR.
@@ -207,7 +223,7 @@ pub enum Protocol {
 /// A container's port made reachable on the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Publish {
-    /// `None` or 0.0.0.0: every address of the host.
+    /// `None`: every address of the host. 0.0.0.0 and `::`: every one of that IP version.
     pub host_ip: Option<IpAddr>,
     /// `None` or 0: a free port from 32768 on.
     pub host_port: Option<u16>,
@@ -240,7 +256,26 @@ pub struct Endpoint {
     pub ipv4: Ipv4Addr,
     pub prefix_len: u8,
     pub gateway: Ipv4Addr,
+    /// On a network that has IPv6 too.
+    #[serde(default)]
+    pub ipv6: Option<Ipv6Endpoint>,
     pub aliases: Vec<String>,
+}
+
+impl Endpoint {
+    /// The addresses that others know.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let v6 = self.ipv6.map(|v6| v6.address.into());
+        [self.ipv4.into()].into_iter().chain(v6)
+    }
+}
+
+/// The IPv6 side of an interface as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv6Endpoint {
+    pub address: Ipv6Addr,
+    pub prefix_len: u8,
+    pub gateway: Ipv6Addr,
 }
 
 /// A sandbox as it is.
@@ -267,6 +302,7 @@ pub struct EndpointInfo {
     pub name: String,
     pub ipv4: Ipv4Addr,
     pub prefix_len: u8,
+    pub ipv6: Option<Ipv6Endpoint>,
     pub mac: Mac,
 }
 
@@ -331,6 +367,14 @@ impl std::fmt::Display for BalancerKind {
     }
 }
 
+impl Backend {
+    /// Network ids and the task's addresses there, of both IP versions.
+    pub(crate) fn all_addresses(&self) -> impl Iterator<Item = (&str, IpAddr)> {
+        let v4 = self.addresses.iter().map(|(n, a)| (n.as_str(), IpAddr::V4(*a)));
+        v4.chain(self.addresses6.iter().map(|(n, a)| (n.as_str(), IpAddr::V6(*a))))
+    }
+}
+
 impl Protocol {
     /// IANA number, as in the IP header.
     pub const fn number(self) -> u8 {
@@ -356,6 +400,15 @@ impl Mac {
     pub fn from_ipv4(ip: Ipv4Addr) -> Self {
         let [a, b, c, d] = ip.octets();
         Self([0x02, 0x42, a, b, c, d])
+    }
+
+    /// The link-local address that the kernel makes from it (RFC 4291, appendix A).
+    pub(crate) fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        let mut octets = [0; 16];
+        octets[..2].copy_from_slice(&[0xfe, 0x80]);
+        octets[8..].copy_from_slice(&[a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+        octets.into()
     }
 }
 
@@ -413,6 +466,12 @@ impl TryFrom<String> for Mac {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_local_address_follows_from_the_mac() {
+        let mac = Mac([0x02, 0x42, 0xac, 0x12, 0x00, 0x05]);
+        assert_eq!(mac.link_local().to_string(), "fe80::42:acff:fe12:5");
+    }
 
     #[test]
     fn a_mac_reads_as_it_is_written() {

@@ -100,7 +100,7 @@ fn config(mode: OverlayMode) -> NetworkConfig {
 
 /// Addresses of other nodes' containers that this namespace routes.
 fn direct_routes(namespace: &OwnedFd) -> Vec<Ipv4Addr> {
-    let list = || Route::list(&mut Socket::route().unwrap()).unwrap();
+    let list = || Route::<ipnet::Ipv4Net>::list(&mut Socket::route().unwrap()).unwrap();
     let routes = sys::netns::run_in(namespace, list).unwrap().into_iter();
     let direct = routes.filter(|route| route.direct);
     direct.map(|route| route.destination.addr()).collect()

@@ -128,8 +128,11 @@ fn the_outside_cannot_route_into_a_network_and_the_host_can() {
                 .unwrap()
                 .unwrap()
                 .index;
-            let route =
-                common::netlink::Route::add("172.16.0.0/12".parse().unwrap(), Some(common::HOST), index);
+            let route = common::netlink::Route::add(
+                "172.16.0.0/12".parse::<ipnet::Ipv4Net>().unwrap(),
+                Some(common::HOST),
+                index,
+            );
             socket.request(route).unwrap();
         })
         .unwrap();

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use super::RAW;
 use crate::nft::{
-    Chain, Data, Element, Expr, Field, Hook, Key, Kind, Set, Table, Transaction, Verdict, matching,
+    Chain, Data, Element, Expr, Field, Hook, Ip, Key, Kind, Set, Table, Transaction, Verdict, matching,
 };
 
 /// Addresses of other nodes' containers, and probe addresses.
@@ -36,7 +36,7 @@ impl Direct {
                 base,
             },
         );
-        for address in [matching::source(0), matching::destination(0)] {
+        for address in [Ip::V4.source(0), Ip::V4.destination(0)] {
             let rule = [&[address, member()][..], &[Expr::Untracked]].concat();
             t.rule(table, UNTRACKED, &rule);
         }
@@ -45,7 +45,7 @@ impl Direct {
     /// Out of this link may go what comes from there.
     pub(super) fn admitted(link: &str) -> Vec<Expr> {
         let accept = Expr::Verdict(Verdict::Accept);
-        [matching::to(link), vec![matching::source(0), member(), accept]].concat()
+        [matching::to(link), vec![Ip::V4.source(0), member(), accept]].concat()
     }
 
     /// Probes from this link.
@@ -53,7 +53,7 @@ impl Direct {
         let accept = Expr::Verdict(Verdict::Accept);
         [
             matching::from(link),
-            vec![matching::source(0), member()],
+            vec![Ip::V4.source(0), member()],
             matching::protocol(DATAGRAMS),
             vec![
                 matching::destination_port(0),

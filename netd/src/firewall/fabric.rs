@@ -1,20 +1,21 @@
 //! The tables of the fabric namespace.
 //!
-//! `ip shoal`: published ports to backends; forwarding only between a network and the uplink, never between networks, and
-//! for `internal` networks not at all; a gateway address (DNS) answers only its own network. The way to and from tasks of
-//! other nodes is in `transit`.
-//! `bridge shoal`: a port of a bridge may send only IPv4 and ARP with the MAC and address that it was given.
+//! `ip shoal` and `ip6 shoal`: published ports to backends; forwarding only between a network and the uplink, never
+//! between networks, and for `internal` networks not at all; a gateway address (DNS) answers only its own network. The way
+//! to and from tasks of other nodes is in `transit`.
+//! `bridge shoal`: see [`super::identity`].
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::identity::{self, Binding};
 use super::{Balancer, DESTINATION, Direct, FILTER, own_table, transit};
 use crate::direct;
 use crate::names;
 use crate::netlink::Flow;
 use crate::nft::{
-    Chain, Data, Element, Expr, Family, Field, Hook, Key, Kind, Set, Transaction, Verdict, matching,
+    Chain, Data, Element, Expr, Field, Hook, Ip, Key, Kind, Set, Table, Transaction, Verdict, matching,
 };
-use crate::types::{Mac, Protocol};
+use crate::types::Protocol;
 
 const FRONTENDS: Set = Set {
     name: "ports",
@@ -25,6 +26,10 @@ const BACKENDS: Set = Set {
     name: "backends",
     key: &[Field::Protocol, Field::Port, Field::Slot],
     data: Data::Fields(&[Field::Ipv4, Field::Port]),
+};
+const BACKENDS6: Set = Set {
+    data: Data::Fields(&[Field::Ipv6, Field::Port]),
+    ..BACKENDS
 };
 /// Bridges with a way out.
 const UPLINKED: Set = Set {
@@ -38,23 +43,10 @@ const GATEWAYS: Set = Set {
     key: &[Field::Interface, Field::Ipv4],
     data: Data::None,
 };
-/// Who may speak on which bridge port.
-const BOUND: Set = Set {
-    name: "bound",
-    key: &[Field::Interface, Field::Ether, Field::Ipv4],
-    data: Data::None,
+const GATEWAYS6: Set = Set {
+    key: &[Field::Interface, Field::Ipv6],
+    ..GATEWAYS
 };
-const ICMP: u8 = 1;
-/// Before the bridge's own filters (NF_BR_PRI_FILTER_BRIDGED).
-const BRIDGE_FILTER: i32 = -200;
-
-/// The identity of one bridge port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Binding {
-    pub(crate) port: String,
-    pub(crate) mac: Mac,
-    pub(crate) address: Ipv4Addr,
-}
 
 /// Plans for the fabric's tables.
 #[derive(Debug, Clone)]
@@ -62,13 +54,21 @@ pub(crate) struct FabricFirewall {
     /// Name of the uplink inside the fabric, and its address there.
     pub(crate) uplink: &'static str,
     pub(crate) address: Ipv4Addr,
+    /// `None`: no network has IPv6 and a way out, or the host has no IPv6.
+    pub(crate) address6: Option<Ipv6Addr>,
     /// Names of container ports begin so.
     pub(crate) port_prefix: &'static str,
 }
 
 impl FabricFirewall {
-    pub(crate) fn balancer() -> Balancer {
-        Balancer::new(own_table(Family::Ipv4), &FRONTENDS, &BACKENDS, spread, None)
+    pub(crate) fn balancers() -> [Balancer; 2] {
+        let of = |ip: Ip, backends, spread| {
+            Balancer::new(own_table(ip.family()), &FRONTENDS, backends, spread, None)
+        };
+        [
+            of(Ip::V4, &BACKENDS, |modulus| spread(Ip::V4, modulus)),
+            of(Ip::V6, &BACKENDS6, |modulus| spread(Ip::V6, modulus)),
+        ]
     }
 
     /// Key of a published port, as the uplink sees it.
@@ -76,8 +76,8 @@ impl FabricFirewall {
         Key::default().protocol(protocol.number()).port(port)
     }
 
-    pub(crate) fn backend(address: Ipv4Addr, port: u16) -> Key {
-        Key::default().ipv4(address).port(port)
+    pub(crate) fn backend(address: impl Into<IpAddr>, port: u16) -> Key {
+        Key::default().ip(address.into()).port(port)
     }
 
     /// The UDP flows that go on to a backend which their frontend has lost.
@@ -87,54 +87,57 @@ impl FabricFirewall {
         flow.protocol == Protocol::Udp.number() && lost.contains(&(front, back))
     }
 
-    /// Both tables without elements.
+    /// All tables without elements.
     pub(crate) fn ruleset(&self) -> Transaction {
         let mut t = Transaction::default();
-        self.routed(&mut t);
-        self.bridged(&mut t);
+        self.routed(&mut t, Ip::V4, Some(self.address.into()));
+        self.routed(&mut t, Ip::V6, self.address6.map(Into::into));
+        identity::ruleset(&mut t, self.port_prefix);
         t
     }
 
-    pub(crate) fn add_network(t: &mut Transaction, bridge: &str, gateway: Ipv4Addr, internal: bool) {
-        let table = own_table(Family::Ipv4);
-        let (uplinked, gateways) = network(bridge, gateway, internal);
-        t.add(&table, &UPLINKED, &uplinked);
-        t.add(&table, &GATEWAYS, &gateways);
+    pub(crate) fn add_network(t: &mut Transaction, bridge: &str, gateways: &[IpAddr], internal: bool) {
+        for (table, uplinked, own) in gateways.iter().map(|g| network(bridge, *g, internal)) {
+            t.add(&table, &UPLINKED, &uplinked);
+            t.add(&table, own.0, &[own.1]);
+        }
     }
 
-    pub(crate) fn remove_network(t: &mut Transaction, bridge: &str, gateway: Ipv4Addr, internal: bool) {
-        let table = own_table(Family::Ipv4);
-        let (uplinked, gateways) = network(bridge, gateway, internal);
-        t.remove(&table, &UPLINKED, &uplinked);
-        t.remove(&table, &GATEWAYS, &gateways);
+    pub(crate) fn remove_network(t: &mut Transaction, bridge: &str, gateways: &[IpAddr], internal: bool) {
+        for (table, uplinked, own) in gateways.iter().map(|g| network(bridge, *g, internal)) {
+            t.remove(&table, &UPLINKED, &uplinked);
+            t.remove(&table, own.0, &[own.1]);
+        }
     }
 
     /// These addresses may be spoken to from these bridges.
     pub(crate) fn admit(t: &mut Transaction, spoken: &[(String, Ipv4Addr)]) {
-        t.add(&own_table(Family::Ipv4), &GATEWAYS, &addressed(spoken));
+        t.add(&own_table(Ip::V4.family()), &GATEWAYS, &addressed(spoken));
     }
 
     pub(crate) fn dismiss(t: &mut Transaction, spoken: &[(String, Ipv4Addr)]) {
-        t.remove(&own_table(Family::Ipv4), &GATEWAYS, &addressed(spoken));
+        t.remove(&own_table(Ip::V4.family()), &GATEWAYS, &addressed(spoken));
     }
 
     pub(crate) fn bind(t: &mut Transaction, bindings: &[Binding]) {
-        let elements: Vec<_> = bindings.iter().map(Binding::element).collect();
-        t.add(&own_table(Family::Bridge), &BOUND, &elements);
+        identity::bind(t, bindings);
     }
 
     pub(crate) fn unbind(t: &mut Transaction, bindings: &[Binding]) {
-        let elements: Vec<_> = bindings.iter().map(Binding::element).collect();
-        t.remove(&own_table(Family::Bridge), &BOUND, &elements);
+        identity::unbind(t, bindings);
     }
 
-    fn routed(&self, t: &mut Transaction) {
-        let table = own_table(Family::Ipv4);
+    /// `address`: ours on the uplink.
+    fn routed(&self, t: &mut Transaction, ip: Ip, address: Option<IpAddr>) {
+        let table = own_table(ip.family());
         t.reset_table(&table);
-        for set in [&FRONTENDS, &BACKENDS, &UPLINKED, &GATEWAYS] {
+        let (backends, gateways) = sets(ip);
+        for set in [&FRONTENDS, backends, &UPLINKED, gateways] {
             t.set(&table, set);
         }
-        Direct::prepare(t, &table);
+        if ip == Ip::V4 {
+            Direct::prepare(t, &table);
+        }
         let base = |kind, hook, priority, drop| Some((kind, hook, priority, drop));
         for (name, base) in [
             (
@@ -163,17 +166,15 @@ impl FabricFirewall {
         ];
         let own_gateway = [
             matching::in_name(0),
-            matching::destination(4),
+            ip.destination(4),
             Expr::Member {
-                set: GATEWAYS.name.into(),
+                set: gateways.name.into(),
                 reg: 0,
                 not: false,
             },
             accept(),
         ];
-        let from_uplink = [matching::from(self.uplink), matching::addressed_to(self.address)].concat();
-        let rules: [(&str, Vec<Expr>); 7] = [
-            ("prerouting", [from_uplink.clone(), published.to_vec()].concat()),
+        let mut rules: Vec<(&str, Vec<Expr>)> = vec![
             (
                 "forward",
                 [
@@ -193,79 +194,32 @@ impl FabricFirewall {
                 .concat(),
             ),
             ("input", [matching::from("lo"), vec![accept()]].concat()),
-            ("input", [matching::protocol(ICMP), vec![accept()]].concat()),
+            ("input", [matching::protocol(ip.icmp()), vec![accept()]].concat()),
             ("input", own_gateway.to_vec()),
-            // A published port without backends: nobody listens, so the client is refused at once.
-            ("input", [from_uplink, vec![accept()]].concat()),
+            // Encrypted networks: what comes out of a tunnel was sent by a node of the cluster.
+            ("input", [matching::from(names::TUNNELS), vec![accept()]].concat()),
         ];
+        if let Some(address) = address {
+            let from_uplink = [matching::from(self.uplink), matching::addressed_to(address)].concat();
+            rules.push(("prerouting", [from_uplink.clone(), published.to_vec()].concat()));
+            // A published port without backends: nobody listens, so the client is refused at once.
+            rules.push(("input", [from_uplink, vec![accept()]].concat()));
+        }
         for (chain, expressions) in &rules {
             t.rule(&table, chain, expressions);
         }
-        transit::write(t, names::TRANSIT, self.uplink);
-        t.rule(&table, "input", &Direct::probes(self.uplink, direct::PORT));
-    }
-
-    fn bridged(&self, t: &mut Transaction) {
-        let table = own_table(Family::Bridge);
-        t.reset_table(&table);
-        t.set(&table, &BOUND);
-        let base = Some((Kind::Filter, Hook::Prerouting, BRIDGE_FILTER, false));
-        t.chain(
-            &table,
-            &Chain {
-                name: "prerouting".into(),
-                base,
-            },
-        );
-        let container = || matching::from_any(self.port_prefix);
-        let bound = |mac: Expr, address: Expr| {
-            vec![
-                matching::in_name(0),
-                mac,
-                address,
-                Expr::Member {
-                    set: BOUND.name.into(),
-                    reg: 0,
-                    not: false,
-                },
-            ]
-        };
-        let accept = || vec![Expr::Verdict(Verdict::Accept)];
-        let ipv4 = bound(matching::ether_source(4), matching::source(6));
-        let arp = bound(matching::ether_source(4), matching::arp_sender(6));
-        let claimed = bound(matching::arp_sender_mac(4), matching::arp_sender(6));
-        let rules = [
-            [
-                container(),
-                matching::ether_type(matching::ETHER_TYPE_IPV4),
-                ipv4,
-                accept(),
-            ]
-            .concat(),
-            [
-                container(),
-                matching::ether_type(matching::ETHER_TYPE_ARP),
-                arp,
-                claimed,
-                accept(),
-            ]
-            .concat(),
-            [container(), vec![Expr::Verdict(Verdict::Drop)]].concat(),
-        ];
-        for expressions in &rules {
-            t.rule(&table, "prerouting", expressions);
+        if ip == Ip::V4 {
+            transit::write(t, names::TRANSIT, self.uplink);
+            t.rule(&table, "input", &Direct::probes(self.uplink, direct::PORT));
         }
     }
 }
 
-impl Binding {
-    fn element(&self) -> Element {
-        Element::Key(
-            Key::default()
-                .interface(&self.port)
-                .mac(self.mac)
-                .ipv4(self.address),
-        )
+/// The sets whose addresses are of this version: backends and gateways.
+const fn sets(ip: Ip) -> (&'static Set, &'static Set) {
+    match ip {
+        Ip::V4 => (&BACKENDS, &GATEWAYS),
+        Ip::V6 => (&BACKENDS6, &GATEWAYS6),
     }
 }
 
@@ -274,25 +228,25 @@ fn addressed(spoken: &[(String, Ipv4Addr)]) -> Vec<Element> {
     spoken.iter().map(|one| Element::Key(key(one))).collect()
 }
 
-fn network(bridge: &str, gateway: Ipv4Addr, internal: bool) -> (Vec<Element>, Vec<Element>) {
+/// The table, the elements of a bridge with a way out, and the gateway's set and element.
+fn network(bridge: &str, gateway: IpAddr, internal: bool) -> (Table, Vec<Element>, (&'static Set, Element)) {
+    let ip = Ip::of(gateway);
     let uplinked = Element::Key(Key::default().interface(bridge));
-    let gateway = Element::Key(Key::default().interface(bridge).ipv4(gateway));
-    (if internal { vec![] } else { vec![uplinked] }, vec![gateway])
+    let own = Element::Key(Key::default().interface(bridge).ip(gateway));
+    let uplinked = if internal { vec![] } else { vec![uplinked] };
+    (own_table(ip.family()), uplinked, (sets(ip).1, own))
 }
 
-fn spread(modulus: u32) -> Vec<Expr> {
+fn spread(ip: Ip, modulus: u32) -> Vec<Expr> {
     vec![
         matching::l4_protocol(0),
         matching::destination_port(1),
         Expr::Random { modulus, reg: 2 },
         Expr::Map {
-            set: BACKENDS.name.into(),
+            set: sets(ip).0.name.into(),
             reg: 0,
             into: 4,
         },
-        Expr::Dnat {
-            address: 4,
-            port: Some(5),
-        },
+        ip.dnat(4, Some(4 + ip.registers())),
     ]
 }

@@ -1,16 +1,17 @@
-//! The table in the host's namespace: the only rules outside of namespaces that are ours.
+//! The tables in the host's namespace, one for each IP version: the only rules outside of namespaces that are ours.
 //!
 //! Published ports go to the fabric's uplink address, whether the client is remote (prerouting) or local (output). Only
 //! packets to the host's own addresses are touched (CVE-2025-54410 and kin: never steal forwarded traffic). Clients keep
-//! their address; only 127.0.0.0/8 must be hidden, because nothing outside this namespace can answer to it.
+//! their address; only 127.0.0.0/8 must be hidden, because nothing outside this namespace can answer to it. Without an IPv6
+//! address on the uplink there is no IPv6 table.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
 use super::{DESTINATION, Direct, FILTER, SOURCE};
 use crate::nft::{
-    Chain, Data, Element, Expr, Family, Field, Hook, Key, Kind, Set, Table, Transaction, Verdict, matching,
+    Chain, Data, Element, Expr, Field, Hook, Ip, Key, Kind, Set, Table, Transaction, Verdict, matching,
 };
 use crate::types::Protocol;
 
@@ -25,11 +26,21 @@ const ON_ADDRESS: Set = Set {
     data: Data::Fields(&[Field::Ipv4, Field::Port]),
 };
 
+const ANYWHERE6: Set = Set {
+    data: Data::Fields(&[Field::Ipv6, Field::Port]),
+    ..ANYWHERE
+};
+const ON_ADDRESS6: Set = Set {
+    key: &[Field::Ipv6, Field::Protocol, Field::Port],
+    data: ANYWHERE6.data,
+    ..ON_ADDRESS
+};
+
 /// A port of the host that leads to a port of the fabric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Frontend {
-    /// `None`: every address of the host.
-    pub(crate) address: Option<Ipv4Addr>,
+    /// `None`: every IPv4 address of the host; unspecified (`::`): every IPv6 address.
+    pub(crate) address: Option<IpAddr>,
     pub(crate) protocol: Protocol,
     pub(crate) port: u16,
     /// Port at the fabric's uplink; differs from `port` where two addresses of the host share one number.
@@ -44,24 +55,49 @@ pub(crate) struct HostFirewall {
     pub(crate) uplink: String,
     /// The fabric's address on the uplink.
     pub(crate) fabric: Ipv4Addr,
+    /// The same for IPv6, once it has one.
+    pub(crate) fabric6: Option<Ipv6Addr>,
+}
+
+impl Frontend {
+    fn ip(&self) -> Ip {
+        self.address.map_or(Ip::V4, Ip::of)
+    }
 }
 
 impl HostFirewall {
-    pub(crate) fn table(&self) -> Table {
+    pub(crate) fn table(&self, ip: Ip) -> Table {
         Table {
-            family: Family::Ipv4,
+            family: ip.family(),
             name: self.table.clone(),
         }
     }
 
-    /// The table with these ports.
+    /// IP versions that the uplink has, each with the fabric's address.
+    fn versions(&self) -> impl Iterator<Item = (Ip, IpAddr)> {
+        let v6 = self.fabric6.map(|address| (Ip::V6, address.into()));
+        [(Ip::V4, self.fabric.into())].into_iter().chain(v6)
+    }
+
+    /// The tables with these ports.
     pub(crate) fn ruleset(&self, frontends: &[Frontend]) -> Transaction {
         let mut t = Transaction::default();
-        let table = self.table();
+        for (ip, _) in self.versions() {
+            self.empty(&mut t, ip);
+        }
+        self.add(&mut t, frontends);
+        t
+    }
+
+    fn empty(&self, t: &mut Transaction, ip: Ip) {
+        let table = self.table(ip);
+        let (anywhere, on_address) = sets(ip);
         t.reset_table(&table);
-        t.set(&table, &ANYWHERE);
-        t.set(&table, &ON_ADDRESS);
-        Direct::prepare(&mut t, &table);
+        t.set(&table, anywhere);
+        t.set(&table, on_address);
+        if ip == Ip::V4 {
+            Direct::prepare(t, &table);
+        }
         for (name, kind, hook, priority) in [
             ("prerouting", Kind::Nat, Hook::Prerouting, DESTINATION),
             ("output", Kind::Nat, Hook::Output, DESTINATION),
@@ -76,39 +112,43 @@ impl HostFirewall {
                 },
             );
         }
-        for (chain, expressions) in self.rules() {
+        for (chain, expressions) in self.rules(ip) {
             t.rule(&table, chain, &expressions);
         }
-        self.add(&mut t, frontends);
-        t
     }
 
     pub(crate) fn add(&self, t: &mut Transaction, frontends: &[Frontend]) {
-        let (anywhere, on_address) = self.elements(frontends);
-        t.add(&self.table(), &ANYWHERE, &anywhere);
-        t.add(&self.table(), &ON_ADDRESS, &on_address);
+        for (ip, fabric) in self.versions() {
+            let (anywhere, on_address) = elements(ip, fabric, frontends);
+            t.add(&self.table(ip), sets(ip).0, &anywhere);
+            t.add(&self.table(ip), sets(ip).1, &on_address);
+        }
     }
 
     pub(crate) fn remove(&self, t: &mut Transaction, frontends: &[Frontend]) {
-        let (anywhere, on_address) = self.elements(frontends);
-        t.remove(&self.table(), &ANYWHERE, &anywhere);
-        t.remove(&self.table(), &ON_ADDRESS, &on_address);
+        for (ip, fabric) in self.versions() {
+            let (anywhere, on_address) = elements(ip, fabric, frontends);
+            t.remove(&self.table(ip), sets(ip).0, &anywhere);
+            t.remove(&self.table(ip), sets(ip).1, &on_address);
+        }
     }
 
     pub(crate) fn delete(&self) -> Transaction {
         let mut t = Transaction::default();
-        t.delete_table(&self.table());
+        for (ip, _) in self.versions() {
+            t.delete_table(&self.table(ip));
+        }
         t
     }
 
-    fn rules(&self) -> Vec<(&'static str, Vec<Expr>)> {
+    fn rules(&self, ip: Ip) -> Vec<(&'static str, Vec<Expr>)> {
         let accept = || vec![Expr::Verdict(Verdict::Accept)];
         let to_uplink = || matching::to(&self.uplink);
-        vec![
-            ("prerouting", on_address()),
-            ("prerouting", anywhere()),
-            ("output", on_address()),
-            ("output", anywhere()),
+        let mut rules = vec![
+            ("prerouting", on_address(ip)),
+            ("prerouting", anywhere(ip)),
+            ("output", on_address(ip)),
+            ("output", anywhere(ip)),
             // Out of the fabric means from a container: to the world, or back in through a published port.
             (
                 "postrouting",
@@ -116,7 +156,7 @@ impl HostFirewall {
             ),
             (
                 "postrouting",
-                [to_uplink(), matching::from_loopback(), vec![Expr::Masquerade]].concat(),
+                [to_uplink(), matching::from_loopback(ip), vec![Expr::Masquerade]].concat(),
             ),
             // Others may reach containers through published ports only, however they route.
             (
@@ -127,56 +167,61 @@ impl HostFirewall {
                 "forward",
                 [to_uplink(), matching::known_connection(), accept()].concat(),
             ),
-            ("forward", Direct::admitted(&self.uplink)),
-            (
-                "forward",
-                [to_uplink(), vec![Expr::Verdict(Verdict::Drop)]].concat(),
-            ),
-        ]
-    }
-
-    fn elements(&self, frontends: &[Frontend]) -> (Vec<Element>, Vec<Element>) {
-        let (mut anywhere, mut on_address) = (Vec::new(), Vec::new());
-        for f in frontends {
-            let value = Key::default().ipv4(self.fabric).port(f.fabric_port);
-            let port = |key: Key| key.protocol(f.protocol.number()).port(f.port);
-            match f.address {
-                None => anywhere.push(Element::Value(port(Key::default()), value)),
-                Some(address) => on_address.push(Element::Value(port(Key::default().ipv4(address)), value)),
-            }
+        ];
+        if ip == Ip::V4 {
+            rules.push(("forward", Direct::admitted(&self.uplink)));
         }
-        (anywhere, on_address)
+        let refuse = vec![Expr::Verdict(Verdict::Drop)];
+        rules.push(("forward", [to_uplink(), refuse].concat()));
+        rules
     }
 }
 
-fn anywhere() -> Vec<Expr> {
+/// Ports of every address, and of one.
+const fn sets(ip: Ip) -> (&'static Set, &'static Set) {
+    match ip {
+        Ip::V4 => (&ANYWHERE, &ON_ADDRESS),
+        Ip::V6 => (&ANYWHERE6, &ON_ADDRESS6),
+    }
+}
+
+fn elements(ip: Ip, fabric: IpAddr, frontends: &[Frontend]) -> (Vec<Element>, Vec<Element>) {
+    let (mut anywhere, mut on_address) = (Vec::new(), Vec::new());
+    for f in frontends.iter().filter(|f| f.ip() == ip) {
+        let value = Key::default().ip(fabric).port(f.fabric_port);
+        let port = |key: Key| key.protocol(f.protocol.number()).port(f.port);
+        match f.address.filter(|address| !address.is_unspecified()) {
+            None => anywhere.push(Element::Value(port(Key::default()), value)),
+            Some(address) => on_address.push(Element::Value(port(Key::default().ip(address)), value)),
+        }
+    }
+    (anywhere, on_address)
+}
+
+fn anywhere(ip: Ip) -> Vec<Expr> {
     let mut rule = matching::to_this_host();
     rule.extend([matching::l4_protocol(0), matching::destination_port(1)]);
-    rule.extend(redirect(ANYWHERE.name));
+    rule.extend(redirect(ip, ANYWHERE.name));
     rule
 }
 
-fn on_address() -> Vec<Expr> {
+fn on_address(ip: Ip) -> Vec<Expr> {
     let mut rule = matching::to_this_host();
+    let after = ip.registers();
     rule.extend([
-        matching::destination(0),
-        matching::l4_protocol(1),
-        matching::destination_port(2),
+        ip.destination(0),
+        matching::l4_protocol(after),
+        matching::destination_port(after + 1),
     ]);
-    rule.extend(redirect(ON_ADDRESS.name));
+    rule.extend(redirect(ip, ON_ADDRESS.name));
     rule
 }
 
-fn redirect(map: &str) -> [Expr; 2] {
-    [
-        Expr::Map {
-            set: map.into(),
-            reg: 0,
-            into: 4,
-        },
-        Expr::Dnat {
-            address: 4,
-            port: Some(5),
-        },
-    ]
+fn redirect(ip: Ip, map: &str) -> [Expr; 2] {
+    let map = Expr::Map {
+        set: map.into(),
+        reg: 0,
+        into: 8,
+    };
+    [map, ip.dnat(8, Some(8 + ip.registers()))]
 }

@@ -1,11 +1,12 @@
-//! What nftables does for us, as plain data: one table in the host's namespace and another beside it
-//! where nodes talk to one another, two in the fabric, one in each sandbox that
+//! What nftables does for us, as plain data: a table for each IP version in the host's namespace and others beside them
+//! where nodes talk to one another, three in the fabric, one or two in each sandbox that
 //! can see a virtual IP. The rulesets are static; published ports, backends and addresses are elements.
 
 mod balancer;
 mod direct;
 mod fabric;
 mod host;
+mod identity;
 mod resolver;
 mod task;
 mod transit;
@@ -13,8 +14,9 @@ mod underlay;
 
 pub(crate) use balancer::Balancer;
 pub(crate) use direct::Direct;
-pub(crate) use fabric::{Binding, FabricFirewall};
+pub(crate) use fabric::FabricFirewall;
 pub(crate) use host::{Frontend, HostFirewall};
+pub(crate) use identity::Binding;
 pub(crate) use resolver::ResolverFirewall;
 pub(crate) use task::TaskFirewall;
 pub(crate) use transit::TransitSets;
@@ -28,6 +30,8 @@ const RAW: i32 = -300;
 const DESTINATION: i32 = -100;
 const SOURCE: i32 = 100;
 const FILTER: i32 = 0;
+/// Before the bridge's own filters (NF_BR_PRI_FILTER_BRIDGED).
+const FILTER_BRIDGED: i32 = -200;
 
 /// Our table in a namespace that is ours.
 pub(crate) fn own_table(family: Family) -> Table {

@@ -59,10 +59,7 @@ impl ResolverFirewall {
                 rewrite(2, port, checksum),
             ];
             let answer = [
-                vec![
-                    matching::source(0),
-                    matching::equal(self.address.octets().to_vec()),
-                ],
+                matching::coming_from(self.address),
                 of_protocol,
                 vec![
                     matching::source_port(0),

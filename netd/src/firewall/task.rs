@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use super::{Balancer, DESTINATION, own_table};
 use crate::netlink::Flow;
-use crate::nft::{Chain, Data, Expr, Family, Field, Hook, Key, Kind, Set, Transaction, matching};
+use crate::nft::{Chain, Data, Expr, Family, Field, Hook, Ip, Key, Kind, Set, Transaction};
 use crate::types::Protocol;
 
 const FRONTENDS: Set = Set {
@@ -65,7 +65,7 @@ impl TaskFirewall {
                 base: None,
             },
         );
-        t.rule(&table, REFUSE, &[Expr::Refuse]);
+        t.rule(&table, REFUSE, &[Expr::Refuse(Ip::V4)]);
         let base = Some((Kind::Nat, Hook::Output, DESTINATION, false));
         t.chain(
             &table,
@@ -78,7 +78,7 @@ impl TaskFirewall {
             set: FRONTENDS.name.into(),
             reg: 0,
         };
-        t.rule(&table, "output", &[matching::destination(0), lookup]);
+        t.rule(&table, "output", &[Ip::V4.destination(0), lookup]);
     }
 
     pub(crate) fn elements(vips: &VirtualIps) -> BTreeMap<Key, Vec<Key>> {
@@ -91,8 +91,8 @@ impl TaskFirewall {
     /// The UDP flows that go on to a backend which their virtual IP has lost.
     pub(crate) fn is_stale(flow: &Flow, lost: &[(Key, Key)]) -> bool {
         let pair = (
-            Key::default().ipv4(flow.wanted.0),
-            Key::default().ipv4(flow.answering.0),
+            Key::default().ip(flow.wanted.0),
+            Key::default().ip(flow.answering.0),
         );
         flow.protocol == Protocol::Udp.number() && lost.contains(&pair)
     }
@@ -107,16 +107,13 @@ impl TaskFirewall {
 
 fn spread(modulus: u32) -> Vec<Expr> {
     vec![
-        matching::destination(0),
+        Ip::V4.destination(0),
         Expr::Random { modulus, reg: 1 },
         Expr::Map {
             set: BACKENDS.name.into(),
             reg: 0,
             into: 2,
         },
-        Expr::Dnat {
-            address: 2,
-            port: None,
-        },
+        Ip::V4.dnat(2, None),
     ]
 }

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::nft::{
-    Chain, Data, Element, Expr, Family, Field, Hook, Key, Kind, Set, Table, Transaction, Verdict, matching,
+    Chain, Data, Element, Expr, Family, Field, Hook, Ip, Key, Kind, Set, Table, Transaction, Verdict,
+    matching,
 };
 use crate::types::Protocol;
 
@@ -78,10 +79,7 @@ impl UnderlayFirewall {
 
     /// Of the table.
     pub(crate) fn family(&self) -> Family {
-        match self.address {
-            IpAddr::V4(_) => Family::Ipv4,
-            IpAddr::V6(_) => Family::Ipv6,
-        }
+        Ip::of(self.address).family()
     }
 
     fn rules(&self) -> Vec<(&'static str, Vec<Expr>)> {
@@ -138,17 +136,11 @@ impl UnderlayFirewall {
     }
 
     fn source(&self) -> Expr {
-        match self.address {
-            IpAddr::V4(_) => matching::source(0),
-            IpAddr::V6(_) => matching::source6(0),
-        }
+        Ip::of(self.address).source(0)
     }
 
     fn destination(&self) -> Expr {
-        match self.address {
-            IpAddr::V4(_) => matching::destination(0),
-            IpAddr::V6(_) => matching::destination6(0),
-        }
+        Ip::of(self.address).destination(0)
     }
 
     fn equal(&self, address: IpAddr) -> Expr {

@@ -2,7 +2,7 @@
 //! for as long as it sends; TCP flows are left to finish.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use netlink_packet_core::{NlaBuffer, NlasIterator};
 
@@ -25,17 +25,17 @@ pub(crate) struct Flow {
     /// IANA number.
     pub(crate) protocol: u8,
     /// Where the client sent it.
-    pub(crate) wanted: (Ipv4Addr, u16),
+    pub(crate) wanted: (IpAddr, u16),
     /// Who answers.
-    pub(crate) answering: (Ipv4Addr, u16),
+    pub(crate) answering: (IpAddr, u16),
     tuple: Vec<u8>,
     id: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Tuple {
-    source: (Ipv4Addr, u16),
-    destination: (Ipv4Addr, u16),
+    source: (IpAddr, u16),
+    destination: (IpAddr, u16),
     protocol: u8,
 }
 
@@ -56,13 +56,22 @@ impl Flow {
         let request = Request {
             kind: kind(IPCTNL_MSG_CT_GET),
             flags: 0,
-            body: vec![libc::AF_INET as u8, 0, 0, 0],
+            body: vec![libc::AF_UNSPEC as u8, 0, 0, 0],
         };
         socket.dump(&request, |_, body| Self::parse(body))
     }
 
+    fn family(&self) -> u8 {
+        let family = if self.wanted.0.is_ipv4() {
+            libc::AF_INET
+        } else {
+            libc::AF_INET6
+        };
+        family as u8
+    }
+
     fn delete(&self) -> Request {
-        let mut body = vec![libc::AF_INET as u8, 0, 0, 0];
+        let mut body = vec![self.family(), 0, 0, 0];
         for (kind, value) in [(CTA_TUPLE_ORIG | NLA_F_NESTED, &self.tuple), (CTA_ID, &self.id)] {
             body.extend_from_slice(&((value.len() + 4) as u16).to_ne_bytes());
             body.extend_from_slice(&kind.to_ne_bytes());
@@ -94,10 +103,10 @@ impl Flow {
 }
 
 impl Tuple {
-    /// Source and destination are attributes 1 and 2 of the addresses, 2 and 3 of the protocol.
+    /// Source and destination are attributes 1 and 2 of the addresses, 3 and 4 if they are IPv6; and 2 and 3 of the protocol.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let (ip, proto) = (find(bytes, CTA_TUPLE_IP)?, find(bytes, CTA_TUPLE_PROTO)?);
-        let address = |kind| Some(Ipv4Addr::from(<[u8; 4]>::try_from(find(ip, kind)?).ok()?));
+        let address = |kind| super::neighbour::ip(find(ip, kind).or_else(|| find(ip, kind + 2))?);
         let port = |kind| {
             find(proto, kind)
                 .and_then(|bytes| Some(u16::from_be_bytes(bytes.try_into().ok()?)))

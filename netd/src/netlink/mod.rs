@@ -3,6 +3,7 @@
 
 mod address;
 mod conntrack;
+mod family;
 mod generic;
 mod link;
 mod neighbour;
@@ -16,6 +17,7 @@ mod wireguard;
 
 pub(crate) use address::LinkAddress;
 pub(crate) use conntrack::Flow;
+pub(crate) use family::Subnet;
 pub(crate) use link::{Link, LinkChange, Veth};
 pub(crate) use neighbour::{Forwarding, Neighbour, Place, Proxy};
 pub(crate) use path::Path;

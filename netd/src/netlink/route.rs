@@ -1,4 +1,4 @@
-//! IPv4 addresses and routes.
+//! Addresses and routes.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -7,10 +7,11 @@ use ipnet::Ipv4Net;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, NlasIterator};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::family::Subnet;
 use super::socket::{Request, Socket};
 
 const RTM_NEWROUTE: u16 = 24;
@@ -22,11 +23,11 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 
-/// A unicast or local IPv4 route as the kernel has it.
+/// A unicast or local route as the kernel has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Route {
-    pub(crate) destination: Ipv4Net,
-    pub(crate) gateway: Option<Ipv4Addr>,
+pub(crate) struct Route<N: Subnet> {
+    pub(crate) destination: N,
+    pub(crate) gateway: Option<N::Address>,
     /// Index of the outgoing link.
     pub(crate) link: Option<u32>,
     /// Whether it leads to a container of another node, and so is ours.
@@ -37,8 +38,8 @@ pub(crate) struct Route {
 /// nodes. They lie in the host's own table, and must be known from the user's.
 const RTPROT_DIRECT: u8 = 83;
 
-impl Route {
-    /// Give the link an address, with the on-link route that comes with it. Repeating it is fine.
+impl Route<Ipv4Net> {
+    /// Give the link an IPv4 address, with the on-link route that comes with it. Repeating it is fine.
     pub(crate) fn add_address(index: u32, address: Ipv4Addr, prefix_len: u8) -> Request {
         let mut message = address_message(index, address, prefix_len);
         if let Ok(net) = Ipv4Net::new(address, prefix_len)
@@ -60,14 +61,6 @@ impl Route {
         Request::route(&RouteNetlinkMessage::DelAddress(message), 0)
     }
 
-    /// Route `destination` through `gateway`, or straight onto the link. Replaces an equal route.
-    pub(crate) fn add(destination: Ipv4Net, gateway: Option<Ipv4Addr>, index: u32) -> Request {
-        Request::route(
-            &RouteNetlinkMessage::NewRoute(message(destination, gateway, index)),
-            NLM_F_CREATE | NLM_F_REPLACE,
-        )
-    }
-
     /// Route one address straight to another node.
     pub(crate) fn add_direct(address: Ipv4Addr, gateway: Ipv4Addr, index: u32) -> Request {
         Request::route(
@@ -79,8 +72,18 @@ impl Route {
     pub(crate) fn delete_direct(address: Ipv4Addr, gateway: Ipv4Addr, index: u32) -> Request {
         Request::route(&RouteNetlinkMessage::DelRoute(direct(address, gateway, index)), 0)
     }
+}
 
-    pub(crate) fn delete(destination: Ipv4Net, gateway: Option<Ipv4Addr>, index: u32) -> Request {
+impl<N: Subnet> Route<N> {
+    /// Route `destination` through `gateway`, or straight onto the link. Replaces an equal route.
+    pub(crate) fn add(destination: N, gateway: Option<N::Address>, index: u32) -> Request {
+        Request::route(
+            &RouteNetlinkMessage::NewRoute(message(destination, gateway, index)),
+            NLM_F_CREATE | NLM_F_REPLACE,
+        )
+    }
+
+    pub(crate) fn delete(destination: N, gateway: Option<N::Address>, index: u32) -> Request {
         Request::route(
             &RouteNetlinkMessage::DelRoute(message(destination, gateway, index)),
             0,
@@ -90,7 +93,7 @@ impl Route {
     /// The routes of every table in the socket's namespace.
     pub(crate) fn list(socket: &mut Socket) -> io::Result<Vec<Self>> {
         let mut all = RouteMessage::default();
-        all.header.address_family = AddressFamily::Inet;
+        all.header.address_family = N::FAMILY;
         let request = Request::route(&RouteNetlinkMessage::GetRoute(all), 0);
         socket.dump(&request, |kind, body| {
             if kind == RTM_NEWROUTE {
@@ -106,18 +109,17 @@ impl Route {
         if !matches!(kind, RTN_UNICAST | RTN_LOCAL) {
             return None;
         }
-        let (mut destination, mut gateway, mut link) = (Ipv4Addr::UNSPECIFIED, None, None);
+        let (mut destination, mut gateway, mut link) = (N::UNSPECIFIED, None, None);
         for nla in NlasIterator::new(body.get(RTMSG..)?).flatten() {
-            let value: Option<[u8; 4]> = nla.value().try_into().ok();
-            match (nla.kind(), value) {
-                (RTA_DST, Some(v)) => destination = v.into(),
-                (RTA_GATEWAY, Some(v)) => gateway = Some(v.into()),
-                (RTA_OIF, Some(v)) => link = Some(u32::from_ne_bytes(v)),
+            match nla.kind() {
+                RTA_DST => destination = N::address(nla.value())?,
+                RTA_GATEWAY => gateway = N::address(nla.value()),
+                RTA_OIF => link = nla.value().try_into().ok().map(u32::from_ne_bytes),
                 _ => {}
             }
         }
         Some(Self {
-            destination: Ipv4Net::new(destination, prefix_len).ok()?,
+            destination: N::join(destination, prefix_len)?,
             gateway,
             link,
             direct: *body.get(5)? == RTPROT_DIRECT,
@@ -138,15 +140,16 @@ fn address_message(index: u32, address: Ipv4Addr, prefix_len: u8) -> AddressMess
 }
 
 fn direct(address: Ipv4Addr, gateway: Ipv4Addr, index: u32) -> RouteMessage {
-    let mut message = message(address.into(), Some(gateway), index);
+    let mut message = message(Ipv4Net::from(address), Some(gateway), index);
     message.header.protocol = RouteProtocol::Other(RTPROT_DIRECT);
     message
 }
 
-fn message(destination: Ipv4Net, gateway: Option<Ipv4Addr>, index: u32) -> RouteMessage {
+fn message<N: Subnet>(destination: N, gateway: Option<N::Address>, index: u32) -> RouteMessage {
+    let (network, prefix_len) = destination.split();
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    message.header.destination_prefix_length = destination.prefix_len();
+    message.header.address_family = N::FAMILY;
+    message.header.destination_prefix_length = prefix_len;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Static;
     message.header.kind = RouteType::Unicast;
@@ -155,16 +158,14 @@ fn message(destination: Ipv4Net, gateway: Option<Ipv4Addr>, index: u32) -> Route
     } else {
         RouteScope::Link
     };
-    if destination.prefix_len() > 0 {
+    if prefix_len > 0 {
         message
             .attributes
-            .push(RouteAttribute::Destination(RouteAddress::Inet(
-                destination.network(),
-            )));
+            .push(RouteAttribute::Destination(N::route_address(network)));
     }
     message
         .attributes
-        .extend(gateway.map(|g| RouteAttribute::Gateway(RouteAddress::Inet(g))));
+        .extend(gateway.map(|g| RouteAttribute::Gateway(N::route_address(g))));
     message.attributes.push(RouteAttribute::Oif(index));
     message
 }

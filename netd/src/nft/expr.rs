@@ -3,6 +3,7 @@
 //! Registers are the 32-bit ones, counted from 0; nf_tables calls register n `NFT_REG32_00 + n`.
 
 use super::attr::Attrs;
+use super::ip::Ip;
 
 /// `NFT_REG32_00`.
 const REG32: u32 = 8;
@@ -110,6 +111,7 @@ pub(crate) enum Expr {
         reg: u32,
     },
     Dnat {
+        ip: Ip,
         address: u32,
         port: Option<u32>,
     },
@@ -128,7 +130,7 @@ pub(crate) enum Expr {
     /// Connection tracking does not see the packet.
     Untracked,
     /// ICMP port unreachable: a connecting client sees "connection refused" at once.
-    Refuse,
+    Refuse(Ip),
     Verdict(Verdict),
 }
 
@@ -146,7 +148,7 @@ impl Expr {
             Self::Dnat { .. } => "nat",
             Self::Masquerade => "masq",
             Self::Untracked => "notrack",
-            Self::Refuse => "reject",
+            Self::Refuse(_) => "reject",
             Self::Verdict(_) | Self::Load { .. } => "immediate",
         }
     }
@@ -202,9 +204,9 @@ impl Expr {
             }
             Self::Map { set, reg, into } => a.text(1, set).number(2, REG32 + reg).number(3, REG32 + into),
             Self::VerdictMap { set, reg } => a.text(1, set).number(2, REG32 + reg).number(3, REG_VERDICT),
-            Self::Dnat { address, port } => {
+            Self::Dnat { ip, address, port } => {
                 a.number(1, 1)
-                    .number(2, libc::AF_INET as u32)
+                    .number(2, ip.family() as u32)
                     .number(3, REG32 + address);
                 if let Some(port) = port {
                     a.number(5, REG32 + port);
@@ -228,7 +230,8 @@ impl Expr {
                 a.number(5, REG32 + reg).number(6, 1).number(7, *checksum)
             }
             Self::Masquerade | Self::Untracked => a,
-            Self::Refuse => a.number(1, 0).put(2, &[3]),
+            Self::Refuse(Ip::V4) => a.number(1, 0).put(2, &[3]),
+            Self::Refuse(Ip::V6) => a.number(1, 0).put(2, &[4]),
             Self::Verdict(verdict) => a.number(1, REG_VERDICT).nest(2, |a| verdict.encode(a)),
         };
     }

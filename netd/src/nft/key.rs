@@ -1,6 +1,6 @@
 //! Keys and values of sets and maps: concatenations of fields, each padded to a 32-bit register.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::types::Mac;
 
@@ -70,6 +70,13 @@ impl Key {
 
     pub(crate) fn ipv6(self, address: Ipv6Addr) -> Self {
         self.field(&address.octets(), Field::Ipv6)
+    }
+
+    pub(crate) fn ip(self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => self.ipv4(address),
+            IpAddr::V6(address) => self.ipv6(address),
+        }
     }
 
     pub(crate) fn mac(self, mac: Mac) -> Self {

@@ -1,52 +1,18 @@
 //! The phrases of our rules. Unless a register is given each loads register 0 upwards.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::expr::{Base, Ct, Expr, Meta};
+use super::ip::Ip;
 use super::key::interface_name;
 
 pub(crate) const ETHER_TYPE_IPV4: [u8; 2] = [0x08, 0x00];
 pub(crate) const ETHER_TYPE_ARP: [u8; 2] = [0x08, 0x06];
+pub(crate) const ETHER_TYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
 pub(crate) fn in_name(reg: u32) -> Expr {
     Expr::Meta {
         key: Meta::InName,
-        reg,
-    }
-}
-
-pub(crate) fn source(reg: u32) -> Expr {
-    Expr::Payload {
-        base: Base::Network,
-        offset: 12,
-        len: 4,
-        reg,
-    }
-}
-
-pub(crate) fn destination(reg: u32) -> Expr {
-    Expr::Payload {
-        base: Base::Network,
-        offset: 16,
-        len: 4,
-        reg,
-    }
-}
-
-pub(crate) fn source6(reg: u32) -> Expr {
-    Expr::Payload {
-        base: Base::Network,
-        offset: 8,
-        len: 16,
-        reg,
-    }
-}
-
-pub(crate) fn destination6(reg: u32) -> Expr {
-    Expr::Payload {
-        base: Base::Network,
-        offset: 24,
-        len: 16,
         reg,
     }
 }
@@ -105,6 +71,29 @@ pub(crate) fn arp_sender_mac(reg: u32) -> Expr {
     }
 }
 
+/// `len` bytes of the ICMP message.
+pub(crate) fn icmp(offset: u32, len: u32, reg: u32) -> Expr {
+    Expr::Payload {
+        base: Base::Transport,
+        offset,
+        len,
+        reg,
+    }
+}
+
+/// ICMPv6 follows the IPv6 header at once and has this many bytes.
+pub(crate) fn plain_icmpv6(len: u16) -> Vec<Expr> {
+    let [high, low] = len.to_be_bytes();
+    // Payload length, and next header.
+    let field = Expr::Payload {
+        base: Base::Network,
+        offset: 4,
+        len: 3,
+        reg: 0,
+    };
+    vec![field, equal(vec![high, low, Ip::V6.icmp()])]
+}
+
 pub(crate) fn from(interface: &str) -> Vec<Expr> {
     vec![in_name(0), equal(interface_name(interface).to_vec())]
 }
@@ -158,21 +147,37 @@ pub(crate) fn from_member(set: &str) -> Vec<Expr> {
     ]
 }
 
-pub(crate) fn addressed_to(address: Ipv4Addr) -> Vec<Expr> {
-    vec![destination(0), equal(address.octets().to_vec())]
+pub(crate) fn addressed_to(address: impl Into<IpAddr>) -> Vec<Expr> {
+    let address = address.into();
+    vec![Ip::of(address).destination(0), equal(octets(address))]
 }
 
-/// Source in 127.0.0.0/8.
-pub(crate) fn from_loopback() -> Vec<Expr> {
-    vec![
-        Expr::Payload {
-            base: Base::Network,
-            offset: 12,
-            len: 1,
-            reg: 0,
-        },
-        equal(vec![127]),
-    ]
+pub(crate) fn coming_from(address: impl Into<IpAddr>) -> Vec<Expr> {
+    let address = address.into();
+    vec![Ip::of(address).source(0), equal(octets(address))]
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// Source in 127.0.0.0/8, or ::1.
+pub(crate) fn from_loopback(ip: Ip) -> Vec<Expr> {
+    match ip {
+        Ip::V4 => vec![
+            Expr::Payload {
+                base: Base::Network,
+                offset: 12,
+                len: 1,
+                reg: 0,
+            },
+            equal(vec![127]),
+        ],
+        Ip::V6 => coming_from(Ipv6Addr::LOCALHOST),
+    }
 }
 
 pub(crate) fn ether_type(kind: [u8; 2]) -> Vec<Expr> {

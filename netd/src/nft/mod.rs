@@ -5,10 +5,12 @@
 
 mod attr;
 mod expr;
+mod ip;
 mod key;
 pub(crate) mod matching;
 mod transaction;
 
 pub(crate) use expr::{Base, Ct, Expr, Meta, Verdict};
+pub(crate) use ip::Ip;
 pub(crate) use key::{Field, Key};
 pub(crate) use transaction::{Chain, Data, Element, Family, Hook, Kind, Set, Table, Transaction};

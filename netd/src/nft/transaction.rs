@@ -38,7 +38,7 @@ pub(crate) struct Table {
     pub(crate) name: String,
 }
 
-/// Hook numbers of the IPv4 and bridge families.
+/// Hook numbers of the IP and bridge families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hook {
     Prerouting = 0,

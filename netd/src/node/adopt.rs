@@ -21,6 +21,7 @@ impl Node {
             let bridge = self
                 .fabric
                 .ensure_bridge(&state.bridge, state.gateway, state.subnet, state.mtu)?;
+            self.make_network6(&record)?;
             self.route_to(&record)?;
             self.remember_network(record, bridge)?;
         }

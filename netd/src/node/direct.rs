@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::Ipv4Net;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
@@ -16,7 +17,7 @@ use crate::direct::{Prober, View};
 use crate::error::{Error, Result};
 use crate::firewall::{Direct, own_table};
 use crate::netlink::{Proxy, Request, Route, Socket, errno};
-use crate::nft::{Family, Transaction};
+use crate::nft::{Family, Ip, Transaction};
 use crate::types::{OverlayMode, Underlay};
 
 /// Index of `lo`, in every namespace.
@@ -183,8 +184,8 @@ impl Node {
 
     /// Reads the kernel's routes.
     pub(super) fn reload_direct(&mut self) -> Result<()> {
-        let outside = Route::list(&mut self.host.route).map_err(|e| failed("the host", e))?;
-        let inside = Route::list(&mut self.fabric.route).map_err(|e| failed("the fabric", e))?;
+        let outside = Route::<Ipv4Net>::list(&mut self.host.route).map_err(|e| failed("the host", e))?;
+        let inside = Route::<Ipv4Net>::list(&mut self.fabric.route).map_err(|e| failed("the fabric", e))?;
         let proxies = Proxy::list(&mut self.fabric.route).map_err(|e| failed("the fabric", e))?;
         let routed: BTreeSet<Ipv4Addr> = inside
             .iter()
@@ -239,7 +240,7 @@ impl Node {
             return Ok(());
         }
         let (mut host, mut fabric) = (Transaction::default(), Transaction::default());
-        Direct::change(&mut host, &self.host_firewall.table(), present, wanted);
+        Direct::change(&mut host, &self.host_firewall.table(Ip::V4), present, wanted);
         Direct::change(&mut fabric, &own_table(Family::Ipv4), present, wanted);
         self.change_host(host, "admit containers of other nodes to")?;
         self.change_fabric(fabric, "admit containers of other nodes to")
@@ -249,14 +250,16 @@ impl Node {
     fn move_own(&mut self, present: Option<Ipv4Addr>, wanted: Option<Ipv4Addr>) -> io::Result<()> {
         let (via, link) = (Some(self.fabric.address), self.fabric.host_uplink);
         if let Some(old) = present.filter(|_| present != wanted) {
-            let route = Route::delete(old.into(), via, link);
+            let route = Route::delete(Ipv4Net::from(old), via, link);
             change(&mut self.host.route, vec![route], Vec::new())?;
             let address = Route::delete_address(LOOPBACK, old, 32);
             change(&mut self.fabric.route, vec![address], Vec::new())?;
         }
         if let Some(new) = wanted {
             self.fabric.route.request(Route::add_address(LOOPBACK, new, 32))?;
-            self.host.route.request(Route::add(new.into(), via, link))?;
+            self.host
+                .route
+                .request(Route::add(Ipv4Net::from(new), via, link))?;
         }
         Ok(())
     }
@@ -309,7 +312,7 @@ fn difference<'a, T: PartialEq>(
     (gone, new)
 }
 
-fn hop(route: &Route) -> Option<(Ipv4Addr, Hop)> {
+fn hop(route: &Route<Ipv4Net>) -> Option<(Ipv4Addr, Hop)> {
     let hop = Hop {
         via: route.gateway?,
         link: route.link?,

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use super::interfaces::bindings;
 use super::{NetworkRecord, Node};
 use crate::error::{Error, Result};
-use crate::firewall::{Direct, FabricFirewall, own_table};
+use crate::firewall::{Balancer, Direct, FabricFirewall, own_table};
 use crate::netlink::Flow;
-use crate::nft::{Family, Key, Transaction};
+use crate::nft::{Family, Ip, Key, Transaction};
 
 impl Node {
     /// Carry out a change of the host's table. If it is refused the table is not what we believe, and is written anew; the
@@ -21,15 +21,24 @@ impl Node {
     /// Bring the fabric's published ports in line with all sandboxes and services, together with `change`; all anew if that
     /// is refused, as in [`Node::change_host`].
     pub(super) fn change_fabric(&mut self, mut change: Transaction, operation: &'static str) -> Result<()> {
-        let next = self.fabric.balancer.update(self.published(), &mut change);
+        let next = self.balance(&self.fabric.balancers, &mut change);
         match self.commit_fabric(change, operation) {
             Ok(()) => {
-                let lost = self.fabric.balancer.lost(&next);
-                self.fabric.balancer = next;
+                let both = self.fabric.balancers.iter().zip(&next);
+                let lost: Vec<_> = both.flat_map(|(before, next)| before.lost(next)).collect();
+                self.fabric.balancers = next;
                 self.forget_flows(&lost)
             }
             Err(refusal) => self.restore_fabric().map_err(|_| refusal),
         }
+    }
+
+    fn balance(&self, now: &[Balancer; 2], change: &mut Transaction) -> [Balancer; 2] {
+        let [v4, v6] = now;
+        [
+            v4.update(self.published(Ip::V4), change),
+            v6.update(self.published(Ip::V6), change),
+        ]
     }
 
     /// Let UDP clients of lost backends find another one.
@@ -55,7 +64,7 @@ impl Node {
         let mut ruleset = self.host_firewall.ruleset(&frontends);
         Direct::change(
             &mut ruleset,
-            &self.host_firewall.table(),
+            &self.host_firewall.table(Ip::V4),
             &BTreeSet::new(),
             self.admitted(),
         );
@@ -67,7 +76,7 @@ impl Node {
     pub(super) fn restore_fabric(&mut self) -> Result<()> {
         let mut ruleset = self.fabric.firewall().ruleset();
         for NetworkRecord { config, state } in self.networks.values().map(|n| &n.record) {
-            FabricFirewall::add_network(&mut ruleset, &state.bridge, state.gateway, config.internal);
+            FabricFirewall::add_network(&mut ruleset, &state.bridge, &state.gateways(), config.internal);
         }
         self.restore_anchors(&mut ruleset);
         for record in self.sandboxes.values().map(|s| &s.record) {
@@ -81,9 +90,9 @@ impl Node {
             &BTreeSet::new(),
             self.admitted(),
         );
-        let next = FabricFirewall::balancer().update(self.published(), &mut ruleset);
+        let next = self.balance(&FabricFirewall::balancers(), &mut ruleset);
         self.commit_fabric(ruleset, "write the rules of")?;
-        self.fabric.balancer = next;
+        self.fabric.balancers = next;
         self.mesh.sets = transit;
         Ok(())
     }

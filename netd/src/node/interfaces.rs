@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::Node;
 use crate::dns::{DnsSockets, Scope};
 use crate::error::{Error, Result};
 use crate::firewall::{Binding, ResolverFirewall};
-use crate::netlink::{Link, LinkChange, Request, Route, Socket, Veth, errno};
+use crate::netlink::{Link, LinkAddress, LinkChange, Request, Route, Socket, Veth, errno};
 use crate::types::Endpoint;
-use crate::{names, netns};
+use crate::{fabric6, names, netns};
 
 /// Where Docker's resolver answers, and where configuration files expect it.
 pub(super) const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
@@ -73,24 +73,40 @@ impl Node {
             }
             self.fabric.route.batch(requests).map_err(failed)?;
         }
+        self.enable_ipv6(id, namespace, endpoints)?;
         let routed = self.default_endpoint(endpoints).cloned();
-        address_links(inside, endpoints, routed.as_ref()).map_err(failed)
+        let routed6 = self.default_endpoint6(endpoints).cloned();
+        address_links(inside, endpoints, routed.as_ref(), routed6.as_ref()).map_err(failed)
     }
 
-    /// Point the default route at the endpoint that should have it now.
+    /// On those interfaces whose network has it.
+    fn enable_ipv6(&self, id: &str, namespace: &OwnedFd, endpoints: &[Endpoint]) -> Result<()> {
+        let mut links = endpoints.iter().filter(|e| e.ipv6.is_some()).peekable();
+        if links.peek().is_none() {
+            return Ok(());
+        }
+        let path = names::netns(&self.config.run_dir, id);
+        netns::run(&path, namespace, || {
+            links.try_for_each(|e| fabric6::enable(&e.interface))
+        })
+    }
+
+    /// Point the default routes at the endpoints that should have them now.
     pub(super) fn route_sandbox(&self, id: &str) -> Result<()> {
         let record = self.record(id)?;
-        let Some(endpoint) = self.default_endpoint(&record.endpoints) else {
+        let endpoint = self.default_endpoint(&record.endpoints);
+        let endpoint6 = self.default_endpoint6(&record.endpoints);
+        if endpoint.is_none() && endpoint6.is_none() {
             return Ok(());
-        };
+        }
         let path = names::netns(&self.config.run_dir, id);
         let Some(namespace) = netns::open(&path)? else {
             return Ok(());
         };
         netns::run(&path, &namespace, || {
             let mut inside = Socket::route()?;
-            let link = Link::find(&mut inside, &endpoint.interface)?.ok_or(io::ErrorKind::NotFound)?;
-            inside.request(Route::add(Ipv4Net::default(), Some(endpoint.gateway), link.index))
+            let requests = default_routes(&links_by_name(&mut inside)?, endpoint, endpoint6)?;
+            inside.batch(requests)
         })
     }
 }
@@ -100,9 +116,15 @@ pub(super) fn bindings(id: &str, endpoints: &[Endpoint]) -> Vec<Binding> {
     let bind = |e: &Endpoint| Binding {
         port: names::port(id, &e.network),
         mac: e.mac,
-        address: e.ipv4,
+        addresses: own_addresses(e).collect(),
     };
     endpoints.iter().map(bind).collect()
+}
+
+/// With IPv6 comes a link-local address, from which neighbours are asked for.
+fn own_addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
+    let link_local = endpoint.ipv6.map(|_| endpoint.mac.link_local().into());
+    endpoint.addresses().chain(link_local)
 }
 
 /// Inside the new namespace: no IPv6 on interfaces to come, loopback up, and the resolver's sockets bound.
@@ -141,12 +163,13 @@ pub(super) fn bind_resolver(fresh: bool) -> io::Result<(DnsSockets, Socket)> {
 }
 
 /// Give the interfaces inside a sandbox their addresses, and the default route to one of them.
-fn address_links(inside: &mut Socket, endpoints: &[Endpoint], routed: Option<&Endpoint>) -> io::Result<()> {
-    let index: BTreeMap<String, u32> = Link::list(inside)?
-        .into_iter()
-        .map(|l| (l.name, l.index))
-        .collect();
-    let find = |e: &Endpoint| index.get(&e.interface).copied().ok_or(io::ErrorKind::NotFound);
+fn address_links(
+    inside: &mut Socket,
+    endpoints: &[Endpoint],
+    routed: Option<&Endpoint>,
+    routed6: Option<&Endpoint>,
+) -> io::Result<()> {
+    let index = links_by_name(inside)?;
     let mut requests: Vec<Request> = Vec::new();
     for endpoint in endpoints {
         requests.push(Link::change(
@@ -157,17 +180,42 @@ fn address_links(inside: &mut Socket, endpoints: &[Endpoint], routed: Option<&En
             },
         ));
         requests.push(Route::add_address(
-            find(endpoint)?,
+            find(&index, endpoint)?,
             endpoint.ipv4,
             endpoint.prefix_len,
         ));
+        if let Some(v6) = endpoint.ipv6 {
+            let link = find(&index, endpoint)?;
+            requests.push(LinkAddress::add6(link, v6.address, v6.prefix_len));
+        }
     }
-    if let Some(endpoint) = routed {
-        requests.push(Route::add(
-            Ipv4Net::default(),
-            Some(endpoint.gateway),
-            find(endpoint)?,
-        ));
-    }
+    requests.extend(default_routes(&index, routed, routed6)?);
     inside.batch(requests)
+}
+
+fn links_by_name(inside: &mut Socket) -> io::Result<BTreeMap<String, u32>> {
+    let links = Link::list(inside)?.into_iter();
+    Ok(links.map(|l| (l.name, l.index)).collect())
+}
+
+fn find(index: &BTreeMap<String, u32>, endpoint: &Endpoint) -> io::Result<u32> {
+    let link = index.get(&endpoint.interface).copied();
+    link.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+fn default_routes(
+    index: &BTreeMap<String, u32>,
+    routed: Option<&Endpoint>,
+    routed6: Option<&Endpoint>,
+) -> io::Result<Vec<Request>> {
+    let mut requests = Vec::new();
+    if let Some(endpoint) = routed {
+        let link = find(index, endpoint)?;
+        requests.push(Route::add(Ipv4Net::default(), Some(endpoint.gateway), link));
+    }
+    if let Some((endpoint, v6)) = routed6.and_then(|e| Some((e, e.ipv6?))) {
+        let link = find(index, endpoint)?;
+        requests.push(Route::add(Ipv6Net::default(), Some(v6.gateway), link));
+    }
+    Ok(requests)
 }

@@ -10,6 +10,7 @@ mod encryption;
 mod guard;
 mod heal;
 mod interfaces;
+mod ipv6;
 mod mesh;
 mod networks;
 mod overlay;
@@ -18,7 +19,7 @@ mod sandboxes;
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use serde::{Deserialize, Serialize};
@@ -77,9 +78,11 @@ struct Network {
     record: NetworkRecord,
     /// Address given last, so that a freed one rests.
     last: Option<Ipv4Addr>,
+    last6: Option<Ipv6Addr>,
     /// Index of the bridge in the fabric.
     bridge: u32,
-    dns: Option<DnsTasks>,
+    /// At each of its gateway's addresses.
+    dns: Vec<DnsTasks>,
 }
 
 #[derive(Debug)]
@@ -234,7 +237,7 @@ impl Node {
 
     /// See [`crate::Netd::shutdown`].
     pub(crate) fn shutdown(&mut self, remove: bool) -> Result<()> {
-        self.networks.values_mut().for_each(|n| n.dns = None);
+        self.networks.values_mut().for_each(|n| n.dns.clear());
         self.sandboxes.values_mut().for_each(|s| s.dns = None);
         self.ports.release_all();
         if !remove || !self.sandboxes.is_empty() {

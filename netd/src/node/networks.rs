@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{Errors, Network, NetworkRecord, Node};
 use crate::dns::{DnsSockets, DnsTasks, Scope, Zone};
@@ -43,7 +43,8 @@ impl Node {
 
     /// See [`crate::Netd::claimed_subnets`].
     pub(crate) fn claimed_subnets(&mut self) -> Result<Vec<Ipv4Net>> {
-        let claimed = self.host.claimed()?.into_iter().map(|(subnet, _)| subnet);
+        let claimed = self.host.claimed::<Ipv4Net>()?.into_iter();
+        let claimed = claimed.map(|(subnet, _)| subnet);
         Ok(claimed.filter(|subnet| ipam::claims(*subnet)).collect())
     }
 
@@ -87,6 +88,7 @@ impl Node {
                 name: endpoint.aliases.first().unwrap_or(sandbox).clone(),
                 ipv4: endpoint.ipv4,
                 prefix_len: endpoint.prefix_len,
+                ipv6: endpoint.ipv6,
                 mac: endpoint.mac,
             })
             .collect()
@@ -99,8 +101,10 @@ impl Node {
             gateway,
             bridge,
             mtu,
+            ..
         } = &record.state;
         let index = self.fabric.ensure_bridge(bridge, *gateway, *subnet, *mtu)?;
+        self.make_network6(record)?;
         self.route_to(record)?;
         self.remember_network(record.clone(), index)?;
         if record.config.overlay.is_some() {
@@ -108,7 +112,12 @@ impl Node {
             self.sync_carrier(&record.config.id, &links)?;
         }
         let mut transaction = Transaction::default();
-        FabricFirewall::add_network(&mut transaction, bridge, *gateway, record.config.internal);
+        FabricFirewall::add_network(
+            &mut transaction,
+            bridge,
+            &record.state.gateways(),
+            record.config.internal,
+        );
         self.change_fabric(transaction, "admit a network to")?;
         self.anchor_vips()?;
         self.follow_mesh()
@@ -134,14 +143,19 @@ impl Node {
     /// Count the network among ours and serve its names at its gateway.
     pub(super) fn remember_network(&mut self, record: NetworkRecord, bridge: u32) -> Result<()> {
         let id = record.config.id.clone();
-        let dns = self.serve_gateway(&id, record.state.gateway.into())?;
+        let gateways = record.state.gateways();
+        let dns = gateways
+            .into_iter()
+            .map(|gateway| self.serve_gateway(&id, gateway));
+        let dns = dns.collect::<Result<_>>()?;
         self.networks.insert(
             id.clone(),
             Network {
                 record,
                 last: None,
+                last6: None,
                 bridge,
-                dns: Some(dns),
+                dns,
             },
         );
         self.refresh_zone(&id);
@@ -154,24 +168,24 @@ impl Node {
             return;
         };
         let NetworkRecord { config, state } = &network.record;
-        let mut zone = Zone::new(&config.name, config.internal, [state.subnet.into()]);
+        let mut zone = Zone::new(&config.name, config.internal, subnets(state));
         self.name_services(id, &mut zone);
         self.name_members(id, &mut zone);
         for sandbox in self.sandboxes.values() {
             for endpoint in sandbox.record.endpoints.iter().filter(|e| e.network == id) {
-                zone.member(endpoint.ipv4, &sandbox.record.id);
-                endpoint
-                    .aliases
-                    .iter()
-                    .for_each(|alias| zone.add(alias, [endpoint.ipv4]));
+                for address in endpoint.addresses() {
+                    zone.member(address, &sandbox.record.id);
+                    let mut aliases = endpoint.aliases.iter();
+                    aliases.clone().for_each(|alias| zone.add(alias, [address]));
+                    if let Some(first) = aliases.next() {
+                        zone.point(address, first);
+                    }
+                }
                 if let Some(first) = endpoint.aliases.first() {
-                    zone.point(endpoint.ipv4, first);
                     let ports = sandbox.record.container_ports();
                     let targets = std::slice::from_ref(first);
-                    endpoint
-                        .aliases
-                        .iter()
-                        .for_each(|alias| zone.offer(alias, &ports, targets));
+                    let aliases = endpoint.aliases.iter();
+                    aliases.for_each(|alias| zone.offer(alias, &ports, targets));
                 }
             }
         }
@@ -191,14 +205,14 @@ impl Node {
             if !ipam::is_host(subnet, address) {
                 return Err(Error::AddressOutside {
                     network,
-                    address,
-                    subnet,
+                    address: address.into(),
+                    subnet: subnet.into(),
                 });
             }
             return match self.address_holder(id, address) {
                 Some(holder) => Err(Error::AddressInUse {
                     network,
-                    address,
+                    address: address.into(),
                     holder,
                 }),
                 None => Ok(address),
@@ -213,7 +227,10 @@ impl Node {
         };
         let chosen = ipam::choose_address(subnet, &taken, entry.last);
         entry.last = chosen.or(entry.last);
-        chosen.ok_or(Error::NoFreeAddress { network, subnet })
+        chosen.ok_or(Error::NoFreeAddress {
+            network,
+            subnet: subnet.into(),
+        })
     }
 
     fn address_holder(&self, id: &str, address: Ipv4Addr) -> Option<String> {
@@ -259,14 +276,16 @@ impl Node {
         if !ipam::is_host(subnet, gateway) {
             return Err(Error::InvalidGateway {
                 network,
-                gateway,
-                subnet,
+                gateway: gateway.into(),
+                subnet: subnet.into(),
             });
         }
         let mtu = self.plan_mtu(config)?;
+        let ipv6 = self.plan_network6(config)?;
         Ok(NetworkState {
             subnet,
             gateway,
+            ipv6,
             bridge: names::bridge(&config.id),
             mtu,
         })
@@ -293,7 +312,7 @@ impl Node {
         if known {
             let mut transaction = Transaction::default();
             let internal = record.config.internal;
-            FabricFirewall::remove_network(&mut transaction, &state.bridge, state.gateway, internal);
+            FabricFirewall::remove_network(&mut transaction, &state.bridge, &state.gateways(), internal);
             errors.collect(self.change_fabric(transaction, "dismiss a network from"));
             errors.collect(self.anchor_vips());
             errors.collect(self.follow_mesh());
@@ -304,6 +323,7 @@ impl Node {
         }
         errors.collect(self.sync_direct());
         errors.collect(self.drop_carrier(id));
+        self.unroute6(record);
         errors.collect(self.fabric.delete_link(&state.bridge));
         errors.collect(self.stores.networks.remove(id));
         errors.first()
@@ -338,18 +358,23 @@ fn check_subnet(network: &str, subnet: Ipv4Net, taken: &[(Ipv4Net, String)]) -> 
     if let Some(reason) = ipam::invalid_subnet(subnet) {
         return Err(Error::InvalidSubnet {
             network: network(),
-            subnet,
+            subnet: subnet.into(),
             reason,
         });
     }
     match ipam::overlap(subnet, taken) {
         Some((_, with)) => Err(Error::SubnetOverlap {
             network: network(),
-            subnet,
+            subnet: subnet.into(),
             with: with.clone(),
         }),
         None => Ok(subnet),
     }
+}
+
+fn subnets(state: &NetworkState) -> impl Iterator<Item = IpNet> {
+    let v6 = state.ipv6.map(|v6| v6.subnet.into());
+    [state.subnet.into()].into_iter().chain(v6)
 }
 
 /// What was left open at creation may stay open; what was said must be the same.
@@ -360,8 +385,21 @@ fn check_same(record: &NetworkRecord, config: &NetworkConfig) -> Result<()> {
             what,
         })
     };
+    let ipv6 = record.state.ipv6;
     if config.subnet.is_some_and(|subnet| subnet != record.state.subnet) {
         differs("subnet")
+    } else if (config.ipv6 || config.subnet6.is_some()) && ipv6.is_none() {
+        differs("IPv6")
+    } else if config
+        .subnet6
+        .is_some_and(|subnet| Some(subnet) != ipv6.map(|v6| v6.subnet))
+    {
+        differs("IPv6 subnet")
+    } else if config
+        .gateway6
+        .is_some_and(|gateway| Some(gateway) != ipv6.map(|v6| v6.gateway))
+    {
+        differs("IPv6 gateway")
     } else if config
         .gateway
         .is_some_and(|gateway| gateway != record.state.gateway)

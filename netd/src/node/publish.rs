@@ -1,6 +1,6 @@
 //! A sandbox's published ports: from what was asked to what is held.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Node, PublishRecord, SandboxRecord};
 use crate::error::{Error, Result};
@@ -21,12 +21,17 @@ impl Node {
         if self.default_endpoint(endpoints).is_none() {
             return Err(Error::PublishNowhere(id.to_owned()));
         }
-        let wanted = publish.iter().map(wanted_port).collect::<Result<Vec<_>>>()?;
+        let has6 = self.fabric.uplink6.is_some() && self.default_endpoint6(endpoints).is_some();
+        let mut all = Vec::new();
+        for one in publish {
+            all.extend(at_addresses(one, has6)?);
+        }
+        let wanted: Vec<_> = all.iter().map(|(_, wanted)| *wanted).collect();
         let frontends = self.ports.reserve(&self.host.netns, &owner(id), &wanted)?;
-        let records = publish.iter().zip(frontends).map(|(p, f)| PublishRecord {
+        let records = all.into_iter().zip(frontends).map(|((p, _), f)| PublishRecord {
             publish: Publish {
                 host_port: Some(f.port),
-                ..p.clone()
+                ..p
             },
             fabric_port: f.fabric_port,
         });
@@ -37,7 +42,7 @@ impl Node {
 impl SandboxRecord {
     pub(super) fn frontends(&self) -> Vec<Frontend> {
         let frontend = |p: &PublishRecord| Frontend {
-            address: host_address(p.publish.host_ip).unwrap_or_default(),
+            address: host_address(p.publish.host_ip),
             protocol: p.publish.protocol,
             port: p.publish.host_port.unwrap_or_default(),
             fabric_port: p.fabric_port,
@@ -47,7 +52,9 @@ impl SandboxRecord {
 
     pub(super) fn container_ports(&self) -> Vec<(Protocol, u16)> {
         let port = |p: &PublishRecord| (p.publish.protocol, p.publish.container_port);
-        self.published.iter().map(port).collect()
+        let mut ports: Vec<_> = self.published.iter().map(port).collect();
+        ports.dedup(); // one of each IP version
+        ports
     }
 }
 
@@ -56,20 +63,40 @@ pub(super) fn owner(sandbox: &str) -> String {
     format!("container {sandbox}")
 }
 
-/// `None`: every address.
-fn host_address(ip: Option<IpAddr>) -> Result<Option<Ipv4Addr>> {
-    match ip {
-        None => Ok(None),
-        Some(any) if any.is_unspecified() => Ok(None),
-        Some(IpAddr::V4(address)) => Ok(Some(address)),
-        Some(v6) => Err(Error::PublishIpv6(v6)),
-    }
+/// `None`: every IPv4 address.
+fn host_address(ip: Option<IpAddr>) -> Option<IpAddr> {
+    ip.filter(|ip| *ip != IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
-fn wanted_port(publish: &Publish) -> Result<Wanted> {
-    Ok(Wanted {
-        address: host_address(publish.host_ip)?,
+/// A port without an address is published on every address of the host, of both IP versions if the container has both.
+fn at_addresses(publish: &Publish, has6: bool) -> Result<Vec<(Publish, Wanted)>> {
+    if let Some(address) = publish.host_ip.filter(IpAddr::is_ipv6) {
+        if !has6 {
+            return Err(Error::PublishIpv6(address));
+        }
+        if address.is_loopback() {
+            return Err(Error::PublishLoopback6);
+        }
+    }
+    let wanted = Wanted {
+        address: host_address(publish.host_ip),
         port: publish.host_port.filter(|port| *port != 0),
+        same: false,
         protocol: publish.protocol,
-    })
+    };
+    let mut all = vec![(publish.clone(), wanted)];
+    if publish.host_ip.is_none() && has6 {
+        let any = Some(Ipv6Addr::UNSPECIFIED.into());
+        let also = Publish {
+            host_ip: any,
+            ..publish.clone()
+        };
+        let wanted = Wanted {
+            address: any,
+            same: true,
+            ..wanted
+        };
+        all.push((also, wanted));
+    }
+    Ok(all)
 }

@@ -159,6 +159,15 @@ impl Node {
             .or_else(|| endpoints.iter().find(open))
     }
 
+    /// The endpoint with the default route for IPv6, which need not be the same.
+    pub(super) fn default_endpoint6<'a>(&self, endpoints: &'a [Endpoint]) -> Option<&'a Endpoint> {
+        let open = |e: &&Endpoint| {
+            let network = self.networks.get(&e.network);
+            e.ipv6.is_some() && network.is_some_and(|n| !n.record.config.internal)
+        };
+        endpoints.iter().find(open)
+    }
+
     /// Let the directory know which networks the sandbox sees.
     pub(super) fn name_sandbox(&self, id: &str) {
         if let Some(sandbox) = self.sandboxes.get(id) {
@@ -261,6 +270,7 @@ impl Node {
         also: &BTreeSet<Ipv4Addr>,
     ) -> Result<Endpoint> {
         let ipv4 = self.choose_address(&wanted.network, wanted.ipv4, also)?;
+        let ipv6 = self.plan_endpoint6(wanted)?;
         let state = &self.network(&wanted.network)?.state;
         Ok(Endpoint {
             network: wanted.network.clone(),
@@ -269,6 +279,7 @@ impl Node {
             ipv4,
             prefix_len: state.subnet.prefix_len(),
             gateway: state.gateway,
+            ipv6,
             aliases: wanted.aliases.clone(),
         })
     }

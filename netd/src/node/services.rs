@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::firewall::{FabricFirewall, Frontend, TaskFirewall};
 use crate::names;
 use crate::netlink::{Flow, Socket};
-use crate::nft::{Key, Transaction};
+use crate::nft::{Ip, Key, Transaction};
 use crate::ports::Wanted;
 use crate::sockets::VirtualIp;
 use crate::types::{Backend, IngressPort, ServiceEndpoint, ServiceNetwork};
@@ -76,6 +76,7 @@ impl Node {
             let one = Wanted {
                 address: None,
                 port: Some(port.published),
+                same: false,
                 protocol: port.protocol,
             };
             let reserved = self.ports.reserve(&self.host.netns, &owner(&wanted.name), &[one]);
@@ -205,10 +206,10 @@ impl Node {
     }
 
     /// Everything that is published, by port at the fabric's uplink.
-    pub(super) fn published(&self) -> BTreeMap<Key, Vec<Key>> {
+    pub(super) fn published(&self, ip: Ip) -> BTreeMap<Key, Vec<Key>> {
         let mut all = BTreeMap::new();
         for sandbox in self.sandboxes.values() {
-            let Some(address) = self.way_out(sandbox) else {
+            let Some(address) = self.way_out(sandbox, ip) else {
                 continue;
             };
             for p in &sandbox.record.published {
@@ -225,7 +226,7 @@ impl Node {
                     continue;
                 };
                 let front = FabricFirewall::frontend(frontend.protocol, frontend.fabric_port);
-                let backends = self.nearest(&service.wanted.backends).into_iter();
+                let backends = self.nearest(&service.wanted.backends, ip).into_iter();
                 let backends = backends.map(|address| FabricFirewall::backend(address, port.target));
                 all.insert(front, backends.collect());
             }
@@ -234,42 +235,48 @@ impl Node {
     }
 
     /// The tasks that answer at this node's published ports: its own or, only if it has none, those of other nodes. What
-    /// another node answers has crossed the wire twice more.
-    fn nearest(&self, backends: &[Backend]) -> Vec<Ipv4Addr> {
+    /// another node answers has crossed the wire twice more. Between nodes that is IPv4.
+    fn nearest(&self, backends: &[Backend], ip: Ip) -> Vec<IpAddr> {
         let (far, near): (Vec<_>, Vec<_>) = backends.iter().partition(|backend| backend.node.is_some());
         let near: Vec<_> = near
             .into_iter()
-            .filter_map(|backend| self.reachable(backend))
+            .filter_map(|backend| self.reachable(backend, ip))
             .collect();
-        if near.is_empty() {
+        if near.is_empty() && ip == Ip::V4 {
             return far
                 .into_iter()
                 .filter_map(|backend| self.reachable_far(backend))
+                .map(Into::into)
                 .collect();
         }
         near
     }
 
     /// The address at which the fabric reaches a task and from which its answers come back: that of its default route.
-    fn reachable(&self, backend: &Backend) -> Option<Ipv4Addr> {
+    fn reachable(&self, backend: &Backend, ip: Ip) -> Option<IpAddr> {
         if let Some(sandbox) = backend.sandbox.as_ref().and_then(|id| self.sandboxes.get(id)) {
-            return self.way_out(sandbox);
+            return self.way_out(sandbox, ip);
         }
         let open = |network: &str| {
             self.networks
                 .get(network)
                 .is_some_and(|n| !n.record.config.internal)
         };
-        backend
-            .addresses
-            .iter()
-            .find(|(network, _)| open(network))
-            .map(|(_, address)| *address)
+        let mut all = backend.all_addresses();
+        all.find(|(network, address)| Ip::of(*address) == ip && open(network))
+            .map(|(_, address)| address)
     }
 
     /// The address on the interface with the default route.
-    fn way_out(&self, sandbox: &Sandbox) -> Option<Ipv4Addr> {
-        self.default_endpoint(&sandbox.record.endpoints).map(|e| e.ipv4)
+    fn way_out(&self, sandbox: &Sandbox, ip: Ip) -> Option<IpAddr> {
+        let endpoints = &sandbox.record.endpoints;
+        match ip {
+            Ip::V4 => self.default_endpoint(endpoints).map(|e| e.ipv4.into()),
+            Ip::V6 => self
+                .default_endpoint6(endpoints)?
+                .ipv6
+                .map(|v6| v6.address.into()),
+        }
     }
 }
 

@@ -184,7 +184,11 @@ impl Node {
                 .batch(vec![
                     Route::add_address(index, ipv4, 24),
                     LinkAddress::add6(index, ipv6, 64),
-                    Route::add(Default::default(), Some(Ipv4Addr::new(192, 0, 2, 254)), index),
+                    Route::add(
+                        ipnet::Ipv4Net::default(),
+                        Some(Ipv4Addr::new(192, 0, 2, 254)),
+                        index,
+                    ),
                 ])
                 .unwrap();
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();

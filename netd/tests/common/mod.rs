@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -33,10 +33,12 @@ pub mod cluster;
 #[path = "../../src/netlink/mod.rs"]
 pub mod netlink;
 pub mod nodes;
-use netlink::{Link, LinkChange, Route, Socket, Veth};
+use netlink::{Link, LinkAddress, LinkChange, Route, Socket, Veth};
 
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+pub const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 /// What the DNS server outside says about every name.
 pub const ANSWER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -108,9 +110,10 @@ impl World {
             peer_mac: None,
         };
         socket.request(veth.create()).unwrap();
-        configure("eth0", HOST, Some(OUTSIDE));
-        sys::netns::run_in(&outside, || configure("eth0", OUTSIDE, None)).unwrap();
+        configure("eth0", HOST, HOST6, Some(OUTSIDE));
+        sys::netns::run_in(&outside, || configure("eth0", OUTSIDE, OUTSIDE6, None)).unwrap();
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -182,7 +185,7 @@ pub fn request(id: &str, networks: &[&str]) -> AttachRequest {
     }
 }
 
-fn configure(name: &str, address: Ipv4Addr, via: Option<Ipv4Addr>) {
+fn configure(name: &str, address: Ipv4Addr, address6: Ipv6Addr, via: Option<Ipv4Addr>) {
     let mut socket = Socket::route().unwrap();
     let up = || LinkChange {
         up: true,
@@ -194,11 +197,12 @@ fn configure(name: &str, address: Ipv4Addr, via: Option<Ipv4Addr>) {
             Link::change("lo", &up()),
             Link::change(name, &up()),
             Route::add_address(index, address, 24),
+            LinkAddress::add6(index, address6, 64),
         ])
         .unwrap();
     if via.is_some() {
         socket
-            .request(Route::add(Default::default(), via, index))
+            .request(Route::add(ipnet::Ipv4Net::default(), via, index))
             .unwrap();
     }
 }
@@ -252,6 +256,10 @@ impl Box {
         self.sandbox.endpoints[0].ipv4
     }
 
+    pub fn address6(&self) -> Ipv6Addr {
+        self.sandbox.endpoints[0].ipv6.unwrap().address
+    }
+
     pub fn gateway(&self) -> Ipv4Addr {
         self.sandbox.endpoints[0].gateway
     }
@@ -283,7 +291,7 @@ pub struct Server {
 impl Server {
     pub fn start(netns: &OwnedFd, port: u16, name: &str) -> Self {
         let (tcp, udp) = sys::netns::run_in(netns, || {
-            let any = Ipv4Addr::UNSPECIFIED;
+            let any = Ipv6Addr::UNSPECIFIED; // and IPv4
             (
                 TcpListener::bind((any, port)).unwrap(),
                 UdpSocket::bind((any, port)).unwrap(),
@@ -298,7 +306,7 @@ impl Server {
         let over_tcp = std::thread::spawn(move || {
             while !stop_tcp.load(Ordering::Relaxed) {
                 match tcp.accept() {
-                    Ok((mut stream, client)) => drop(write!(stream, "{name} {}", client.ip())),
+                    Ok((mut stream, client)) => drop(write!(stream, "{name} {}", client.ip().to_canonical())),
                     Err(_) => std::thread::sleep(Duration::from_millis(1)),
                 }
             }
@@ -307,7 +315,10 @@ impl Server {
             let mut buffer = [0; 64];
             while !stop_udp.load(Ordering::Relaxed) {
                 if let Ok((_, client)) = udp.recv_from(&mut buffer) {
-                    let _ = udp.send_to(format!("{also} {}", client.ip()).as_bytes(), client);
+                    let _ = udp.send_to(
+                        format!("{also} {}", client.ip().to_canonical()).as_bytes(),
+                        client,
+                    );
                 }
             }
         });
@@ -340,7 +351,7 @@ pub fn call(netns: &OwnedFd, to: impl Into<IpAddr>, port: u16) -> io::Result<Str
 pub fn call_udp(netns: &OwnedFd, to: impl Into<IpAddr>, port: u16) -> io::Result<String> {
     let to = SocketAddr::new(to.into(), port);
     sys::netns::run_in(netns, || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let socket = UdpSocket::bind((any_like(to.ip()), 0))?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.connect(to)?;
         socket.send(b"?")?;
@@ -348,6 +359,13 @@ pub fn call_udp(netns: &OwnedFd, to: impl Into<IpAddr>, port: u16) -> io::Result
         let n = socket.recv(&mut buffer)?;
         Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
     })?
+}
+
+fn any_like(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
 
 /// Wait for what the kernel or the agent does behind our back.
@@ -377,7 +395,7 @@ pub fn query(netns: &OwnedFd, server: IpAddr, name: &str, kind: RecordType) -> i
     message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
     let packet = message.to_vec().unwrap();
     sys::netns::run_in(netns, || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let socket = UdpSocket::bind((any_like(server), 0))?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.connect((server, 53))?;
         socket.send(&packet)?;

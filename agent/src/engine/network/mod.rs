@@ -229,6 +229,7 @@ pub(crate) fn endpoint_request(
     Ok(EndpointRequest {
         network: network.id.clone(),
         ipv4: address(endpoint)?,
+        ipv6: None,
         mac: mac(endpoint)?,
         aliases: dns_names(record, endpoint),
     })

@@ -126,6 +126,7 @@ fn what_netd_did_in_dockers_words() {
             ipv4: [10, 0, 0, 2].into(),
             prefix_len: 24,
             gateway: [10, 0, 0, 1].into(),
+            ipv6: None,
             aliases: vec![],
         }],
         published: vec![],
