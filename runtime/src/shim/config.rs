@@ -27,6 +27,20 @@ pub(super) struct Config {
     #[serde(default)]
     pub(super) stdin_once: bool,
     pub(super) log: LogConfig,
+    /// Absent: the container may run for ever.
+    pub(super) lease: Option<LeaseConfig>,
+}
+
+/// Until when the container may run, and how it ends then. Times are nanoseconds.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct LeaseConfig {
+    /// A moment of `CLOCK_BOOTTIME`, which goes on while the machine is suspended.
+    pub(super) until: u64,
+    /// What the container gets then.
+    pub(super) signal: i32,
+    /// Between that and SIGKILL.
+    pub(super) grace: u64,
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::client::{Answer, Role};
 use super::exit::{self, OomCounter};
+use super::lease::{self, Lease};
 use super::poller::ProcessKey;
 use super::process::{Phase, Process};
 use super::protocol::{self, Stream};
@@ -79,7 +80,9 @@ impl Server {
         let Some(mut record) = init.exit_record(oom_killed) else {
             return;
         };
-        record.error = record.error.or_else(|| self.log.failure());
+        let expired = self.lease.take().filter(Lease::is_over);
+        let expired = expired.map(|_| lease::OVER.to_owned());
+        record.error = record.error.or(expired).or_else(|| self.log.failure());
         if let Err(error) = exit::persist(&self.bundle, "exit.json", &record) {
             report(&format!("write exit.json: {error}"));
         }

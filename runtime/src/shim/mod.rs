@@ -15,6 +15,8 @@
 //! `<bundle>/exec-<id>.json`, the log. The working directory is the bundle, so that the socket's path may be longer than
 //! the 108 bytes of `sockaddr_un`; a client whose path is too long connects through `/proc/self/fd/N/shim.sock`.
 //!
+//! A container may run for as long as its [`lease`] lasts and no longer, whether or not anybody else is alive.
+//!
 //! One thread, one epoll instance, no polling: whatever happens is an event on a descriptor or one of a few deadlines.
 //! The life of a process is [`process::Phase`]; init and execs differ only in what their end means.
 
@@ -24,6 +26,7 @@ mod config;
 mod ending;
 mod exec;
 mod exit;
+mod lease;
 mod log;
 mod outbox;
 mod poller;

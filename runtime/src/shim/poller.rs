@@ -37,6 +37,8 @@ pub(super) enum Token {
     /// The process takes input.
     Input(ProcessKey),
     Client(ClientKey),
+    /// The lease has run out, or the time to end after that.
+    Lease,
 }
 
 impl Token {
@@ -48,6 +50,7 @@ impl Token {
             Self::Output(ProcessKey(key), Stream::Stderr) => (3, key),
             Self::Input(ProcessKey(key)) => (4, key),
             Self::Client(ClientKey(key)) => (5, key),
+            Self::Lease => (6, 0),
         };
         kind << 32 | u64::from(key)
     }
@@ -61,6 +64,7 @@ impl Token {
             3 => Self::Output(ProcessKey(key), Stream::Stderr),
             4 => Self::Input(ProcessKey(key)),
             5 => Self::Client(ClientKey(key)),
+            6 => Self::Lease,
             _ => return None,
         })
     }
@@ -161,6 +165,7 @@ mod tests {
             Token::Output(ProcessKey(1), Stream::Stderr),
             Token::Input(ProcessKey(2)),
             Token::Client(ClientKey(3)),
+            Token::Lease,
         ] {
             assert_eq!(Token::decode(token.encode()), Some(token));
         }

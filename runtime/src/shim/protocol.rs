@@ -15,6 +15,7 @@
 //! | `{"closeStdin":{"exec":"id"}}` | `{}`; the process reads end-of-file after what was sent before |
 //! | `{"wait":{"exec":"id"}}` | blocks until the process has ended and its output is drained, then an [`ExitRecord`] |
 //! | `{"state":{}}` | a [`StateReport`] |
+//! | `{"lease":{"until":n}}` | `{}`; the container's lease lasts until then (nanoseconds of `CLOCK_BOOTTIME`). An error if it has none or it has run out |
 //! | `{"shutdown":{}}` | ends a shim whose container was not started (its init is killed); `{}` when nothing of it is left. An error while the container runs |
 //!
 //! **Attachment.** Shim to client: frames of Docker's stdcopy, `[1|2, 0, 0, 0, length as u32 big-endian]` and the
@@ -82,6 +83,9 @@ pub(super) enum Request {
         exec: Option<String>,
     },
     State {},
+    Lease {
+        until: u64,
+    },
     Shutdown {},
 }
 
@@ -243,6 +247,10 @@ mod tests {
         assert!(matches!(
             parse(r#"{"wait":{}}"#),
             Ok(Request::Wait { exec: None })
+        ));
+        assert!(matches!(
+            parse(r#"{"lease":{"until":7}}"#),
+            Ok(Request::Lease { until: 7 })
         ));
         assert!(matches!(
             parse(r#"{"closeStdin":{}}"#),

@@ -2,6 +2,7 @@
 
 use super::client::{Answer, Attachment, Role};
 use super::clock::Stamp;
+use super::lease::{self, Lease};
 use super::poller::ProcessKey;
 use super::process::{Phase, Process};
 use super::protocol::{self, Attach, ExecReport, Failure, Request, StateReport, is_exec_id};
@@ -24,6 +25,7 @@ impl Server {
             Request::CloseStdin { exec } => self.close_stdin(exec.as_deref()),
             Request::Wait { exec } => self.wait(exec.as_deref()),
             Request::State {} => Ok(Next::Close(protocol::ok(&self.report()))),
+            Request::Lease { until } => self.extend_lease(until),
             Request::Shutdown {} => self.shutdown(),
         }
     }
@@ -32,6 +34,9 @@ impl Server {
         let init = self.init()?;
         if !matches!(init.phase, Phase::Created) || init.failure.is_some() {
             return Err(Failure::new("container has already been started"));
+        }
+        if self.lease.as_ref().is_some_and(Lease::is_over) {
+            return Err(Failure::new(lease::OVER));
         }
         let started = container::start(&self.state, &self.id);
         let init = self.process(None)?.1;

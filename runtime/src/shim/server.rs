@@ -10,6 +10,7 @@ use rustix::event::epoll::EventFlags;
 
 use super::client::{Asked, Client, Received, Role};
 use super::exit::OomCounter;
+use super::lease::Lease;
 use super::log::Log;
 use super::poller::{ClientKey, Poller, ProcessKey, Token, Watched};
 use super::process::{Phase, Process};
@@ -43,6 +44,8 @@ pub(super) struct Server {
     pub(super) clients: BTreeMap<ClientKey, Client>,
     pub(super) log: Log,
     pub(super) oom: Option<OomCounter>,
+    /// Until when the container may run; `None`: for ever.
+    pub(super) lease: Option<Lease>,
     /// Whether the death of init leaves the other processes alive.
     pub(super) shares_pid_namespace: bool,
     /// What an exec gets that names none.
@@ -86,6 +89,7 @@ impl Server {
                 }
             }
             Token::Client(key) => self.on_client(key, flags),
+            Token::Lease => self.on_lease(),
         }
     }
 

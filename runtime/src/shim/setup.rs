@@ -15,6 +15,7 @@ use sys::process::CloseRange;
 use super::SOCKET;
 use super::config::{Config, ConfigError};
 use super::exit::OomCounter;
+use super::lease::Lease;
 use super::log::{Log, LogError};
 use super::poller::{Poller, ProcessKey, Token, Watched};
 use super::process::{Holding, Process};
@@ -46,6 +47,8 @@ pub(super) enum SetupError {
     Create(#[source] container::Error),
     #[error("listen on {}", .0.display())]
     Listen(PathBuf, #[source] io::Error),
+    #[error("set the clock of the lease")]
+    Lease(#[source] io::Error),
     #[error("watch the container")]
     Watch(#[source] io::Error),
 }
@@ -103,9 +106,12 @@ pub(super) fn prepare(state: &StateDir, bundle: &Path, id: &ContainerId) -> Resu
     set_own_oom_score(OWN_OOM_SCORE);
 
     let pid = created.pid;
-    let held =
-        listen(&bundle, &poller).and_then(|listener| Ok((listener, hold(&poller, created, pipes, &config)?)));
-    let (listener, init) = held.inspect_err(|_| discard(&state, id, pid))?;
+    let held = listen(&bundle, &poller).and_then(|listener| {
+        let lease = config.lease.map(|lease| Lease::begin(&poller, lease)).transpose();
+        let lease = lease.map_err(SetupError::Lease)?;
+        Ok((listener, lease, hold(&poller, created, pipes, &config)?))
+    });
+    let (listener, lease, init) = held.inspect_err(|_| discard(&state, id, pid))?;
     Ok(Server {
         state,
         id: id.clone(),
@@ -116,6 +122,7 @@ pub(super) fn prepare(state: &StateDir, bundle: &Path, id: &ContainerId) -> Resu
         clients: BTreeMap::new(),
         log,
         oom: OomCounter::open(pid),
+        lease,
         shares_pid_namespace: spec.shares_pid_namespace(),
         oom_score_adj: spec
             .process

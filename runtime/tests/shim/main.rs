@@ -2,6 +2,7 @@
 
 mod exec;
 mod harness;
+mod lease;
 mod life;
 mod output;
 mod terminal;
