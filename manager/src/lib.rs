@@ -5,6 +5,7 @@
 //! - [`allocator`]: subnets, addresses and ports
 //! - [`manager`]: a manager from its birth to its end
 //! - [`dispatcher`]: the conversation with the nodes
+//! - `contacts`: when each node was heard last
 //! - `seat`: this manager's place among the managers
 //! - `rpc`: the port for other nodes, and who may call what
 //! - `tls`: mutual TLS under the cluster's root
@@ -20,6 +21,7 @@
 
 pub mod allocator;
 pub mod ca;
+mod contacts;
 pub mod control;
 pub mod disk;
 pub mod dispatcher;
@@ -40,6 +42,7 @@ pub mod state;
 mod tls;
 pub mod vault;
 
+pub use contacts::Contacts;
 pub use control::{Control, ControlError, HeldBy, VolumeMove};
 pub use manager::{InitRequest, JoinManagers, Leader, Manager, ManagerConfig, ManagerError};
 pub use orchestration::Orchestration;

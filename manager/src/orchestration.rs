@@ -11,6 +11,7 @@ use futures::FutureExt;
 use tokio::time::{Instant, sleep};
 
 use crate::ca::{rotation, unseen};
+use crate::contacts::Contacts;
 use crate::scheduler::loads::Loads;
 use crate::state::{Store, StoreError};
 use crate::{allocator, network_key, orchestrator, reaper, scheduler};
@@ -26,14 +27,23 @@ impl Orchestration {
     /// Runs every loop until `shutdown` is done or the store is gone. Nothing is left running afterwards; a change
     /// that was being agreed upon may still be applied.
     pub async fn run(store: Store, shutdown: impl Future<Output = ()>) {
-        Self::run_with_loads(store, Loads::default(), shutdown).await;
+        Self::run_with(store, Loads::default(), Contacts::default(), shutdown).await;
     }
 
-    /// As [`Self::run`], with a table of how busy nodes are, which the ranking of nodes looks at last.
-    pub async fn run_with_loads(store: Store, loads: Loads, shutdown: impl Future<Output = ()>) {
+    /// As [`Self::run`], with what the dispatcher hears: how busy nodes are, which the ranking of nodes looks at last,
+    /// and when they were heard, which says when the leases of their tasks are over.
+    pub async fn run_with(
+        store: Store,
+        loads: Loads,
+        contacts: Contacts,
+        shutdown: impl Future<Output = ()>,
+    ) {
         let loops = async {
             tokio::join!(
-                supervise("orchestrator", || orchestrator::run(store.clone())),
+                supervise("orchestrator", || orchestrator::run(
+                    store.clone(),
+                    contacts.clone()
+                )),
                 supervise("allocator", || allocator::run(store.clone())),
                 supervise("scheduler", || scheduler::run(store.clone(), loads.clone())),
                 supervise("rebalancer", || orchestrator::rebalance(store.clone())),

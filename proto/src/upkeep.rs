@@ -7,6 +7,7 @@
 //! | `shoal.drain.order` | `start-first`, `stop-first` | see [`DrainOrder`] |
 //! | `shoal.drain.deadline` | duration; also a label of a node | 60 s |
 //! | `shoal.rebalance` | `on`, `off` | `on` |
+//! | `shoal.fencing.lease` | duration | tasks of a node that is cut off run on |
 //!
 //! Durations are Go's: `90s`, `1m30s`, `500ms`.
 
@@ -24,6 +25,8 @@ pub const DRAIN_ORDER: &str = "shoal.drain.order";
 pub const DRAIN_DEADLINE: &str = "shoal.drain.deadline";
 /// Whether tasks move to nodes that have come.
 pub const REBALANCE: &str = "shoal.rebalance";
+/// How long tasks run on without word from the managers; from then on they may be replaced.
+pub const FENCING: &str = "shoal.fencing.lease";
 
 /// How long a task of a drained node waits for its replacement where nothing is said.
 pub const DEFAULT_DRAIN_DEADLINE: Duration = Duration::from_secs(60);
@@ -63,6 +66,8 @@ pub struct Upkeep {
     pub drain_deadline: Option<Duration>,
     /// Whether tasks move to nodes that have come.
     pub rebalance: bool,
+    /// How long tasks run on without word from the managers.
+    pub fencing: Option<Duration>,
 }
 
 impl Default for Upkeep {
@@ -73,6 +78,7 @@ impl Default for Upkeep {
             drain_order: None,
             drain_deadline: None,
             rebalance: true,
+            fencing: None,
         }
     }
 }
@@ -97,6 +103,7 @@ impl Upkeep {
             )?,
             drain_deadline: time(labels, DRAIN_DEADLINE)?,
             rebalance: word(labels, REBALANCE, "on or off", &[("on", true), ("off", false)])?.unwrap_or(true),
+            fencing: time(labels, FENCING)?,
         })
     }
 
@@ -111,6 +118,11 @@ impl Upkeep {
             }
         }
     }
+}
+
+/// How long a task runs on without word from the managers, by its labels: those that its service had when it was made.
+pub fn fencing(labels: &Labels) -> Option<Duration> {
+    duration(labels.get(FENCING)?).filter(|lease| !lease.is_zero())
 }
 
 fn time(labels: &Labels, label: &'static str) -> Result<Option<Duration>, BadSetting> {
@@ -238,6 +250,7 @@ mod tests {
             (DRAIN_ORDER, "stop-first"),
             (DRAIN_DEADLINE, "10s"),
             (REBALANCE, "off"),
+            (FENCING, "15s"),
         ]))
         .unwrap();
         let seconds = |count| Some(Duration::from_secs(count));
@@ -247,6 +260,7 @@ mod tests {
             drain_order: Some(DrainOrder::StopFirst),
             drain_deadline: seconds(10),
             rebalance: false,
+            fencing: seconds(15),
         };
         assert_eq!(read, expected);
     }
@@ -258,6 +272,7 @@ mod tests {
             (DRAIN_DEADLINE, "0s"),
             (REBALANCE, "maybe"),
             (DRAIN_ORDER, "first"),
+            (FENCING, "0s"),
         ] {
             let bad = labels(&[(label, value), (RESTART_MAX_DELAY, "1m")]);
             let error = Upkeep::read(&bad).unwrap_err().to_string();

@@ -274,7 +274,7 @@ fn profiles_switch_services() {
 fn keys_beyond_docker_s_become_labels() {
     let with = |deploy: &str| format!("services:\n  web:\n    image: web\n    deploy: {{{deploy}}}\n");
     let text = with(
-        "labels: {team: x}, rebalance: off, drain: {order: start-first, deadline: 2m}, \
+        "labels: {team: x}, rebalance: off, fencing: 15s, drain: {order: start-first, deadline: 2m}, \
          restart_policy: {delay: 1s, max_delay: 1m}, update_config: {progress_deadline: 30s}",
     );
     let loaded = load(&text).unwrap();
@@ -282,6 +282,7 @@ fn keys_beyond_docker_s_become_labels() {
     let label = |name: &str| spec.labels.get(name).map(String::as_str);
     assert_eq!(label("team"), Some("x"));
     assert_eq!(label("shoal.rebalance"), Some("off"));
+    assert_eq!(label("shoal.fencing.lease"), Some("15s"));
     assert_eq!(label("shoal.drain.order"), Some("start-first"));
     assert_eq!(label("shoal.drain.deadline"), Some("2m"));
     assert_eq!(label("shoal.restart.max-delay"), Some("1m"));

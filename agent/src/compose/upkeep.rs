@@ -30,6 +30,7 @@ pub(super) fn take(
 /// Takes the keys that stand in `deploy` itself.
 pub(super) fn deploy(object: &mut Object<'_>, labels: &mut Labels) -> Result<(), ComposeError> {
     take(object, "rebalance", upkeep::REBALANCE, labels)?;
+    take(object, "fencing", upkeep::FENCING, labels)?;
     object.read("drain", |at| drain(at, labels)).map(drop)
 }
 

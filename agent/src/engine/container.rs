@@ -10,6 +10,7 @@ use tokio::task::AbortHandle;
 use super::attach::Pending;
 use super::error::{EngineError, Result};
 use super::id::ContainerId;
+use super::lease::BootTime;
 use super::record::{ContainerRecord, Paths};
 use super::restart::Backoff;
 use super::shim::Shim;
@@ -30,6 +31,8 @@ pub(crate) struct Container {
     prober: Mutex<Option<AbortHandle>>,
     /// Told when a waiting restart is called off.
     delay: Mutex<Option<oneshot::Sender<()>>>,
+    /// Until when it may run, as was said at its start.
+    lease: Mutex<Option<BootTime>>,
 }
 
 /// What only the holder of the lifecycle lock may touch.
@@ -52,6 +55,7 @@ impl Container {
             pending: Mutex::default(),
             prober: Mutex::default(),
             delay: Mutex::default(),
+            lease: Mutex::default(),
         }
     }
 
@@ -143,6 +147,16 @@ impl Container {
     /// Remembers how to call off the waiting restart.
     pub(crate) fn set_delay(&self, delay: oneshot::Sender<()>) {
         *lock(&self.delay) = Some(delay);
+    }
+
+    /// Until when it may run once it is started; `None`: for ever.
+    pub(crate) fn lease(&self) -> Option<BootTime> {
+        *lock(&self.lease)
+    }
+
+    /// See [`Self::lease`].
+    pub(crate) fn set_lease(&self, until: Option<BootTime>) {
+        *lock(&self.lease) = until;
     }
 
     /// A restart is waiting for its time.

@@ -12,7 +12,7 @@ use super::signals::{self, SIGKILL, SIGTERM};
 use super::state::{ContainerState, Status};
 
 /// Seconds between a stop's signal and the kill, unless the container says otherwise.
-const DEFAULT_GRACE: i64 = 10;
+pub(super) const DEFAULT_GRACE: i64 = 10;
 /// After SIGKILL a process ends unless the kernel is stuck; then the caller hears of it.
 const KILL_GRACE: Duration = Duration::from_secs(30);
 

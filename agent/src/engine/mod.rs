@@ -19,6 +19,7 @@ pub mod health;
 pub mod id;
 mod inspect;
 mod kill;
+mod lease;
 mod leave;
 mod list;
 mod logs;
@@ -63,6 +64,7 @@ use registry::Registry;
 pub(crate) use create::preview;
 pub use error::{EngineError, Result};
 pub use id::{ContainerId, ExecId};
+pub use lease::BootTime;
 pub use list::FILTERS as LIST_FILTERS;
 pub use request::*;
 pub use state::{ContainerState, ExitStatus, Health, HealthStatus, Status};
@@ -168,6 +170,12 @@ impl Engine {
             Some((container.id.clone(), container.record().task.clone()?))
         };
         self.registry.all().into_iter().filter_map(task).collect()
+    }
+
+    /// Whether the container runs.
+    pub fn is_running(&self, id: &ContainerId) -> bool {
+        let found = self.registry.find(id.as_str());
+        found.is_ok_and(|container| container.state().status == Status::Running)
     }
 
     /// Every event from now on.

@@ -39,6 +39,9 @@ pub struct TaskRef {
     pub task_id: String,
     pub service_id: String,
     pub node_id: String,
+    /// Nanoseconds that it may run without word from the managers; `None`: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<u64>,
 }
 
 /// A read-only file bind-mounted into the container; its content is kept under the run directory, never in the record.

@@ -145,6 +145,12 @@ impl Shim {
             .map(drop::<Value>)
     }
 
+    /// Lets the container run until then (nanoseconds of `CLOCK_BOOTTIME`).
+    pub(crate) async fn extend_lease(&self, until: u64) -> Result<()> {
+        let request = json!({ "lease": { "until": until } });
+        self.call("extend the lease", request).await.map(drop::<Value>)
+    }
+
     /// Signals the container's init, or an exec.
     pub(crate) async fn kill(&self, signal: i32, exec: Option<&str>) -> Result<()> {
         let request = json!({ "kill": { "signal": signal, "all": false, "exec": exec } });

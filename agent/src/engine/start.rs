@@ -15,6 +15,7 @@ use super::container::{Container, Lifecycle};
 use super::error::{EngineError, Result};
 use super::etc_files::{self, Resolver};
 use super::health::Probe;
+use super::lease::{self, BootTime};
 use super::network::{self, NetworkMode};
 use super::record::ContainerRecord;
 use super::restart::Backoff;
@@ -33,9 +34,21 @@ impl Engine {
     /// # Errors
     /// Whatever keeps it from running; the container then is as before, with the error in its state.
     pub async fn start(self: &Arc<Self>, name: &str) -> Result<()> {
+        self.start_until(name, None).await
+    }
+
+    /// As [`Self::start`]; with a lease that lasts until then, if the container has one.
+    pub(super) async fn start_until(self: &Arc<Self>, name: &str, until: Option<BootTime>) -> Result<()> {
         let container = self.registry.find(name)?;
         let mut lifecycle = container.lifecycle.lock().await;
         check_startable(&container, &lifecycle)?;
+        let has_lease = container
+            .record()
+            .task
+            .as_ref()
+            .is_some_and(|task| task.lease.is_some());
+        lease::check(name, has_lease, until)?;
+        container.set_lease(until);
         container.cancel_delay();
         lifecycle.backoff = Backoff::default();
         let state = container.state();
@@ -117,7 +130,8 @@ impl Engine {
             tokio::join!(self.prepare(&record, container), self.attach_network(&record));
         let (prepared, sandbox) = (prepared?, sandbox?);
         let config = self.configure(&record, container, &prepared, joined, sandbox.as_ref())?;
-        let shim_config = bundle::shim_config(&record, &container.paths, &prepared.overlay)?;
+        let shim_config =
+            bundle::shim_config(&record, &container.paths, &prepared.overlay, container.lease())?;
         bundle::write(&container.paths.bundle, &config, &shim_config)?;
         let shim = container.shim();
         let pid = shim

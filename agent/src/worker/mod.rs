@@ -7,6 +7,7 @@
 //! ```
 //! - [`session`]: the conversation with the dispatcher, [`assignments`] what comes, [`reporter`] what goes
 //! - [`controller`]: a task's life, decided by [`step`](step::step); [`plan`] and [`template`] turn its spec into a container
+//! - [`lease`]: tasks that end when the managers are out of reach for too long
 //! - [`inventory`]: the volumes that tasks may come back to
 //! - [`preview`]: whether the tasks of a service could become containers at all, asked before it is taken in
 //! - [`directory`]: which tasks receive traffic, [`withdrawal`]: whether the other nodes have forgotten one; [`networks`], [`files`]: what containers need
@@ -18,6 +19,7 @@ pub mod controller;
 pub mod directory;
 pub mod files;
 pub mod inventory;
+pub mod lease;
 pub mod networks;
 pub mod overlay;
 pub mod plan;
@@ -43,6 +45,7 @@ use proto::spec::NodeRole;
 use proto::wire::dispatcher_client::DispatcherClient;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::Engine;
 use crate::peer::{Members, Peers};
@@ -77,6 +80,7 @@ pub struct WorkerConfig {
 pub struct Worker {
     tasks: Arc<Tasks>,
     session: JoinHandle<()>,
+    _leases: AbortOnDropHandle<()>,
     trouble: watch::Receiver<String>,
     role: watch::Receiver<Option<NodeRole>>,
 }
@@ -88,6 +92,8 @@ impl Worker {
         let images = Fetcher::new(config.engine.config().storage.clone(), config.peers.clone());
         let volumes = inventory::volumes(&config.engine.config().storage);
         let session = watch::Sender::default();
+        let contact = watch::Sender::default();
+        let leases = lease::keep(config.engine.clone(), contact.subscribe());
         let shared = Arc::new(Shared {
             engine: config.engine,
             directory: directory::Directory::new(config.netd.clone(), config.node_id.clone()),
@@ -104,6 +110,7 @@ impl Worker {
             drain: config.drain,
             members: config.peers.members().clone(),
             images,
+            contact: contact.subscribe(),
         });
         let tasks = Arc::new(Tasks::new(shared));
         let sessions = session::Sessions {
@@ -117,11 +124,13 @@ impl Worker {
             trouble: watch::Sender::default(),
             role: watch::Sender::default(),
             session,
+            contact,
         };
         let (trouble, role) = (sessions.trouble.subscribe(), sessions.role.subscribe());
         Self {
             tasks,
             session: tokio::spawn(sessions.run()),
+            _leases: AbortOnDropHandle::new(tokio::spawn(leases)),
             trouble,
             role,
         }
@@ -165,6 +174,7 @@ pub async fn clean_up(engine: Arc<Engine>, netd: Arc<Netd>) {
         withdrawal: None,
         drain: Duration::ZERO,
         members: Members::default(),
+        contact: watch::channel(None).1,
     };
     Tasks::new(Arc::new(shared)).give_up_everything().await;
 }

@@ -93,9 +93,16 @@ pub fn container(task: &Task, node_hostname: &str) -> Result<CreateContainer, Pl
             task_id: task.id.to_string(),
             service_id: task.service_id.to_string(),
             node_id: task.node_id.to_string(),
+            lease: lease(task),
         }),
         files: Vec::new(),
     })
+}
+
+/// Nanoseconds that the task may run without word from the managers.
+fn lease(task: &Task) -> Option<u64> {
+    let lease = proto::upkeep::fencing(&task.labels)?;
+    u64::try_from(lease.as_nanos()).ok()
 }
 
 /// Seconds between the stop signal and the kill; `None` is the engine's default. Rounded up: a grace is a promise.

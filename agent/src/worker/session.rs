@@ -27,7 +27,9 @@ use tokio::sync::watch;
 use tonic::{Code, Status, Streaming};
 
 use super::assignments::{Assignments, AssignmentsError, Chain};
+use super::lease;
 use super::reporter::Reporter;
+use crate::engine::BootTime;
 
 /// Wait after the first failure; doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -96,6 +98,8 @@ pub struct Sessions<S> {
     pub role: watch::Sender<Option<NodeRole>>,
     /// The session, while there is one.
     pub session: watch::Sender<Option<String>>,
+    /// When this node had contact last with a manager that most managers follow.
+    pub contact: watch::Sender<Option<BootTime>>,
 }
 
 impl<S: Sink> Sessions<S> {
@@ -191,6 +195,7 @@ impl<S: Sink> Sessions<S> {
             session_id.clone_into(&mut request.session_id);
             request.load = crate::load::now(cpus);
             let mut client = self.client.clone();
+            let sent = BootTime::now();
             let answer = client.heartbeat(std::mem::take(&mut request));
             let answer = tokio::time::timeout(period * PATIENCE, answer).await;
             let late = |_| Status::deadline_exceeded("no answer in time");
@@ -201,6 +206,9 @@ impl<S: Sink> Sessions<S> {
                     status,
                 })?
                 .into_inner();
+            if let Some(ago) = answer.confirmed_ms_ago {
+                lease::note(&self.contact, sent.before(Duration::from_millis(ago)));
+            }
             period = match answer.period_ms {
                 0 => HEARTBEAT_DEFAULT,
                 period => Duration::from_millis(period),

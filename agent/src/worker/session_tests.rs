@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::http::{Request, Uri};
 use futures::Stream;
@@ -24,6 +25,7 @@ use super::assignments::{Assignments, Change};
 use super::reporter::Reporter;
 use super::session::{Sessions, Sink};
 use super::withdrawal::Withdrawal;
+use crate::engine::BootTime;
 
 type Reply<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -71,7 +73,10 @@ impl Dispatcher for Script {
         heard
             .data_paths
             .extend(serde_json::from_slice::<DataPath>(&request.data_path));
-        Ok(Response::new(HeartbeatResponse { period_ms: 60_000 }))
+        Ok(Response::new(HeartbeatResponse {
+            period_ms: 60_000,
+            confirmed_ms_ago: Some(2000),
+        }))
     }
 
     async fn update_task_status(
@@ -211,7 +216,9 @@ async fn nothing_is_lost_with_a_session() {
         trouble: watch::Sender::default(),
         role: watch::Sender::default(),
         session,
+        contact: watch::Sender::default(),
     };
+    let contact = sessions.contact.subscribe();
     let running = tokio::spawn(sessions.run());
     assert_eq!(assigned.recv().await.unwrap(), "t");
     reporter.put(
@@ -266,4 +273,7 @@ async fn nothing_is_lost_with_a_session() {
     }
     assert_eq!(heard.volumes, [["data", "more"]]);
     assert_eq!(heard.data_paths[0].mtu, 1400);
+    let agreed = contact.borrow().unwrap();
+    let since = BootTime::now().before(Duration::from_secs(2));
+    assert!(agreed <= since, "the managers agreed on their leader 2 s before");
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::directory::Directory;
 use super::files::Files;
+use super::lease::Contact;
 use super::networks::Networks;
 use super::overlay::Overlay;
 use super::reporter::Reporter;
@@ -38,4 +39,6 @@ pub struct Shared {
     pub images: Fetcher,
     /// The cluster's nodes.
     pub members: Members,
+    /// When this node had contact with the managers last.
+    pub contact: Contact,
 }

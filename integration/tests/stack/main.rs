@@ -5,6 +5,7 @@ mod containers;
 mod convergence;
 mod docker_cli;
 mod example;
+mod fencing;
 mod images;
 mod images_travel;
 mod managers;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proto::spec::ClusterSpec;
 use proto::{Cluster, Hidden};
 
-use super::{Control, ControlError, Result, validate};
+use super::{Control, ControlError, Result, fencing, validate};
 use crate::ca::{JoinToken, rotation};
 use crate::files::chain;
 use crate::state::{Kind, Reader};
@@ -56,6 +56,7 @@ impl Control {
                     return Err(ControlError::OutOfSequence);
                 }
                 let before = std::mem::replace(&mut cluster.spec, spec);
+                fencing::check_cluster(tx, &cluster)?;
                 rotation::ask(&mut cluster, &before.ca_config.unwrap_or_default())
                     .map_err(|error| ControlError::invalid(chain(&error)))?;
                 cluster.unlock_key = unlock_key(&cluster, rotate.unlock_key);

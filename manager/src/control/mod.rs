@@ -9,6 +9,7 @@
 
 mod cluster;
 mod error;
+mod fencing;
 mod lookup;
 mod material;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use proto::object::{JobStatus, KeptSpec, ServiceStatus, UpdateState, UpdateStatu
 use proto::spec::{Privileges, PublishMode};
 use proto::{Network, Service, ServiceId, ServiceSpec, Task, TaskState, Timestamp};
 
-use super::{Control, ControlError, Result, lookup, validate};
+use super::{Control, ControlError, Result, fencing, lookup, validate};
 use crate::history::{self, change_spec};
 use crate::state::{Key, Kind, Reader, WriteTx};
 
@@ -248,6 +248,7 @@ fn refuse_changes(old: &ServiceSpec, new: &ServiceSpec) -> Result<()> {
 
 /// The spec with its networks named by identifier, after the checks against the other objects.
 fn checked(tx: &impl Reader, id: Option<&ServiceId>, mut spec: ServiceSpec) -> Result<ServiceSpec> {
+    fencing::check_service(tx, &spec)?;
     // API versions before 1.25 put the networks beside the task template.
     let old_place = std::mem::take(&mut spec.networks);
     if spec.task_template.networks.is_empty() {

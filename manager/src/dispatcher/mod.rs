@@ -32,6 +32,7 @@ use proto::wire::dispatcher_server::DispatcherServer;
 use proto::{Cluster, NodeId};
 use tonic::Request;
 
+use crate::contacts::Contacts;
 use crate::remote::NodeChannel;
 use crate::scheduler::loads::Loads;
 use crate::state::{Reader, Store, StoreError};
@@ -64,6 +65,7 @@ struct Shared {
     statuses: Statuses,
     loads: Loads,
     receipts: Receipts,
+    contacts: Contacts,
 }
 
 impl Dispatcher {
@@ -79,8 +81,10 @@ impl Dispatcher {
 
     /// A dispatcher over the store that knows no node yet.
     pub fn new(store: Store) -> Self {
+        let contacts = Contacts::default();
         let shared = Arc::new(Shared {
-            sessions: Sessions::new(store.clone()),
+            sessions: Sessions::new(store.clone(), contacts.clone()),
+            contacts,
             statuses: Statuses::start(store.clone()),
             loads: Loads::default(),
             receipts: Receipts::default(),
@@ -95,6 +99,7 @@ impl Dispatcher {
     /// # Errors
     /// The store refused the change.
     pub async fn lead(&self) -> Result<(), StoreError> {
+        self.shared.contacts.begin();
         for node in sessions::doubt_all(&self.shared.store).await? {
             self.shared.sessions.expect(node, RETURN);
         }
@@ -133,6 +138,11 @@ impl Dispatcher {
         self.shared.loads.clone()
     }
 
+    /// When the nodes were heard last.
+    pub fn contacts(&self) -> Contacts {
+        self.shared.contacts.clone()
+    }
+
     /// A node that has just joined shall register.
     pub(crate) fn expect(&self, node: NodeId) {
         self.shared.sessions.expect(node, REGISTRATION);
@@ -152,6 +162,11 @@ impl Dispatcher {
 /// Between two heartbeats, as the cluster says.
 fn heartbeat_period(store: &Store) -> Duration {
     let cluster = store.view(|tx| tx.all::<Cluster>().into_iter().next());
+    period_of(cluster.as_deref())
+}
+
+/// The same, of this cluster.
+pub(crate) fn period_of(cluster: Option<&Cluster>) -> Duration {
     let nanoseconds =
         cluster.and_then(|cluster| cluster.spec.dispatcher.as_ref().map(|d| d.heartbeat_period));
     let period = nanoseconds

@@ -1,6 +1,7 @@
 //! The gRPC service.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures::Stream;
 use proto::wire::assignments_message::Type;
@@ -92,7 +93,12 @@ impl dispatcher_server::Dispatcher for Dispatcher {
             self.shared.loads.put(&session.node, load);
         }
         let period_ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
-        Ok(Response::new(HeartbeatResponse { period_ms }))
+        // Rounded up: the node counts from then.
+        let ago = |ago: Duration| u64::try_from(ago.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+        Ok(Response::new(HeartbeatResponse {
+            period_ms,
+            confirmed_ms_ago: self.shared.store.confirmed_ago().map(ago),
+        }))
     }
 
     async fn update_task_status(

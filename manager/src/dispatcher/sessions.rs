@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::{MISSED, heartbeat_period};
+use crate::contacts::Contacts;
 use crate::state::{Reader, Store, StoreError};
 
 type Table = Mutex<HashMap<NodeId, Entry>>;
@@ -26,6 +27,7 @@ type Table = Mutex<HashMap<NodeId, Entry>>;
 pub(super) struct Sessions {
     store: Store,
     table: Arc<Table>,
+    contacts: Contacts,
 }
 
 /// A registered node, or one that is expected to register.
@@ -100,9 +102,10 @@ impl Session {
 }
 
 impl Sessions {
-    pub(super) fn new(store: Store) -> Self {
+    pub(super) fn new(store: Store, contacts: Contacts) -> Self {
         Self {
             store,
+            contacts,
             table: Arc::default(),
         }
     }
@@ -114,6 +117,7 @@ impl Sessions {
         description: NodeDescription,
         address: Option<IpAddr>,
     ) -> Result<Session, StoreError> {
+        self.contacts.heard(&node);
         // The session comes first: a watchdog that is about to say the opposite then sees that it is late.
         let session = self.open(node, false, heartbeat_period(&self.store) * MISSED);
         let change = |current: &mut Node| {
@@ -197,6 +201,7 @@ impl Sessions {
     /// A heartbeat: the node is not lost for so many periods more. Returns the period, unless there is no such session.
     pub(super) fn beat(&self, session: &Session) -> Option<Duration> {
         let period = heartbeat_period(&self.store);
+        self.contacts.heard(&session.node);
         session.extend(Instant::now() + period * MISSED).then_some(period)
     }
 

@@ -69,8 +69,9 @@ impl Realm {
         self.dispatcher.lead().await?;
         self.seat.set_reign(true);
         tracing::info!("this manager leads");
-        let loads = self.dispatcher.loads();
-        let orchestration = Orchestration::run_with_loads(self.store.clone(), loads, std::future::pending());
+        let (loads, contacts) = (self.dispatcher.loads(), self.dispatcher.contacts());
+        let orchestration =
+            Orchestration::run_with(self.store.clone(), loads, contacts, std::future::pending());
         let roles = roles::keep(self.store.clone(), self.seat.clone(), self.dispatcher.clone());
         tokio::join!(orchestration, roles);
         // The store is gone.

@@ -13,15 +13,14 @@ use tokio::time::Instant;
 
 use super::backoff::restart_delay;
 use super::draft::Draft;
+use super::fence;
 use super::slot::SlotKey;
-use super::task::{Unfit, fitness, has_stopped, is_wanted};
+use super::task::{Unfit, fitness, has_stopped, is_wanted, stop_grace};
 
 /// How long to wait for a task to stop before its replacement starts all the same.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Given to a node beyond the stop grace period of a task.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
-/// Stop grace period of containers that do not name one.
-const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
 /// Why a task waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,16 +52,24 @@ impl Delay {
         if now < self.at {
             return Some(self.at);
         }
-        let waits = |(id, give_up): &&(TaskId, Instant)| {
-            now < *give_up && draft.task(key, id).is_some_and(|task| is_held(draft, task))
+        let until = |(id, give_up): &(TaskId, Instant)| {
+            let task = draft.task(key, id).filter(|task| !has_stopped(task))?;
+            match fence::end(draft, task, now) {
+                Some(end) => Some(end),
+                None => Some(*give_up).filter(|_| is_held(draft, task)),
+            }
         };
-        self.after.iter().filter(waits).map(|(_, give_up)| *give_up).min()
+        self.after
+            .iter()
+            .filter_map(until)
+            .filter(|until| now < *until)
+            .min()
     }
 }
 
-/// Whether a task of the slot still has its place: it has not stopped, and somebody will stop it.
+/// Whether somebody will stop a task.
 fn is_held(draft: &Draft<'_>, task: &Task) -> bool {
-    !has_stopped(task) && fitness(draft.node(&task.node_id)) != Some(Unfit::Lost)
+    fitness(draft.node(&task.node_id)) != Some(Unfit::Lost)
 }
 
 /// The waiting tasks of one service.
@@ -116,13 +123,5 @@ fn recovered(draft: &Draft<'_>, key: &SlotKey, task: &Task, now: Instant) -> Del
 }
 
 fn stop_timeout(task: &Task) -> Duration {
-    let grace = task
-        .spec
-        .container_spec
-        .as_ref()
-        .and_then(|container| container.stop_grace_period);
-    let grace = grace.map_or(DEFAULT_GRACE, |nanos| {
-        Duration::from_nanos(nanos.try_into().unwrap_or_default())
-    });
-    STOP_TIMEOUT.max(grace + STOP_MARGIN)
+    STOP_TIMEOUT.max(stop_grace(task) + STOP_MARGIN)
 }

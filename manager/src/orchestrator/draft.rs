@@ -11,6 +11,7 @@ use proto::object::UpdateState;
 use proto::spec::LogDriver;
 use proto::upkeep::Upkeep;
 use proto::{Node, NodeId, Service, Task, TaskId, TaskSpec, TaskState};
+use tokio::time::Instant;
 
 use super::slot::{Slot, SlotKey, by_slot};
 use super::task::{is_dirty, new_task, task_spec};
@@ -24,6 +25,8 @@ pub(crate) struct Picture {
     pub(crate) nodes: BTreeMap<NodeId, Arc<Node>>,
     /// The cluster's log driver for tasks that do not name one.
     pub(crate) default_log: Option<LogDriver>,
+    /// When the nodes of tasks that have a lease were heard last.
+    pub(crate) heard: BTreeMap<NodeId, Instant>,
 }
 
 /// One change to the store.

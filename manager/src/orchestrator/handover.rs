@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use proto::object::{TakeOver, TakeOverReason};
 use proto::spec::{ContainerSpec, MountType, PublishMode, UpdateOrder};
-use proto::upkeep::{DEFAULT_DRAIN_DEADLINE, DRAIN_DEADLINE, DrainOrder, duration};
+use proto::upkeep::{self, DEFAULT_DRAIN_DEADLINE, DRAIN_DEADLINE, DrainOrder, duration};
 use proto::{Service, Task, TaskId, TaskState, Timestamp};
 use tokio::time::Instant;
 
@@ -46,6 +46,9 @@ pub(crate) fn may_overlap(service: &Service, order: Option<DrainOrder>) -> bool 
     let Some(replicas) = spec.mode.replicas().filter(|_| !spec.mode.is_job()) else {
         return false;
     };
+    if upkeep::fencing(&spec.labels).is_some() {
+        return false;
+    }
     let start_first = |config: &proto::spec::UpdateConfig| config.order == UpdateOrder::StartFirst;
     match order {
         Some(order) => order == DrainOrder::StartFirst,
@@ -217,6 +220,12 @@ mod tests {
             ..UpdateConfig::default()
         });
         assert!(may_overlap(&one, None));
+        one.spec.labels.insert(upkeep::FENCING.into(), "15s".into());
+        assert!(
+            !may_overlap(&one, None),
+            "two at once is what it asked never to have"
+        );
+        one.spec.labels.clear();
         one.spec.mode = ServiceMode::global();
         assert!(
             !may_overlap(&one, Some(DrainOrder::StartFirst)),

@@ -16,6 +16,7 @@
 mod backoff;
 mod delay;
 mod draft;
+mod fence;
 mod global;
 mod handover;
 mod job;

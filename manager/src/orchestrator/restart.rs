@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::backoff::{failures_with, restart_delay};
 use super::delay::{Delay, Delays};
 use super::draft::Draft;
+use super::fence;
 use super::handover::{self, is_leaving, may_overlap};
 use super::slot::SlotKey;
 use super::task::{Unfit, fitness, has_stopped, is_wanted, satisfies_placement};
@@ -114,7 +115,11 @@ fn replace(
         }
         return;
     }
-    let stops = matches!(cause, Cause::Misplaced | Cause::Unfit(Unfit::Drained));
+    let stops = match cause {
+        Cause::Misplaced | Cause::Unfit(Unfit::Drained) => true,
+        Cause::Unfit(Unfit::Lost) => fence::is_fenced(task),
+        Cause::Ended => false,
+    };
     // Only a task's own end is answered with patience.
     let failures = match cause {
         Cause::Ended => failures_with(task, &draft.upkeep),

@@ -3,19 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use proto::upkeep;
 use proto::{Cluster, Node, NodeId, Service, ServiceId, Task, TaskState};
 use tokio::time::{Instant, sleep_until};
 
 use super::draft::Picture;
 use super::plan::{Memory, Plan, plan, plan_removal};
+use super::task::has_stopped;
 use super::write::apply;
+use crate::contacts::Contacts;
 use crate::state::{Change, Event, Filter, Key, Kind, ReadTx, Reader, Store, StoreError, WatchStream};
 
 /// Runs until the store is gone.
 ///
 /// # Errors
 /// The store refused a change: this manager leads no longer, or its disk is full.
-pub(crate) async fn run(store: Store) -> Result<(), StoreError> {
+pub(crate) async fn run(store: Store, contacts: Contacts) -> Result<(), StoreError> {
     let filter = Filter::kinds(&[Kind::Service, Kind::Task, Kind::Node]).only(matters);
     let (dirty, events) = store.view_and_watch(filter, |tx| every_service(&tx));
     let memory = dirty
@@ -32,6 +35,7 @@ pub(crate) async fn run(store: Store) -> Result<(), StoreError> {
         .collect();
     let mut orchestrator = Orchestrator {
         store,
+        contacts,
         events,
         dirty,
         memory,
@@ -47,6 +51,7 @@ pub(crate) async fn run(store: Store) -> Result<(), StoreError> {
 
 struct Orchestrator {
     store: Store,
+    contacts: Contacts,
     events: WatchStream,
     /// Services to look at.
     dirty: BTreeSet<ServiceId>,
@@ -75,7 +80,8 @@ impl Orchestrator {
     }
 
     fn plan(&mut self, id: &ServiceId, now: Instant) -> Plan {
-        let picture = self.store.view(|tx| picture(&tx, id));
+        let mut picture = self.store.view(|tx| picture(&tx, id));
+        picture.heard = heard(&picture.tasks, &self.contacts);
         if picture.service.id.is_empty() || picture.service.pending_delete {
             self.memory.remove(id);
             return plan_removal(&picture);
@@ -198,6 +204,16 @@ fn node_changed(change: &Change<Node>) -> bool {
     }
 }
 
+/// When the nodes were heard of tasks that have a lease and may run.
+fn heard(tasks: &[Arc<Task>], contacts: &Contacts) -> BTreeMap<NodeId, Instant> {
+    let fenced = tasks
+        .iter()
+        .filter(|task| !has_stopped(task) && upkeep::fencing(&task.labels).is_some());
+    fenced
+        .map(|task| (task.node_id.clone(), contacts.last(&task.node_id)))
+        .collect()
+}
+
 /// What the store says of the service. Its identifier is empty if it is gone.
 fn picture(tx: &ReadTx<'_>, id: &ServiceId) -> Picture {
     let service = tx.get::<Service>(id.as_str()).unwrap_or_default();
@@ -218,5 +234,6 @@ fn picture(tx: &ReadTx<'_>, id: &ServiceId) -> Picture {
         tasks,
         nodes: nodes.into_iter().map(|node| (node.id.clone(), node)).collect(),
         default_log: defaults.and_then(|defaults| defaults.log_driver),
+        heard: BTreeMap::new(),
     }
 }

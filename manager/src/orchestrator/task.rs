@@ -2,9 +2,11 @@
 //! whether its node can keep it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proto::object::{NodeState, TaskStatus};
 use proto::spec::{Availability, LogDriver};
+use proto::upkeep;
 use proto::{Node, NodeId, Service, Task, TaskId, TaskSpec, TaskState, Timestamp};
 
 use crate::scheduler::constraint;
@@ -56,7 +58,7 @@ pub(super) fn task_spec(service: &Service, default_log: Option<&LogDriver>) -> T
 
 /// Whether the task is no longer what the service asks for and has to be replaced.
 ///
-/// A change of the replica count or of the service's own labels leaves tasks clean, and so does a change of placement
+/// A change of the replica count or of the service's own labels, but for its lease, leaves tasks clean, and so does a change of placement
 /// alone that the task's node satisfies.
 pub(crate) fn is_dirty(
     service: &Service,
@@ -67,7 +69,10 @@ pub(crate) fn is_dirty(
     if service.spec_version.is_some() && service.spec_version == task.spec_version {
         return false;
     }
-    if service.spec.endpoint_spec != task.endpoint {
+    // A task has the lease that its service asked for when it was made, for its whole life.
+    if service.spec.endpoint_spec != task.endpoint
+        || upkeep::fencing(&service.spec.labels) != upkeep::fencing(&task.labels)
+    {
         return true;
     }
     let mut wanted = task_spec(service, default_log);
@@ -115,6 +120,18 @@ pub(super) fn is_wanted(task: &Task) -> bool {
 /// Whether the task will do nothing more: it has ended, or it is unwanted and no node has heard of it.
 pub(super) fn has_stopped(task: &Task) -> bool {
     task.status.state.is_terminal() || (!is_wanted(task) && task.status.state < TaskState::Assigned)
+}
+
+/// Stop grace period of containers that do not name one.
+const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+
+/// The time between a task's stop signal and its end by force.
+pub(super) fn stop_grace(task: &Task) -> Duration {
+    let container = task.spec.container_spec.as_ref();
+    let grace = container.and_then(|container| container.stop_grace_period);
+    grace.map_or(DEFAULT_GRACE, |nanos| {
+        Duration::from_nanos(nanos.try_into().unwrap_or_default())
+    })
 }
 
 /// The order in which tasks of one slot were made; the store gives tasks of one transaction the same time.

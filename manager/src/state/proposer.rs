@@ -1,6 +1,7 @@
 //! How a change set becomes agreed upon.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 
@@ -45,6 +46,12 @@ pub trait Proposer: Send + Sync + 'static {
     /// # Errors
     /// See [`ProposeError`].
     fn propose(&self, actions: Vec<StoreAction>) -> BoxFuture<'_, Result<u64, ProposeError>>;
+
+    /// How long ago, at most, most of those who decide agreed that this one proposes; `None` if it is not known. Who
+    /// decides alone agrees now.
+    fn confirmed_ago(&self) -> Option<Duration> {
+        Some(Duration::ZERO)
+    }
 }
 
 /// Agrees with itself and keeps nothing: for tests and simulations.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -77,6 +78,11 @@ impl Store {
     /// Looks at the state and follows it from exactly there: no change is missed or seen twice.
     pub fn view_and_watch<R>(&self, filter: Filter, look: impl FnOnce(ReadTx<'_>) -> R) -> (R, WatchStream) {
         self.replica.watch(filter, |tables| look(ReadTx::new(tables)))
+    }
+
+    /// How long ago, at most, most managers agreed that this one leads; `None` if it is not known.
+    pub fn confirmed_ago(&self) -> Option<Duration> {
+        self.proposer.confirmed_ago()
     }
 
     /// The replica beneath.

@@ -77,7 +77,9 @@ impl Reign {
     ) -> Result<Self, StoreError> {
         let dispatcher = Dispatcher::start(store.clone()).await?;
         world.note(format_args!("{place} leads"));
-        let loops = tokio::spawn(Orchestration::run(store.clone(), std::future::pending()));
+        let (loads, contacts) = (dispatcher.loads(), dispatcher.contacts());
+        let loops = Orchestration::run_with(store.clone(), loads, contacts, std::future::pending());
+        let loops = tokio::spawn(loops);
         let end = Arc::<End>::default();
         let seat = Seat {
             place: place.to_owned(),

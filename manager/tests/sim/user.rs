@@ -8,6 +8,7 @@ use manager::state::{Reader, Store};
 use proto::spec::{
     Availability, ContainerSpec, Placement, RestartPolicy, ServiceMode, TaskSpec, UpdateConfig, UpdateOrder,
 };
+use proto::upkeep::FENCING;
 use proto::{Node, Service, ServiceSpec};
 use tokio::time::{sleep, timeout};
 
@@ -196,12 +197,19 @@ impl User {
             },
             ..UpdateConfig::default()
         });
+        if self.world.chance(0.3) {
+            set_fencing(&mut spec, true);
+        }
         self.place(&mut spec);
         spec
     }
 
     fn changed(&self, service: &Service) -> ServiceSpec {
         let mut spec = service.spec.clone();
+        if self.world.chance(0.1) {
+            let fenced = spec.labels.contains_key(FENCING);
+            set_fencing(&mut spec, !fenced);
+        }
         match self.world.draw(0..4) {
             0 if spec.mode.replicas().is_some() => spec.mode = ServiceMode::replicated(self.world.draw(0..7)),
             1 => self.place(&mut spec),
@@ -283,6 +291,17 @@ impl User {
                 self.world.violated("no acknowledged write lost", what);
             }
         }
+    }
+}
+
+/// A service with a lease cannot start first.
+fn set_fencing(spec: &mut ServiceSpec, fenced: bool) {
+    match fenced {
+        true => drop(spec.labels.insert(FENCING.into(), "6s".into())),
+        false => drop(spec.labels.remove(FENCING)),
+    }
+    if let Some(config) = spec.update_config.as_mut().filter(|_| fenced) {
+        config.order = UpdateOrder::StopFirst;
     }
 }
 

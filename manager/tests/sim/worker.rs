@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use manager::dispatcher::Dispatcher;
 use proto::object::{NodeDescription, TaskStatus};
+use proto::upkeep;
 use proto::wire::assignment_change::{Action, Kind};
 use proto::wire::assignments_message::Type;
 use proto::wire::dispatcher_server::Dispatcher as _;
@@ -17,13 +18,16 @@ use proto::wire::{
 use proto::{NodeId, Task, TaskId, TaskState, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::managers::{Seat, Seats};
 use crate::world::{Container, World};
 
 /// How long a node waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Stop grace period of a task that names none.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// The session has come to its end.
 struct Ended(&'static str);
@@ -36,6 +40,8 @@ pub(crate) struct Worker {
     description: NodeDescription,
     seats: Seats,
     tasks: Arc<Mutex<BTreeMap<TaskId, Known>>>,
+    /// When a heartbeat was sent that a leader of a majority has answered.
+    contact: watch::Sender<Option<Instant>>,
     /// Something is to be reported.
     news: Arc<Notify>,
     agent: Arc<Mutex<Option<JoinHandle<()>>>>,
@@ -59,6 +65,7 @@ impl Worker {
             description,
             seats: seats.clone(),
             tasks: Arc::default(),
+            contact: watch::Sender::default(),
             news: Arc::default(),
             agent: Arc::default(),
         }
@@ -92,6 +99,7 @@ impl Worker {
     /// The machine loses its power: agent and containers are gone. What had run is found ended when it starts again.
     pub(crate) fn lose_power(&self) {
         self.stop();
+        self.contact.send_replace(None);
         for (id, known) in self.tasks().iter_mut() {
             known.driver.abort();
             if self.world.running().contains_key(id) {
@@ -176,7 +184,8 @@ impl Worker {
                 session_id: session.to_owned(),
                 ..HeartbeatRequest::default()
             };
-            let period = within(async {
+            let sent = Instant::now();
+            let answer = within(async {
                 self.world.way(self.id.as_str(), &seat.place).await;
                 let answer = seat
                     .dispatcher
@@ -184,11 +193,50 @@ impl Worker {
                     .await;
                 self.world.way(&seat.place, self.id.as_str()).await;
                 answer
-                    .map(|answer| answer.into_inner().period_ms)
+                    .map(tonic::Response::into_inner)
                     .map_err(|_| Ended("heartbeat refused"))
             });
-            sleep(Duration::from_millis(period.await?)).await;
+            let answer = answer.await?;
+            if let Some(ago) = answer.confirmed_ms_ago {
+                self.hear(sent - Duration::from_millis(ago));
+            }
+            sleep(Duration::from_millis(answer.period_ms)).await;
         }
+    }
+
+    fn hear(&self, contact: Instant) {
+        self.contact.send_if_modified(|last| {
+            let newer = last.is_none_or(|last| contact > last);
+            if newer {
+                *last = Some(contact);
+            }
+            newer
+        });
+    }
+
+    /// Waits until a lease lasts.
+    async fn leased(&self, lease: Duration) {
+        let lasts = |at: &Option<Instant>| at.is_some_and(|at| at + lease > Instant::now());
+        // The sender is ours.
+        let _ = self.contact.subscribe().wait_for(lasts).await;
+    }
+
+    /// Waits until a lease is over, and for as long afterwards as the task may take to end.
+    async fn fenced(&self, task: &Task, lease: Duration) {
+        let mut contact = self.contact.subscribe();
+        loop {
+            let end = contact.borrow_and_update().map(|at| at + lease);
+            tokio::select! {
+                biased;
+                () = sleep_until(end.unwrap_or_else(Instant::now)) => break,
+                _ = contact.changed() => {}
+            }
+        }
+        self.world
+            .note(format_args!("{} {}: the lease is over", self.id, task.id));
+        self.world
+            .pause(0..u64::try_from(GRACE.as_millis()).unwrap_or_default())
+            .await;
     }
 
     async fn learn(
@@ -347,22 +395,41 @@ impl Worker {
             .wait_for(|wish| wish.is_some_and(|wish| wish >= TaskState::Running))
             .await;
         self.advance(id, TaskState::Starting);
-        self.world.runs(
-            id,
-            Some(Container {
-                service: task.service_id.clone(),
-                slot: task.slot,
-                node: self.id.clone(),
-            }),
-        );
+        // The clocks of two machines do not go alike.
+        let lease = upkeep::fencing(&task.labels).map(|lease| lease.mul_f64(1.005));
+        if let Some(lease) = lease {
+            self.leased(lease).await;
+        }
+        let container = Container {
+            service: task.service_id.clone(),
+            slot: task.slot,
+            node: self.id.clone(),
+            fenced: lease.is_some(),
+        };
+        self.world.runs(id, Some(container));
+        let over = async {
+            match lease {
+                Some(lease) => self.fenced(task, lease).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = over => {}
+            () = self.serve(id, image) => {}
+        }
+        self.world.runs(id, None);
+        self.advance(id, TaskState::Failed);
+    }
+
+    /// From the start to the end that the container finds by itself.
+    async fn serve(&self, id: &TaskId, image: &str) {
         self.world.pause(10..300).await;
         self.advance(id, TaskState::Running);
         match image.split(':').next() {
             Some("crash") => self.world.pause(200..6000).await,
             _ => std::future::pending().await,
         }
-        self.world.runs(id, None);
-        self.advance(id, TaskState::Failed);
     }
 
     /// Forgets the task when the manager does.

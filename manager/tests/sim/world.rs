@@ -52,6 +52,19 @@ pub(crate) struct Container {
     pub(crate) service: ServiceId,
     pub(crate) slot: u64,
     pub(crate) node: NodeId,
+    /// Whether its service asked never to have two of them.
+    pub(crate) fenced: bool,
+}
+
+impl Container {
+    /// Whether both have the same place, of which there may be one.
+    fn excludes(&self, other: &Self) -> bool {
+        self.fenced
+            && other.fenced
+            && (&self.service, self.slot) == (&other.service, other.slot)
+            // A global service has a place on each node.
+            && (self.slot > 0 || self.node == other.node)
+    }
 }
 
 /// What the wall clock and the generator of identifiers of the code under test are.
@@ -213,6 +226,15 @@ impl World {
     /// A container starts or ends.
     pub(crate) fn runs(&self, task: &TaskId, container: Option<Container>) {
         self.note(format_args!("container {task} {container:?}"));
+        if let Some(new) = &container {
+            let twin = self.running().into_iter().find(|(_, other)| new.excludes(other));
+            if let Some((twin, _)) = twin {
+                self.violated(
+                    "a slot with a lease never has two containers",
+                    format_args!("{twin} runs when {task} starts"),
+                );
+            }
+        }
         let mut state = self.state();
         match container {
             Some(container) => drop(state.running.insert(task.clone(), container)),

@@ -266,6 +266,7 @@ fn note(task: &Task, nodes: &[String]) -> Line {
             task_id: task.id.to_string(),
             service_id: task.service_id.to_string(),
             node_id: task.node_id.to_string(),
+            lease: None,
         }),
         entry: LogEntry {
             stream: StdStream::Stderr,

@@ -156,6 +156,7 @@ pub(super) mod tests {
                 task_id: task.into(),
                 service_id: "s".into(),
                 node_id: "n".into(),
+                lease: None,
             }),
             entry: LogEntry {
                 stream: StdStream::Stdout,

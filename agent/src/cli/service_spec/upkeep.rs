@@ -23,6 +23,10 @@ pub(super) struct UpkeepFlags {
     /// Move tasks to nodes that have come ("on", "off")
     #[arg(long)]
     rebalance: Option<String>,
+    /// Stop tasks on a node that is cut off from the managers for longer than this, and replace them only then
+    /// (ns|us|ms|s|m|h, "none")
+    #[arg(long)]
+    fencing: Option<String>,
 }
 
 impl UpkeepFlags {
@@ -33,6 +37,7 @@ impl UpkeepFlags {
             (upkeep::DRAIN_ORDER, &self.drain_order),
             (upkeep::DRAIN_DEADLINE, &self.drain_deadline),
             (upkeep::REBALANCE, &self.rebalance),
+            (upkeep::FENCING, &self.fencing),
         ];
         for (label, value) in said {
             match value.as_deref() {

@@ -6,9 +6,9 @@ use proto::spec::placement_labels::AFFINITY;
 use proto::spec::{
     ContainerSpec, EndpointMode, EndpointSpec, FailureAction, MountType, NetworkAttachmentConfig, Placement,
     PlacementLabels, PortProtocol, PublishMode, ResourceRequirements, ServiceMode, ServiceSpec, TaskSpec,
-    UpdateConfig,
+    UpdateConfig, UpdateOrder,
 };
-use proto::upkeep::Upkeep;
+use proto::upkeep::{self, DrainOrder, Upkeep};
 
 use super::{ControlError, Result};
 use crate::scheduler::constraint::{self, Fact};
@@ -49,9 +49,34 @@ pub(in crate::control) fn service(spec: &ServiceSpec) -> Result<()> {
             gate::DEPENDS_ON
         )));
     }
-    Upkeep::read(&spec.labels).map_err(|error| ControlError::invalid(error.to_string()))?;
+    let upkeep = Upkeep::read(&spec.labels).map_err(|error| ControlError::invalid(error.to_string()))?;
+    fencing(spec, &upkeep)?;
     placement_labels(spec)?;
     spec.endpoint_spec.as_ref().map_or(Ok(()), endpoint)
+}
+
+/// A service that asks never to have two tasks at once does not ask for two at once.
+fn fencing(spec: &ServiceSpec, upkeep: &Upkeep) -> Result<()> {
+    if upkeep.fencing.is_none() {
+        return Ok(());
+    }
+    let start_first = |config: &Option<UpdateConfig>| {
+        let config = config.as_ref();
+        config.is_some_and(|config| config.order == UpdateOrder::StartFirst)
+    };
+    let other = if start_first(&spec.update_config) {
+        "an update that starts first"
+    } else if start_first(&spec.rollback_config) {
+        "a rollback that starts first"
+    } else if upkeep.drain_order == Some(DrainOrder::StartFirst) {
+        "a drain that starts first"
+    } else {
+        return Ok(());
+    };
+    Err(ControlError::invalid(format!(
+        "label {}: fencing and {other} exclude each other: one never has two tasks at once, the other does",
+        upkeep::FENCING
+    )))
 }
 
 /// What the labels say of placement can be read and can be satisfied.

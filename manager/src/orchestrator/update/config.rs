@@ -34,6 +34,7 @@ impl Config {
         let default = UpdateConfig::default();
         let config = config.as_ref().unwrap_or(&default);
         let delay = nanoseconds(config.delay);
+        let upkeep = Upkeep::of(&spec.labels);
         let monitor = if config.monitor > 0 {
             nanoseconds(config.monitor)
         } else {
@@ -52,8 +53,12 @@ impl Config {
             },
             failure_action: config.failure_action,
             max_failure_ratio: config.max_failure_ratio,
-            order: config.order,
-            progress_deadline: Upkeep::of(&spec.labels).progress_deadline,
+            order: match upkeep.fencing {
+                // Two at once is what it must never have.
+                Some(_) => UpdateOrder::StopFirst,
+                None => config.order,
+            },
+            progress_deadline: upkeep.progress_deadline,
         }
     }
 }

@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::leadership::{Leadership, Metrics, Stance, is_quorum, leadership};
 use super::log::Log;
 use super::message::{Ping, PreVote, Request, Response, Transport};
-use super::peers::Peers;
+use super::peers::{Peers, Sent};
 use super::timing::Timing;
 use super::{Member, ROOM, Types};
 
@@ -175,7 +175,7 @@ impl Driver {
                 continue;
             }
             let answer = self.transport.send(member, Request::Ping(ping));
-            let (peers, limit, sent) = (self.peers.clone(), self.timing.lost, Instant::now());
+            let (peers, limit, sent) = (self.peers.clone(), self.timing.lost, Sent::now());
             tokio::spawn(async move {
                 if let Ok(Ok(Response::Ping(true))) = timeout(limit, answer).await {
                     peers.answered(id, sent);

@@ -1,10 +1,12 @@
 //! Who leads, as this member sees it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use openraft::{Membership, RaftMetrics, ServerState};
 
 use super::Member;
+use super::peers::Peers;
 
 /// Who leads, as this member sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -81,6 +83,34 @@ pub(super) fn leadership(metrics: &Metrics, heard: bool, muted: bool) -> Leaders
     member.cloned().map_or(Leadership::Unknown, Leadership::Follows)
 }
 
+/// How long ago, at most, most voters agreed that this member leads; `None` if they have not, or it does not.
+///
+/// Whoever leads next was chosen by a majority after that: one that has agreed to this leader since would have to be in it.
+pub(super) fn confirmed_ago(metrics: &Metrics, peers: &Peers) -> Option<Duration> {
+    if metrics.state != ServerState::Leader || peers.is_muted() {
+        return None;
+    }
+    let ago = |id: u64| match id == metrics.id {
+        true => Some(Duration::ZERO),
+        false => peers.answered_ago(id),
+    };
+    agreed_ago(metrics.membership_config.membership(), ago)
+}
+
+/// When most voters, of both sets while the membership changes, have answered.
+fn agreed_ago(
+    membership: &Membership<u64, Member>,
+    ago: impl Fn(u64) -> Option<Duration>,
+) -> Option<Duration> {
+    let of_set = |voters: &BTreeSet<u64>| {
+        let mut answers: Vec<Duration> = voters.iter().filter_map(|id| ago(*id)).collect();
+        answers.sort();
+        answers.get(voters.len() / 2).copied()
+    };
+    let sets = membership.get_joint_config().iter().map(of_set);
+    sets.collect::<Option<Vec<_>>>()?.into_iter().max()
+}
+
 /// Whether these members decide: more than half of the voters, of both sets while the membership changes.
 pub(super) fn is_quorum(membership: &Membership<u64, Member>, members: &BTreeSet<u64>) -> bool {
     let configs = membership.get_joint_config();
@@ -104,5 +134,20 @@ mod tests {
         assert!(!is_quorum(&changing, &set(&[1, 2, 4])));
         let two = Membership::<u64, Member>::new(vec![set(&[1, 2])], set(&[]));
         assert!(!is_quorum(&two, &set(&[1])) && is_quorum(&two, &set(&[1, 2])));
+    }
+    #[test]
+    fn most_have_agreed_when_the_last_of_a_majority_has() {
+        let ago = |id: u64| (id != 5).then(|| Duration::from_secs(id - 1));
+        let of = |sets: Vec<BTreeSet<u64>>| {
+            let membership = Membership::<u64, Member>::new(sets, set(&[]));
+            agreed_ago(&membership, ago).map(|ago| ago.as_secs())
+        };
+        assert_eq!(of(vec![set(&[1])]), Some(0), "alone");
+        assert_eq!(of(vec![set(&[1, 2])]), Some(1));
+        assert_eq!(of(vec![set(&[1, 2, 3])]), Some(1));
+        assert_eq!(of(vec![set(&[1, 2, 3, 4])]), Some(2));
+        assert_eq!(of(vec![set(&[1, 5])]), None);
+        assert_eq!(of(vec![set(&[1, 2, 3]), set(&[1, 4])]), Some(3));
+        assert_eq!(of(vec![set(&[1, 2, 3]), set(&[1, 5])]), None);
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, LogId};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::leadership::is_quorum;
+use super::peers::Sent;
 use super::{Consensus, Member};
 
 /// How long a new member may take to receive all that it must know.
@@ -87,7 +88,7 @@ impl Consensus {
                 .await?;
             return Err(MembershipError::Late { address });
         }
-        self.peers.answered(id, Instant::now());
+        self.peers.answered(id, Sent::now());
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id])))
             .await?;
         Ok(())

@@ -493,6 +493,10 @@ impl Proposer for Consensus {
     fn propose(&self, actions: Vec<StoreAction>) -> BoxFuture<'_, Result<u64, ProposeError>> {
         Box::pin(self.write(actions))
     }
+
+    fn confirmed_ago(&self) -> Option<Duration> {
+        leadership::confirmed_ago(&self.raft.metrics().borrow(), &self.peers)
+    }
 }
 
 impl std::fmt::Debug for ConsensusConfig {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -12,9 +13,27 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(super) struct Peers {
     leader: watch::Sender<Option<Instant>>,
-    answers: Mutex<BTreeMap<u64, Instant>>,
+    answers: Mutex<BTreeMap<u64, Sent>>,
     muted: AtomicBool,
     gives_up: AtomicBool,
+}
+
+/// When something was sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    at: Instant,
+    /// For how long this machine had been suspended by then, ever: [`Instant`] knows nothing of it.
+    slept: Duration,
+}
+
+impl Sent {
+    /// Now.
+    pub(super) fn now() -> Self {
+        Self {
+            at: Instant::now(),
+            slept: slept(),
+        }
+    }
 }
 
 impl Peers {
@@ -43,16 +62,28 @@ impl Peers {
     }
 
     /// A follower has answered what was sent at `sent`.
-    pub(super) fn answered(&self, member: u64, sent: Instant) {
+    pub(super) fn answered(&self, member: u64, sent: Sent) {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let last = answers.entry(member).or_insert(sent);
-        *last = sent.max(*last);
+        if sent.at > last.at {
+            *last = sent;
+        }
     }
 
     /// When the question was sent that the member has answered last.
     pub(super) fn last_answer(&self, member: u64) -> Option<Instant> {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.get(&member).copied()
+        answers.get(&member).map(|sent| sent.at)
+    }
+
+    /// How long ago that was, the time included for which this machine was suspended.
+    pub(super) fn answered_ago(&self, member: u64) -> Option<Duration> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = answers.get(&member)?;
+        let slept = slept().saturating_sub(sent.slept);
+        // The two clocks are not read at the same instant.
+        let slept = Some(slept).filter(|slept| *slept >= SLEPT).unwrap_or_default();
+        Some(sent.at.elapsed() + slept)
     }
 
     /// Forgets the answers: a new term begins.
@@ -82,4 +113,13 @@ impl Peers {
     pub(super) fn gives_up(&self) -> bool {
         self.gives_up.swap(false, Ordering::Relaxed)
     }
+}
+
+/// What counts as having been suspended.
+const SLEPT: Duration = Duration::from_secs(1);
+
+/// For how long this machine has been suspended since it booted.
+fn slept() -> Duration {
+    let at = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default();
+    at(ClockId::Boottime).saturating_sub(at(ClockId::Monotonic))
 }
