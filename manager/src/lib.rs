@@ -43,7 +43,7 @@ mod tls;
 pub mod vault;
 
 pub use contacts::Contacts;
-pub use control::{Control, ControlError, HeldBy, VolumeMove};
+pub use control::{BoundVolume, Control, ControlError, HeldBy, VolumeMove};
 pub use manager::{InitRequest, JoinManagers, Leader, Manager, ManagerConfig, ManagerError};
 pub use orchestration::Orchestration;
 pub use tls::TlsError;

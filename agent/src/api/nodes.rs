@@ -5,7 +5,10 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use manager::BoundVolume;
+use proto::spec::Availability;
 use proto::{Node, NodeSpec};
+use serde::Serialize;
 
 use super::body;
 use super::error::ApiResult;
@@ -41,8 +44,29 @@ fn wanted(filters: &Filters, node: &Node) -> bool {
         && filters.labels("node.label", &node.spec.labels)
 }
 
-async fn inspect(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Json<Arc<Node>>> {
-    Ok(Json(app.control()?.node(&id)?))
+/// A node with what Docker's API has no word for.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct NodeView {
+    #[serde(flatten)]
+    node: Arc<Node>,
+    /// Volumes that hold tasks there.
+    bound_volumes: Vec<BoundVolume>,
+}
+
+async fn inspect(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Json<NodeView>> {
+    let control = app.control()?;
+    Ok(Json(NodeView {
+        node: control.node(&id)?,
+        bound_volumes: control.bound_volumes(&id)?,
+    }))
+}
+
+/// Docker's answer is empty; its command line does not look at it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Updated {
+    warnings: Vec<String>,
 }
 
 async fn update(
@@ -50,8 +74,15 @@ async fn update(
     Path(id): Path<String>,
     params: Params,
     body::Spec(spec): body::Spec<NodeSpec>,
-) -> ApiResult<()> {
-    Ok(app.control()?.update_node(&id, version(&params)?, spec).await?)
+) -> ApiResult<Json<Updated>> {
+    let control = app.control()?;
+    let was_drained = control.node(&id)?.spec.availability == Availability::Drain;
+    control.update_node(&id, version(&params)?, spec).await?;
+    let warnings = match was_drained {
+        true => Vec::new(),
+        false => control.drain_warnings(&id)?,
+    };
+    Ok(Json(Updated { warnings }))
 }
 
 async fn remove(State(app): State<App>, Path(id): Path<String>, params: Params) -> ApiResult<()> {

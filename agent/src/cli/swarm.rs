@@ -342,7 +342,12 @@ impl NodeVerb {
 async fn pretty(client: &Client, names: &[String]) -> Result<()> {
     for name in names {
         let path = format!("/nodes/{}", escape(&node_name(client, name).await?));
-        println!("{}", pretty_node::node(&client.fetch(&path).await?));
+        let view = client.get(&path).await?;
+        println!("{}", pretty_node::node(&serde_json::from_value(view.clone())?));
+        for bound in view["BoundVolumes"].as_array().into_iter().flatten() {
+            let (volume, service) = (text(&bound["Volume"]), text(&bound["Service"]));
+            println!("Bound Volume:\t\t{volume} (service {service})");
+        }
     }
     Ok(())
 }
@@ -480,7 +485,10 @@ impl Update {
             text(&node["ID"]),
             node["Version"]["Index"]
         );
-        client.post(&path, &spec).await?;
+        let updated = client.post(&path, &spec).await?;
+        for warning in updated["Warnings"].as_array().into_iter().flatten() {
+            eprintln!("WARNING: {}", text(warning));
+        }
         println!("{}", self.name);
         Ok(())
     }

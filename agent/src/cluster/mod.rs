@@ -26,6 +26,7 @@ use proto::spec::{Availability, GenericResource, NodeRole};
 use tokio::sync::{Mutex, watch};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::api::error::chain;
 use crate::engine::Engine;
 use crate::host::HostFacts;
 use crate::peer::{ListenError, Peers};
@@ -252,6 +253,13 @@ impl Cluster {
         };
         if member.is_err() {
             self.forget_data_path();
+            // The managers have a node of it: nobody shall wait for that one.
+            if let Err(error) = remote::leave(state_dir).await {
+                tracing::info!(
+                    "the managers were not told that this node does not come: {}",
+                    chain(&error)
+                );
+            }
             remote::forget(state_dir)?;
         }
         self.take_up(&mut membership, Some(member?));

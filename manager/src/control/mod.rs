@@ -7,6 +7,7 @@
 //! - [`ControlError`]: why something was refused, in words for the user
 //! - `lookup`: by identifier, name or a unique beginning of an identifier
 
+mod bound;
 mod cluster;
 mod error;
 mod fencing;
@@ -23,6 +24,7 @@ mod tests;
 mod validate;
 mod volume;
 
+pub use bound::BoundVolume;
 pub use cluster::Rotate;
 pub(crate) use cluster::locks_managers;
 pub use error::{ControlError, ErrorKind};
