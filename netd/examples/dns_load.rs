@@ -18,9 +18,9 @@ use nix::sched::{CloneFlags, unshare};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-const QUESTIONS: usize = 20_000;
+const QUESTIONS: usize = 10_000;
 const SERVICES: u8 = 200;
-const ROUNDS: usize = 25;
+const ROUNDS: usize = 15;
 
 fn main() -> Outcome<()> {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
@@ -44,11 +44,9 @@ fn main() -> Outcome<()> {
                 let load = || load(&netns, server, &question, window);
                 let mut rounds = (0..ROUNDS).map(|_| load()).collect::<io::Result<Vec<_>>>()?;
                 rounds.sort_by(|a, b| a.0.total_cmp(&b.0));
-                let (cost, rate) = rounds[ROUNDS / 2];
+                let ((cost, rate), (least, _)) = (rounds[ROUNDS / 2], rounds[0]);
                 let with = if edns { ", EDNS" } else { "" };
-                println!(
-                    "{what}, {window} under way{with}: {cost:.2} µs per question, {rate:.0} questions/s"
-                );
+                println!("{what}, {window} under way{with}: {cost:.2} µs, least {least:.2} µs; {rate:.0}/s");
             }
         }
     }
