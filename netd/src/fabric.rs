@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::fabric6::Uplink6;
 use crate::firewall::{Balancer, FabricFirewall};
 use crate::host::Host;
-use crate::netlink::{Link, LinkChange, Route, Socket};
+use crate::netlink::{Link, LinkAddress, LinkChange, Request, Route, Socket};
 use crate::types::Mac;
 use crate::{names, netns};
 
@@ -39,6 +39,9 @@ const SYSCTLS: &[(&str, &str)] = &[
     // Every published connection is tracked here too; two minutes of memory for each would fill the table under load.
     ("netfilter/nf_conntrack_tcp_timeout_time_wait", "10"),
 ];
+
+/// The uplink's network has room for its two ends.
+const UPLINK_PREFIX: u8 = 30;
 
 /// The fabric namespace, with sockets open in it.
 #[derive(Debug)]
@@ -72,16 +75,9 @@ impl Fabric {
                 (namespace, sockets.map_err(|e| failed("prepare", e))?)
             }
         };
-        if Link::find(&mut route, names::UPLINK)
-            .map_err(|e| failed("find uplink of", e))?
-            .is_none()
-        {
-            host.delete_uplink()?;
-            host.create_uplink(&namespace)?;
-        }
+        ensure_uplink(&mut route, &namespace, host)?;
         let link = uplink_subnet(run_dir, instance, host)?;
         let [host_address, address] = ends(link);
-        let host_uplink = host.configure_uplink(host_address, link.prefix_len())?;
         let mut fabric = Self {
             path,
             netns: namespace,
@@ -90,13 +86,37 @@ impl Fabric {
             balancers: FabricFirewall::balancers(),
             address,
             host_address,
-            host_uplink,
+            host_uplink: 0,
             uplink6: None,
         };
-        fabric
-            .configure_uplink(link.prefix_len())
-            .map_err(|e| failed("address uplink of", e))?;
+        fabric.reconnect(host)?;
         Ok(fabric)
+    }
+
+    /// Make the uplink if it is not there, and have both its ends up and addressed.
+    pub(crate) fn reconnect(&mut self, host: &mut Host) -> Result<()> {
+        ensure_uplink(&mut self.route, &self.netns, host)?;
+        self.host_uplink = host.configure_uplink(self.host_address, UPLINK_PREFIX)?;
+        self.configure_uplink(UPLINK_PREFIX)
+            .map_err(|e| failed("address uplink of", e))
+    }
+
+    /// All addresses of its links.
+    pub(crate) fn addresses(&mut self) -> Result<Vec<LinkAddress>> {
+        LinkAddress::list(&mut self.route).map_err(|e| failed("list addresses of", e))
+    }
+
+    /// Carry out what is idempotent or may come too late: what is there already, or gone already, is fine.
+    pub(crate) fn carry_out(&mut self, requests: &[Request], operation: &'static str) -> Result<()> {
+        let fine = [libc::EEXIST, libc::EADDRNOTAVAIL, libc::ENOENT];
+        let refusals = self.route.bulk(requests).map_err(|e| failed(operation, e))?;
+        match refusals
+            .into_iter()
+            .find(|refusal| !fine.contains(&refusal.errno))
+        {
+            Some(refusal) => Err(failed(operation, refusal.into())),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn firewall(&self) -> FabricFirewall {
@@ -183,6 +203,15 @@ impl Fabric {
     }
 }
 
+fn ensure_uplink(route: &mut Socket, namespace: &OwnedFd, host: &mut Host) -> Result<()> {
+    let found = Link::find(route, names::UPLINK).map_err(|e| failed("find uplink of", e))?;
+    if found.is_none() {
+        host.delete_uplink()?;
+        host.create_uplink(namespace)?;
+    }
+    Ok(())
+}
+
 fn prepare() -> io::Result<()> {
     SYSCTLS
         .iter()
@@ -232,7 +261,7 @@ fn candidates(instance: &str) -> impl Iterator<Item = Ipv4Net> {
         let offset = (start + n) % COUNT * 4;
         Ipv4Net::new(
             Ipv4Addr::from(u32::from(Ipv4Addr::new(169, 254, 100, 0)) + offset),
-            30,
+            UPLINK_PREFIX,
         )
         .ok()
     })

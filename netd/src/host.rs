@@ -85,6 +85,16 @@ impl Host {
         })
     }
 
+    /// Whether our veth is there, up and addressed.
+    pub(crate) fn is_connected(&mut self, address: Ipv4Addr) -> Result<bool> {
+        let Some(link) = self.find_uplink()?.filter(|link| link.up) else {
+            return Ok(false);
+        };
+        let all = LinkAddress::list(&mut self.route).map_err(|e| self.failed("list the addresses of", e))?;
+        let own = |one: &LinkAddress| (one.link, one.address) == (link.index, address.into());
+        Ok(all.iter().any(own))
+    }
+
     /// Bytes that packets to these addresses may have, by the host's routes; what there is no way to is left out.
     pub(crate) fn path_mtus(&mut self, to: &[IpAddr]) -> Vec<u32> {
         let Ok(links) = Link::list(&mut self.route) else {

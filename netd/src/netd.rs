@@ -22,12 +22,12 @@ use crate::types::{
 #[derive(Debug)]
 pub struct Netd {
     node: Arc<Mutex<Node>>,
-    watching: AbortHandle,
+    watching: Vec<AbortHandle>,
 }
 
 impl Drop for Netd {
     fn drop(&mut self) {
-        self.watching.abort();
+        self.watching.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -38,13 +38,20 @@ impl Netd {
         let runtime = Handle::current();
         let opened = tokio::task::spawn_blocking(move || Node::open(config, runtime)).await;
         let node = opened.map_err(|_| Error::Cancelled)??;
-        let watch = node.watch()?;
+        let (rules, links) = node.watch()?;
         let prober = node.prober();
         let found = prober.direct.subscribe();
         let node = Arc::new(Mutex::new(node));
         tokio::spawn(prober.run());
         tokio::spawn(follow(found, Arc::downgrade(&node)));
-        let watching = tokio::spawn(watch.run(Arc::downgrade(&node))).abort_handle();
+        let rules = rules
+            .into_iter()
+            .map(|rules| tokio::spawn(rules.run(Arc::downgrade(&node))));
+        let mut watching: Vec<_> = rules.map(|task| task.abort_handle()).collect();
+        let links = links
+            .into_iter()
+            .map(|links| tokio::spawn(links.run(Arc::downgrade(&node))));
+        watching.extend(links.map(|task| task.abort_handle()));
         Ok(Arc::new(Self { node, watching }))
     }
 
@@ -211,7 +218,7 @@ impl Netd {
     /// Stop serving DNS and release the port reservations. With `remove`, and if no sandbox is left, also remove the
     /// fabric, the host's veth and the host's table; networks stay on disk and come back with the next `open`.
     pub async fn shutdown(&self, remove: bool) -> Result<()> {
-        self.watching.abort();
+        self.watching.iter().for_each(AbortHandle::abort);
         self.run(move |node| node.shutdown(remove)).await
     }
 

@@ -52,7 +52,8 @@ impl LinkAddress {
         })
     }
 
-    fn parse(body: &[u8]) -> Option<Self> {
+    /// From the body of a message.
+    pub(crate) fn parse(body: &[u8]) -> Option<Self> {
         let prefix_len = *body.get(1)?;
         let link = u32::from_ne_bytes(body.get(4..8)?.try_into().ok()?);
         let (mut address, mut local) = (None, None);

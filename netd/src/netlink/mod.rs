@@ -24,6 +24,6 @@ pub(crate) use path::Path;
 pub(crate) use policy::{Detour, MAIN, MarkRule};
 pub(crate) use port::PortSettings;
 pub(crate) use route::Route;
-pub(crate) use socket::{Request, Socket, errno};
+pub(crate) use socket::{Request, Socket, errno, messages};
 pub(crate) use vxlan::{Vxlan, VxlanSettings};
 pub(crate) use wireguard::{PublicKey, SecretKey, WireGuard, WireGuardPeer};

@@ -97,6 +97,13 @@ impl Neighbour {
         })
     }
 
+    /// Link and address of a neighbour, from the body of a message that tells of its end, which says no more.
+    pub(crate) fn parse_gone(body: &[u8]) -> Option<(u32, IpAddr)> {
+        let entry = Entry::parse(body)?;
+        let inet = matches!(entry.family, libc::AF_INET | libc::AF_INET6);
+        Some((entry.link, entry.destination?)).filter(|_| inet)
+    }
+
     fn message(&self) -> NeighbourMessage {
         let mut message = NeighbourMessage::default();
         message.header.family = match self.address {

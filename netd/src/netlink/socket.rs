@@ -284,15 +284,16 @@ impl Socket {
     }
 }
 
-struct Message<'a> {
-    kind: u16,
+/// One message of a datagram.
+pub(crate) struct Message<'a> {
+    pub(crate) kind: u16,
     flags: u16,
     sequence: u32,
-    body: &'a [u8],
+    pub(crate) body: &'a [u8],
 }
 
 /// Cut a datagram into messages; a malformed tail ends it.
-fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
+pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
         let header = rest.get(..HEADER)?;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::interfaces::bind_resolver;
 use super::{Errors, NetworkRecord, Node, Sandbox, SandboxRecord, Service, Vips};
 use super::{publish, services};
-use crate::error::Result;
+use crate::error::{Result, chain};
 use crate::firewall::Frontend;
 use crate::netlink::Socket;
 use crate::{names, netns};
@@ -157,15 +157,4 @@ impl Node {
         }
         errors.first()
     }
-}
-
-/// The error with its causes, for a log line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

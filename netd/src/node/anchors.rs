@@ -37,6 +37,13 @@ impl Node {
         errors.first()
     }
 
+    /// The virtual IPs with the bridges that have them.
+    pub(super) fn anchored(&self) -> impl Iterator<Item = (u32, Ipv4Addr)> {
+        let bridge = |network: &String| self.networks.get(network).map(|n| n.bridge);
+        let all = self.anchors.iter();
+        all.filter_map(move |(network, vip)| Some((bridge(network)?, *vip)))
+    }
+
     /// Add to `filter` that every virtual IP may be spoken to from its own network.
     pub(super) fn restore_anchors(&self, filter: &mut Transaction) {
         let all: Vec<_> = self.anchors.iter().cloned().collect();

@@ -6,10 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use super::adopt::chain;
 use super::services::virtual_ips;
 use super::{Errors, Node, Vips};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::sockets::{SocketBalancer, SocketError, VirtualIp};
 use crate::types::{BalancerChoice, BalancerKind, Balancing};
 use crate::{names, netns};

@@ -34,6 +34,7 @@ impl Node {
         errors.collect(self.guard_underlay());
         self.measure_underlay();
         let links = self.fabric.links()?;
+        errors.collect(self.fit_tunnels(&links));
         let spanning = self
             .networks
             .iter()
@@ -122,9 +123,11 @@ impl Node {
     /// have to go, or come back.
     pub(super) fn sync_addresses(&mut self, endpoints: &[Endpoint], errors: &mut Errors) {
         let disputed = |e: &&Endpoint| {
-            let address = IpAddr::V4(e.ipv4);
             self.overlay.carriers.get(&e.network).is_some_and(|carrier| {
-                carrier.entries.knows(address) || self.overlay.has_member(&e.network, address)
+                let told = |address: IpAddr| {
+                    carrier.entries.knows(address) || self.overlay.has_member(&e.network, address)
+                };
+                e.addresses().any(told)
             })
         };
         let networks: BTreeSet<_> = endpoints
@@ -166,7 +169,7 @@ impl Node {
         let endpoints = self.sandboxes.values().flat_map(|s| &s.record.endpoints);
         let own = endpoints
             .filter(|e| e.network == id)
-            .map(|e| IpAddr::V4(e.ipv4))
+            .flat_map(Endpoint::addresses)
             .collect();
         let direct = |address| self.is_direct(address);
         Entries::wanted(id, self.overlay.members.values(), &nodes, &own, direct, ports)
@@ -198,7 +201,9 @@ impl Node {
         let address = underlay.address;
         let local = if overlay.encrypted {
             tunnels::address(&self.overlay.tunnels.as_ref()?.public_key).into()
-        } else if self.overlay.here || present.and_then(|l| l.vxlan).is_some_and(|v| v.local == address) {
+        } else if self.overlay.carried_by.is_some()
+            || present.and_then(|l| l.vxlan).is_some_and(|v| v.local == address)
+        {
             address
         } else if address.is_ipv4() {
             Ipv4Addr::UNSPECIFIED.into()

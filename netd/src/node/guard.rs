@@ -10,18 +10,18 @@ use crate::names;
 use crate::netlink::{Link, LinkChange, Socket};
 use crate::netns;
 use crate::nft::{Family, Transaction};
-use crate::overlay::{Limits, fitting_mtu};
+use crate::overlay::{Limits, WIREGUARD, fitting_mtu};
 use crate::types::NetworkConfig;
 
 impl Node {
     /// See which of the nodes' links is the narrowest, and whether this node's address is the host's own.
     pub(super) fn measure_underlay(&mut self) {
         let Some(underlay) = self.overlay.underlay.clone() else {
-            (self.overlay.mtu, self.overlay.here) = (None, false);
+            (self.overlay.mtu, self.overlay.carried_by) = (None, None);
             return;
         };
         let carrier = self.host.carrier(underlay.address).unwrap_or_default();
-        self.overlay.here = carrier.is_some();
+        self.overlay.carried_by = carrier.as_ref().map(|link| (link.index, link.mtu));
         let addresses: Vec<_> = underlay.peers.iter().map(|peer| peer.address).collect();
         let mut limits = Limits {
             here: self.host.path_mtus(&addresses),
@@ -101,6 +101,17 @@ impl Node {
         self.stores.networks.write(id, &network.record)
     }
 
+    /// Likewise for the tunnels of encrypted networks.
+    pub(super) fn fit_tunnels(&mut self, links: &[Link]) -> Result<()> {
+        let Some(mtu) = self.overlay.mtu.map(|mtu| mtu.saturating_sub(WIREGUARD)) else {
+            return Ok(());
+        };
+        match links.iter().find(|link| link.name == names::TUNNELS) {
+            Some(link) if link.mtu != mtu => self.resize(&[names::TUNNELS], mtu),
+            _ => Ok(()),
+        }
+    }
+
     /// Networks whose wanted size does not fit.
     pub(super) fn tight_networks(&self) -> impl Iterator<Item = String> {
         let configs = self.networks.values().map(|n| &n.record.config);
@@ -160,7 +171,7 @@ impl Node {
             table: names::underlay_table(&self.config.instance),
             uplink: self.host.uplink.clone(),
             address: underlay.address,
-            own: self.overlay.here,
+            own: self.overlay.carried_by.is_some(),
             port: underlay.port,
             nodes: underlay
                 .peers

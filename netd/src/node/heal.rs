@@ -73,7 +73,7 @@ impl Node {
     }
 
     /// Write the fabric's tables anew.
-    pub(super) fn restore_fabric(&mut self) -> Result<()> {
+    pub(crate) fn restore_fabric(&mut self) -> Result<()> {
         let mut ruleset = self.fabric.firewall().ruleset();
         for NetworkRecord { config, state } in self.networks.values().map(|n| &n.record) {
             FabricFirewall::add_network(&mut ruleset, &state.bridge, &state.gateways(), config.internal);

@@ -110,6 +110,11 @@ impl Node {
         Ok(())
     }
 
+    /// Index of the device, if it is there.
+    pub(super) fn mesh_link(&self) -> Option<u32> {
+        self.mesh.device.map(|device| device.index)
+    }
+
     /// From whom packets are taken, and to which bridge they may go.
     pub(super) fn wanted_transit_sets(&self) -> TransitSets {
         let network = self.mesh.ingress.as_ref().and_then(|id| self.networks.get(id));

@@ -11,6 +11,7 @@ mod guard;
 mod heal;
 mod interfaces;
 mod ipv6;
+mod mend;
 mod mesh;
 mod networks;
 mod overlay;
@@ -28,14 +29,15 @@ use tokio::runtime::Handle;
 use crate::dns::{Directory, DnsServer, DnsTasks, Upstreams};
 use crate::error::{Error, Result};
 use crate::fabric::Fabric;
-use crate::firewall::{Balancer, Frontend, HostFirewall};
+use crate::firewall::{Balancer, Frontend, HostFirewall, own_table};
 use crate::host::Host;
 use crate::host_changes::HostChanges;
 use crate::netlink::Socket;
+use crate::nft::Family;
 use crate::ports::Ports;
 use crate::store::Store;
 use crate::types::{Endpoint, NetdConfig, NetworkConfig, NetworkState, Publish, ServiceEndpoint};
-use crate::watch::Watch;
+use crate::watch::{LinkWatch, RuleWatch};
 use crate::{names, netns};
 
 /// A network on disk.
@@ -193,15 +195,35 @@ impl Node {
         Ok(node)
     }
 
-    /// Something that hears of others' changes to the host's table; see [`crate::watch`].
-    pub(crate) fn watch(&self) -> Result<Watch> {
-        let failed = |source| Error::Kernel {
-            operation: "watch",
-            object: "the host's packet filter".into(),
-            source,
+    /// What hears of others' changes to what is ours; see [`crate::watch`].
+    pub(crate) fn watch(&self) -> Result<(Vec<RuleWatch>, Vec<LinkWatch>)> {
+        let open = || -> std::io::Result<_> {
+            let host = RuleWatch::new(
+                &self.host.netns,
+                vec![
+                    self.host_firewall.table.clone(),
+                    names::underlay_table(&self.config.instance),
+                ],
+                self.host.netfilter.port()?,
+                Self::restore_host,
+            )?;
+            let fabric = RuleWatch::new(
+                &self.fabric.netns,
+                vec![own_table(Family::Ipv4).name],
+                self.fabric.netfilter.port()?,
+                Self::restore_fabric,
+            )?;
+            let links = vec![
+                LinkWatch::fabric(&self.fabric.netns)?,
+                LinkWatch::host(&self.host.netns)?,
+            ];
+            Ok((vec![host, fabric], links))
         };
-        let own = self.host.netfilter.port().map_err(failed)?;
-        Watch::new(&self.host.netns, self.host_firewall.table.clone(), own).map_err(failed)
+        open().map_err(|source| Error::Kernel {
+            operation: "watch",
+            object: "links and packet filters".into(),
+            source,
+        })
     }
 
     /// See [`crate::Netd::host_changes`].

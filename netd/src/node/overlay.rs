@@ -27,8 +27,8 @@ pub(super) struct State {
     pub(super) carriers: BTreeMap<String, Carrier>,
     /// Bytes of a packet that pass between all nodes.
     pub(super) mtu: Option<u32>,
-    /// Whether the host has this node's address itself.
-    pub(super) here: bool,
+    /// The link of the host that has this node's address, and its packet size.
+    pub(super) carried_by: Option<(u32, u32)>,
     /// The table that guards the data path, and whether the kernel has it so.
     pub(super) guard: Option<UnderlayFirewall>,
     pub(super) guard_known: bool,

@@ -109,6 +109,11 @@ impl Entries {
         }
     }
 
+    /// Whether the device is told of this hardware address.
+    pub(crate) fn forwards(&self, mac: Mac) -> bool {
+        self.forwarding.iter().any(|f| f.mac == mac)
+    }
+
     /// Whether the bridge is told of this address.
     pub(crate) fn knows(&self, address: IpAddr) -> bool {
         self.neighbours.iter().any(|n| n.address == address)

@@ -5,4 +5,4 @@ mod entries;
 mod mtu;
 
 pub(crate) use entries::{Entries, Nodes, Ports};
-pub(crate) use mtu::{Limits, fitting_mtu};
+pub(crate) use mtu::{Limits, WIREGUARD, fitting_mtu};

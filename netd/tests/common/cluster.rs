@@ -142,6 +142,21 @@ impl Cluster {
         }
     }
 
+    /// A namespace at the wire that is no node.
+    pub fn stranger(&self, address: Ipv4Addr) -> OwnedFd {
+        let (netns, ()) = sys::netns::create(|| ()).unwrap();
+        plug(&self.wire, "stranger", &netns, 1500);
+        sys::netns::run_in(&netns, || {
+            let mut socket = Socket::route().unwrap();
+            let index = Link::find(&mut socket, "eth0").unwrap().unwrap().index;
+            socket
+                .batch(vec![up("eth0"), Route::add_address(index, address, 24)])
+                .unwrap();
+        })
+        .unwrap();
+        netns
+    }
+
     fn others(&self, n: usize) -> impl Iterator<Item = &Node> {
         let all = self.nodes.iter().enumerate();
         all.filter(move |(other, node)| *other != n && node.netd.is_some())
@@ -162,20 +177,7 @@ impl Node {
         let ipv4 = Ipv4Addr::new(192, 0, 2, n as u8 + 1);
         let ipv6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n as u16 + 1);
         let near = format!("n{n}");
-        let veth = |master| Veth {
-            name: &near,
-            master: Some(master),
-            mtu,
-            peer: "eth0",
-            peer_netns: host.as_fd(),
-            peer_mac: None,
-        };
-        sys::netns::run_in(wire, || {
-            let mut socket = Socket::route().unwrap();
-            let bridge = Link::find(&mut socket, "wire").unwrap().unwrap().index;
-            socket.request(veth(bridge).create()).unwrap();
-        })
-        .unwrap();
+        plug(wire, &near, &host, mtu);
         sys::netns::run_in(&host, || {
             let mut socket = Socket::route().unwrap();
             socket.batch(vec![up("lo"), up("eth0")]).unwrap();
@@ -309,4 +311,34 @@ pub fn up(name: &str) -> Request {
             ..LinkChange::default()
         },
     )
+}
+
+/// A veth from the wire, whose far end is eth0 in that namespace.
+fn plug(wire: &OwnedFd, port: &str, netns: &OwnedFd, mtu: u32) {
+    let work = || {
+        let mut socket = Socket::route().unwrap();
+        let bridge = Link::find(&mut socket, "wire").unwrap().unwrap().index;
+        let veth = Veth {
+            name: port,
+            master: Some(bridge),
+            mtu,
+            peer: "eth0",
+            peer_netns: netns.as_fd(),
+            peer_mac: None,
+        };
+        socket.request(veth.create()).unwrap();
+    };
+    sys::netns::run_in(wire, work).unwrap();
+}
+
+/// `nft flush ruleset` in the calling thread's namespace.
+pub fn flush() {
+    let message = |kind, body| Request { kind, flags: 0, body };
+    let mut delete = message(10 << 8 | 2, vec![0; 4]);
+    delete.flags = 4;
+    let mark = |kind| message(kind, vec![0, 0, 0, 10]);
+    Socket::netfilter()
+        .unwrap()
+        .transact(&[mark(0x10), delete, mark(0x11)])
+        .unwrap();
 }

@@ -1,16 +1,15 @@
-//! Watch over our table in the host's namespace: `nft flush ruleset`, a firewall's reload or an administrator's mistake
-//! must not leave published ports dead or networks open. The kernel tells us (NFNLGRP_NFTABLES); nothing polls.
+//! Changes of our tables by somebody else (NFNLGRP_NFTABLES).
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Mutex, Weak};
 
 use netlink_packet_core::NlasIterator;
+use netlink_sys::TokioSocket;
 use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
-use tokio::runtime::Handle;
 
+use super::{PATIENCE, SETTLE, listen, mend, next};
+use crate::error::Result;
 use crate::node::Node;
 
 /// linux/netfilter/nfnetlink.h
@@ -19,68 +18,57 @@ const NLMSGHDR: usize = 16;
 const NFGENMSG: usize = 4;
 /// Name of the table, in the messages about tables, chains, rules, sets and elements alike.
 const TABLE: u16 = 1;
-/// A flush comes as many messages, and whoever reloads a firewall has more to do: let it finish.
-const SETTLE: Duration = Duration::from_millis(200);
 
-/// A socket that hears about every change of nftables in the host's namespace.
-pub(crate) struct Watch {
+/// A socket that hears about every change of nftables in one namespace.
+pub(crate) struct RuleWatch {
     socket: TokioSocket,
-    table: String,
+    tables: Vec<String>,
     /// Our own changes come from this netlink port.
     own: u32,
+    restore: fn(&mut Node) -> Result<()>,
 }
 
-impl Watch {
-    /// Must be called where a runtime is at hand.
-    pub(crate) fn new(host: &OwnedFd, table: String, own: u32) -> io::Result<Self> {
-        let runtime = Handle::current();
-        let open = || -> io::Result<TokioSocket> {
-            let _inside = runtime.enter();
-            let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
-            socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
-            socket.socket_mut().add_membership(NFNLGRP_NFTABLES)?;
-            Ok(socket)
-        };
+impl RuleWatch {
+    /// Over these tables; `restore` writes them anew. Must be called where a runtime is at hand.
+    pub(crate) fn new(
+        netns: &OwnedFd,
+        tables: Vec<String>,
+        own: u32,
+        restore: fn(&mut Node) -> Result<()>,
+    ) -> io::Result<Self> {
         Ok(Self {
-            socket: sys::netns::run_in(host, open)??,
-            table,
+            socket: listen(netns, NETLINK_NETFILTER, &[NFNLGRP_NFTABLES])?,
+            tables,
             own,
+            restore,
         })
     }
 
-    /// Write the table anew whenever somebody else has changed it; ends with the node.
+    /// Write the tables anew whenever somebody else has changed one; ends with the node.
     pub(crate) async fn run(mut self, node: Weak<Mutex<Node>>) {
         loop {
             if !self.touched().await {
                 continue;
             }
-            // Until it has been quiet for a while, but not for ever.
-            for _ in 0..10 {
+            for _ in 0..PATIENCE {
                 if tokio::time::timeout(SETTLE, self.touched()).await.is_err() {
                     break;
                 }
             }
-            let Some(node) = node.upgrade() else { return };
             tracing::warn!(
-                table = self.table,
+                tables = ?self.tables,
                 "somebody changed our packet filter; writing it anew"
             );
-            let restore = move || node.lock().unwrap_or_else(PoisonError::into_inner).restore_host();
-            if let Ok(Err(error)) = tokio::task::spawn_blocking(restore).await {
-                tracing::error!(table = self.table, %error, "packet filter not restored");
+            if !mend(&node, "packet filter", self.restore).await {
+                return;
             }
         }
     }
 
-    /// Wait for news: has somebody else touched the table? If the kernel lost messages, perhaps.
+    /// Wait for news: has somebody else touched a table? If the kernel lost messages, perhaps.
     async fn touched(&mut self) -> bool {
-        match self.socket.recv_from_full().await {
-            Ok((news, _)) => concerns(&news, &self.table, self.own),
-            Err(_) => {
-                tokio::time::sleep(SETTLE).await; // whatever it is, it must not spin
-                true
-            }
-        }
+        let news = next(&mut self.socket).await;
+        news.is_none_or(|news| self.tables.iter().any(|table| concerns(&news, table, self.own)))
     }
 }
 
