@@ -14,6 +14,7 @@ mod human;
 mod image;
 mod inspect;
 mod network;
+mod networks;
 mod output;
 mod ports;
 mod pretty;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::client::{ApiError, Client, query};
 use super::container::{flag, text};
 use super::health::HealthFlags;
+use super::networks;
 use super::ports;
 use super::run_more::MoreFlags;
 use super::service_spec::words::environment;
@@ -54,7 +55,7 @@ pub(crate) struct ContainerFlags {
     env_file: Vec<String>,
     /// Connect a container to a network
     #[arg(long, visible_alias = "net")]
-    network: Option<String>,
+    network: Vec<String>,
     /// Add network-scoped alias for the container
     #[arg(long)]
     network_alias: Vec<String>,
@@ -321,18 +322,14 @@ fn create_body(flags: &ContainerFlags, image: String, command: Vec<String>) -> R
             exposed[port] = json!({});
         }
     }
-    let network = flags.network.clone().unwrap_or_else(|| "default".to_owned());
-    let endpoint = json!({
-        "Aliases": flags.network_alias,
-        "MacAddress": flags.more.mac_address.clone().unwrap_or_default(),
-        "IPAMConfig": flags.more.ip.as_ref().map(|ip| json!({"IPv4Address": ip})),
-    });
-    let plain = flags.network_alias.is_empty() && flags.more.mac_address.is_none() && flags.more.ip.is_none();
-    let endpoints = if plain {
-        json!({})
-    } else {
-        json!({ network.clone(): endpoint })
-    };
+    let (network, endpoints) = networks::endpoints(
+        &flags.network,
+        networks::First {
+            aliases: &flags.network_alias,
+            mac: flags.more.mac_address.as_deref(),
+            ip: flags.more.ip.as_deref(),
+        },
+    )?;
     let mut host = host_config(flags, &network, &bindings)?;
     flags.more.add_to(&mut host)?;
     let mut health = None;
