@@ -80,10 +80,7 @@ impl LocalNetwork {
                 "label {label:?}: names that begin with {RESERVED:?} are reserved"
             ));
         }
-        labels.insert(
-            EXTRA_LABEL.into(),
-            serde_json::to_string(&extra).unwrap_or_default(),
-        );
+        labels.extend([extra.label()]);
         let parse_subnet = |text: &String| text.parse().map_err(|_| format!("invalid IPv4 subnet {text:?}"));
         let parse_gateway =
             |text: &String| text.parse().map_err(|_| format!("invalid IPv4 gateway {text:?}"));
@@ -103,6 +100,17 @@ impl LocalNetwork {
             mtu,
             ..NetworkConfig::default()
         })
+    }
+}
+
+impl Extra {
+    /// As it travels with the network.
+    pub fn label(&self) -> (String, String) {
+        // Plain strings always serialise.
+        (
+            EXTRA_LABEL.to_owned(),
+            serde_json::to_string(self).unwrap_or_default(),
+        )
     }
 }
 

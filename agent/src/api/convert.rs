@@ -8,6 +8,7 @@ use manager::remote::RemoteError;
 use super::error::ApiError;
 use crate::cluster::ClusterError;
 use crate::engine::EngineError;
+use crate::engine::places::PlaceError;
 
 impl From<storage::Error> for ApiError {
     fn from(error: storage::Error) -> Self {
@@ -105,6 +106,21 @@ fn of_remote(error: &RemoteError) -> StatusCode {
     }
 }
 
+/// Docker answers 500 whatever its managers say; a client can do more with the kind of the refusal.
+fn no_place(error: &PlaceError) -> StatusCode {
+    match error {
+        PlaceError::Refused { code, .. } => match code {
+            tonic::Code::NotFound => StatusCode::NOT_FOUND,
+            tonic::Code::PermissionDenied => StatusCode::FORBIDDEN,
+            tonic::Code::InvalidArgument => StatusCode::BAD_REQUEST,
+            tonic::Code::FailedPrecondition => StatusCode::CONFLICT,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        },
+        PlaceError::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        PlaceError::Answer(_) | PlaceError::Network(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         let status = match &error {
@@ -115,6 +131,7 @@ impl From<EngineError> for ApiError {
             EngineError::AmbiguousPrefix(_) | EngineError::Invalid(_) | EngineError::StartFailed { .. } => {
                 StatusCode::BAD_REQUEST
             }
+            EngineError::Place { source, .. } => no_place(source),
             EngineError::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             EngineError::Conflict(_) => StatusCode::CONFLICT,
             EngineError::Unchanged(_) => return Self::not_modified(),

@@ -17,6 +17,7 @@ use super::network_view::{Found, Networks, Scope};
 use super::params::Params;
 use super::state::App;
 use super::types::network_settings::EndpointSettings;
+use crate::cluster::Part;
 use crate::local_network::{self, LocalNetwork};
 
 const LIST_FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
@@ -297,12 +298,28 @@ async fn connect(
     Path(id): Path<String>,
     body::Json(body): body::Json<ConnectBody>,
 ) -> ApiResult<()> {
-    let network = Networks::of(&app).find(&id, None)?;
+    let network = reference(&app, id)?;
     let endpoint = body.endpoint_config.unwrap_or_default();
     app.engine
-        .connect_network(&body.container, &network.id, endpoint)
+        .connect_network(&body.container, &network, endpoint)
         .await?;
     Ok(())
+}
+
+/// How the engine finds the network. A worker knows those of the cluster only while something of its own is on them: then it
+/// is the managers that are asked.
+fn reference(app: &App, id: String) -> ApiResult<String> {
+    match Networks::of(app).find(&id, None) {
+        Ok(found) => Ok(match found.scope {
+            Scope::Swarm => found.name,
+            Scope::Local => found.id,
+        }),
+        Err(error) if error.status == StatusCode::NOT_FOUND => match app.cluster.part() {
+            Part::Worker(_) => Ok(id),
+            Part::None | Part::Manager(_) | Part::Locked => Err(error),
+        },
+        Err(error) => Err(error),
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -317,9 +334,9 @@ async fn disconnect(
     Path(id): Path<String>,
     body::Json(body): body::Json<DisconnectBody>,
 ) -> ApiResult<()> {
-    let network = Networks::of(&app).find(&id, None)?;
+    let network = reference(&app, id)?;
     app.engine
-        .disconnect_network(&body.container, &network.id, body.force)
+        .disconnect_network(&body.container, &network, body.force)
         .await?;
     Ok(())
 }

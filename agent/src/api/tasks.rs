@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use manager::Control;
+use proto::spec::ATTACHMENT_RUNTIME;
 use proto::{Service, Task, TaskState};
 
 use super::error::{ApiError, ApiResult};
@@ -88,7 +89,16 @@ impl Selection {
             && self.filters.prefix("id", task.id.as_str())
             && self.filters.prefix("name", &task.name())
             && self.filters.labels("label", &task.labels)
-            && self.filters.exact("runtime", "container")
+            && self.has_runtime(task)
+    }
+
+    /// Places of containers that were started by hand are listed for those who ask for them, as in Docker.
+    fn has_runtime(&self, task: &Task) -> bool {
+        match (self.filters.contains("runtime"), task.attachment()) {
+            (false, attachment) => attachment.is_none(),
+            (true, None) => self.filters.exact("runtime", "container"),
+            (true, Some(_)) => self.filters.exact("runtime", ATTACHMENT_RUNTIME),
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! The current Compose Specification, as far as a stack can use it. A key that is not acted on is named in a warning;
 //! an unknown key or a wrong type is an error with file, line and the key's path. Nothing here talks to a daemon.
 
+mod attachments;
 mod deploy;
 mod env_file;
 mod error;

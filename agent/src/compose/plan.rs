@@ -10,6 +10,7 @@ use proto::spec::{
     VolumeDriver, VolumeOptions,
 };
 
+use super::attachments::Attachment;
 use super::resource::{Content, Network, Volume};
 use super::service::{Reference, Service};
 use super::{Stack, StackPlan};
@@ -91,7 +92,7 @@ impl Scope<'_> {
                 service
                     .networks
                     .iter()
-                    .map(|(key, _)| (key.as_str(), self.network_of(key))),
+                    .map(|on| (on.network.as_str(), self.network_of(&on.network))),
             );
         }
         let (external, own): (Vec<_>, Vec<_>) = used.into_iter().partition(|(_, network)| network.external);
@@ -165,20 +166,24 @@ impl Scope<'_> {
 
     /// The service is found by its key on each of its networks, beside its full name.
     fn attachments(&self, service: &Service) -> Vec<NetworkAttachmentConfig> {
-        let default = [("default".to_owned(), Vec::new())];
+        let default = [Attachment {
+            network: "default".to_owned(),
+            ..Attachment::default()
+        }];
         let networks: &[_] = if service.networks.is_empty() {
             &default
         } else {
             &service.networks
         };
-        let attachment = |(key, aliases): &(String, Vec<String>)| {
-            let network = self.network_of(key);
-            let mut aliases = aliases.clone();
+        let attachment = |on: &Attachment| {
+            let network = self.network_of(&on.network);
+            let mut aliases = on.aliases.clone();
             aliases.push(service.key.clone());
             NetworkAttachmentConfig {
-                target: self.full(key, network.name.as_deref(), network.external),
+                target: self.full(&on.network, network.name.as_deref(), network.external),
                 aliases,
                 driver_opts: Labels::new(),
+                addresses: on.ipv4_address.iter().map(ToString::to_string).collect(),
             }
         };
         networks.iter().map(attachment).collect()
@@ -267,10 +272,12 @@ fn template(content: &Content) -> Option<LogDriver> {
     })
 }
 
-/// Services in the order of the file, but those that others wait for before them.
+/// Services in the order of the file, but those that others wait for before them; and before others those that ask for an
+/// address, lest another be given it.
 fn ordered(stack: &Stack) -> Vec<&Service> {
     let mut order: Vec<&Service> = Vec::new();
     let mut rest: Vec<&Service> = stack.services.iter().collect();
+    rest.sort_by_key(|service| service.networks.iter().all(|on| on.ipv4_address.is_none()));
     while !rest.is_empty() {
         let known = |key: &String| order.iter().any(|service| service.key == *key);
         // There are no circles, so that one is always free; were there one, the file's order would do.

@@ -248,7 +248,7 @@ fn data(object: &mut Object<'_>, external: bool) -> Read<Vec<u8>> {
 
 /// Everything that a service names must be in the file.
 fn references(stack: &Stack, service: &Service, at: &At<'_>, services: &[(Service, At<'_>)]) -> Read<()> {
-    for (network, _) in &service.networks {
+    for network in service.networks.iter().map(|on| &on.network) {
         if network != "default" && !stack.networks.contains_key(network) {
             return Err(at.wrong(format!(
                 "the network {network:?} is not among the file's networks"

@@ -6,6 +6,7 @@ use proto::spec::{
     ContainerSpec, LogDriver, Placement, Platform, PortConfig, RestartCondition, RestartPolicy,
 };
 
+use super::attachments::{Attachment, attachments};
 use super::deploy::{Deploy, deploy};
 use super::error::ComposeError;
 use super::mounts::{references, tmpfs, volumes};
@@ -23,8 +24,8 @@ pub(crate) struct Service {
     pub(crate) build: Option<Build>,
     pub(crate) deploy: Deploy,
     pub(crate) ports: Vec<PortConfig>,
-    /// Key of the network and aliases on it.
-    pub(crate) networks: Vec<(String, Vec<String>)>,
+    /// Where it is found.
+    pub(crate) networks: Vec<Attachment>,
     pub(crate) log_driver: Option<LogDriver>,
     pub(crate) secrets: Vec<Reference>,
     pub(crate) configs: Vec<Reference>,
@@ -148,7 +149,7 @@ pub(crate) fn service(key: &str, at: &At<'_>) -> Read<Option<Service>> {
         build,
         deploy: deploy(deploy_at.as_ref(), scale)?,
         ports: object.or_default("ports", ports)?,
-        networks: object.or_default("networks", networks)?,
+        networks: object.or_default("networks", attachments)?,
         log_driver: object.read("logging", logging)?,
         secrets: object.or_default("secrets", references)?,
         configs: object.or_default("configs", references)?,
@@ -160,6 +161,7 @@ pub(crate) fn service(key: &str, at: &At<'_>) -> Read<Option<Service>> {
     }
     limits_of_old(&mut object, &mut service.deploy)?;
     restart_of_old(&mut object, &mut service.deploy)?;
+    super::attachments::check(&service.networks, &service.deploy, &object.at)?;
     if let Some(platform) = object.read("platform", At::text)? {
         service
             .deploy
@@ -302,29 +304,6 @@ fn long_port(at: &At<'_>) -> Read<Vec<PortConfig>> {
         ..template.clone()
     };
     Ok(target.into_iter().zip(published).map(port).collect())
-}
-
-fn networks(at: &At<'_>) -> Read<Vec<(String, Vec<String>)>> {
-    if at.is_list() {
-        return Ok(at.scalars()?.into_iter().map(|key| (key, Vec::new())).collect());
-    }
-    let one = |(key, at): (&str, At<'_>)| {
-        let mut object = at.object()?;
-        let aliases = object.or_default("aliases", At::scalars)?;
-        object.ignore(&[
-            "driver_opts",
-            "gw_priority",
-            "interface_name",
-            "ipv4_address",
-            "ipv6_address",
-            "link_local_ips",
-            "mac_address",
-            "priority",
-        ]);
-        object.finish()?;
-        Ok((key.to_owned(), aliases))
-    };
-    at.map()?.into_iter().map(one).collect()
 }
 
 fn depends_on(at: &At<'_>) -> Read<(BTreeMap<String, Condition>, Vec<String>)> {

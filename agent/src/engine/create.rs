@@ -150,6 +150,7 @@ impl Making {
             mounts,
             networks,
             attached: BTreeMap::new(),
+            last_addresses: BTreeMap::new(),
             ports: PortMap::new(),
             task,
             files,

@@ -44,7 +44,11 @@ impl Engine {
                 lost()
             }
         };
+        let restarts = Next::after(&container.record(), &report) == Next::Restart;
         self.release_network(&container).await;
+        if !restarts {
+            self.leave_places(&container.record()).await;
+        }
         let life = life(&container.state(), &report);
         let next = self.settle(&container, &report).await;
         self.announce_end(&container.record(), &report);
@@ -76,6 +80,7 @@ impl Engine {
                 state.oom_killed = report.oom_killed;
                 state.error = report.error.clone().unwrap_or_default();
                 state.finished_at = Some(report.finished());
+                Self::remember_addresses(record);
                 record.attached.clear();
                 record.ports.clear();
             })
@@ -129,11 +134,12 @@ impl Engine {
         }
     }
 
-    /// Removes what a container that does not run may have left: shim, runtime state, cgroup, sandbox, bundle.
+    /// Removes what a container that does not run may have left: shim, runtime state, cgroup, sandbox, places, bundle.
     /// Works from any point at which a start or an end was interrupted.
     pub(crate) async fn put_away(&self, container: &Container) {
         self.clear_bundle(container).await;
         self.release_network(container).await;
+        self.leave_places(&container.record()).await;
     }
 
     async fn delete_leftover_state(&self, container: &Container) {

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::path::PathBuf;
 
+use super::network::places::PlaceError;
+
 /// Result of an engine operation.
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;
 
@@ -86,6 +88,15 @@ pub enum EngineError {
         /// Why it failed.
         #[source]
         source: Cause,
+    },
+    /// A container has no place on one of the cluster's networks.
+    #[error("Could not attach to network {network}")]
+    Place {
+        /// As it was named.
+        network: String,
+        /// Why.
+        #[source]
+        source: PlaceError,
     },
     /// The container's shim failed or answered with an error.
     #[error("{action} (container {container:.12})")]

@@ -63,6 +63,8 @@ impl Engine {
                         record.state.stopped_by_hand = true;
                     })
                     .await;
+                // It would have started again with the places that it had.
+                self.leave_places(&container.record()).await;
                 Ok(None)
             }
             _ => Err(EngineError::Unchanged(container.id.to_string())),

@@ -52,12 +52,13 @@ use std::sync::Arc;
 
 use netd::{Netd, NetworkConfig};
 use storage::Storage;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::api::types::event::EventMessage;
 use events::EventBus;
 use exec::Execs;
 use logs::LogWatcher;
+use network::places::ClusterNetworks;
 use record::{ContainerRecord, Paths};
 use registry::Registry;
 
@@ -66,6 +67,7 @@ pub use error::{EngineError, Result};
 pub use id::{ContainerId, ExecId};
 pub use lease::BootTime;
 pub use list::FILTERS as LIST_FILTERS;
+pub use network::places;
 pub use request::*;
 pub use state::{ContainerState, ExitStatus, Health, HealthStatus, Status};
 
@@ -94,6 +96,8 @@ pub struct Engine {
     events: EventBus,
     execs: Execs,
     log_watcher: LogWatcher,
+    /// Who gives containers their places on the cluster's networks.
+    cluster_networks: watch::Sender<Option<Arc<dyn ClusterNetworks>>>,
     /// The machine's, for containers that share its UTS namespace.
     host_name: String,
 }
@@ -114,6 +118,7 @@ impl Engine {
             events: EventBus::new(),
             execs: Execs::default(),
             log_watcher: LogWatcher::start()?,
+            cluster_networks: watch::Sender::default(),
             host_name,
         });
         engine.make_directories()?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,9 @@ pub struct ContainerRecord {
     pub networks: BTreeMap<String, EndpointSettings>,
     /// The same as they are, while it runs.
     pub attached: BTreeMap<String, EndpointSettings>,
+    /// The addresses that it had when it ran last, by the same names: asked for again where the managers give them.
+    #[serde(default)]
+    pub last_addresses: BTreeMap<String, Ipv4Addr>,
     /// Published ports as they are while it runs.
     pub ports: PortMap,
     pub task: Option<TaskRef>,
@@ -181,6 +185,7 @@ pub(crate) mod tests {
             mounts: Vec::new(),
             networks: BTreeMap::new(),
             attached: BTreeMap::new(),
+            last_addresses: BTreeMap::new(),
             ports: PortMap::new(),
             task: None,
             files: Vec::new(),

@@ -185,6 +185,10 @@ impl Engine {
         }
         let engine = self.clone();
         tokio::spawn(async move {
+            // Places are the managers' to give, and nobody speaks to them yet when the agent begins.
+            if engine.needs_places(&record) {
+                engine.cluster_reachable().await;
+            }
             match engine.start(container.id.as_str()).await {
                 Ok(()) | Err(EngineError::Unchanged(_)) => {}
                 Err(error) => {

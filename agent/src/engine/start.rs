@@ -217,7 +217,8 @@ impl Engine {
             NetworkMode::None | NetworkMode::Network(_) => {}
         }
         let hostname = spec::hostname(record, &self.host_name);
-        let request = network::request(record, &hostname, &self.known_networks())?;
+        let places = self.take_places(record).await?;
+        let request = network::request(record, &hostname, &self.known_networks(), &places)?;
         let attached = self.config.netd.attach(request).await;
         attached
             .map(Some)

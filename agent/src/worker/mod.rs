@@ -7,6 +7,7 @@
 //! ```
 //! - [`session`]: the conversation with the dispatcher, [`assignments`] what comes, [`reporter`] what goes
 //! - [`controller`]: a task's life, decided by [`step`](step::step); [`plan`] and [`template`] turn its spec into a container
+//! - [`attachments`]: places of containers that were started by hand on the cluster's networks
 //! - [`lease`]: tasks that end when the managers are out of reach for too long
 //! - [`inventory`]: the volumes that tasks may come back to
 //! - [`preview`]: whether the tasks of a service could become containers at all, asked before it is taken in
@@ -15,6 +16,7 @@
 //! Dropping a [`Worker`] stops no container: the next one finds them by their tasks.
 
 pub mod assignments;
+pub mod attachments;
 pub mod controller;
 pub mod directory;
 pub mod files;
@@ -50,6 +52,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::engine::Engine;
 use crate::peer::{Members, Peers};
 use crate::transfer::Fetcher;
+use attachments::Attachments;
 use shared::Shared;
 use tasks::Tasks;
 use withdrawal::Withdrawal;
@@ -91,7 +94,7 @@ impl Worker {
         let reporter = Arc::new(reporter::Reporter::default());
         let images = Fetcher::new(config.engine.config().storage.clone(), config.peers.clone());
         let volumes = inventory::volumes(&config.engine.config().storage);
-        let session = watch::Sender::default();
+        let session: watch::Sender<Option<String>> = watch::Sender::default();
         let contact = watch::Sender::default();
         let leases = lease::keep(config.engine.clone(), contact.subscribe());
         let shared = Arc::new(Shared {
@@ -112,7 +115,15 @@ impl Worker {
             images,
             contact: contact.subscribe(),
         });
-        let tasks = Arc::new(Tasks::new(shared));
+        let trouble = watch::Sender::default();
+        let attachments = Arc::new(Attachments::new(
+            shared.clone(),
+            config.dispatcher.clone(),
+            session.subscribe(),
+            trouble.subscribe(),
+        ));
+        shared.engine.set_cluster_networks(attachments.clone());
+        let tasks = Arc::new(Tasks::new(shared, Some(attachments)));
         let sessions = session::Sessions {
             node_id: config.node_id,
             description: config.description,
@@ -121,7 +132,7 @@ impl Worker {
             client: config.dispatcher,
             reporter,
             sink: tasks.clone(),
-            trouble: watch::Sender::default(),
+            trouble,
             role: watch::Sender::default(),
             session,
             contact,
@@ -154,6 +165,8 @@ impl Worker {
     /// Ends the session and removes every task with its container, service and network: the node leaves its cluster.
     pub async fn leave(self) {
         self.session.abort();
+        // The cluster knows already that everything of this node is gone.
+        self.tasks.stop_asking();
         self.tasks.give_up_everything().await;
     }
 }
@@ -176,12 +189,13 @@ pub async fn clean_up(engine: Arc<Engine>, netd: Arc<Netd>) {
         members: Members::default(),
         contact: watch::channel(None).1,
     };
-    Tasks::new(Arc::new(shared)).give_up_everything().await;
+    Tasks::new(Arc::new(shared), None).give_up_everything().await;
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
         self.session.abort();
+        self.tasks.stop_asking();
         self.tasks.abandon();
     }
 }

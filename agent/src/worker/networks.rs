@@ -8,6 +8,8 @@ use netd::{Netd, NetworkConfig, NetworkState, Overlay, OverlayMode};
 use proto::{Network, NetworkSpec};
 use thiserror::Error;
 
+use crate::local_network::Extra;
+
 /// Label of networks that a manager keeps; others belong to this node alone.
 pub const SWARM_LABEL: &str = "shoal.scope";
 /// Value of [`SWARM_LABEL`].
@@ -45,6 +47,10 @@ pub struct Networks {
     netd: Arc<Netd>,
     /// Taken back by the manager, perhaps still with endpoints.
     unwanted: Mutex<BTreeSet<String>>,
+    /// Containers that have a place on a network and may not be on it yet.
+    expected: Mutex<BTreeSet<(String, String)>>,
+    /// A network is made or removed: one at a time, so that none is removed under whoever has just made it.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Networks {
@@ -53,11 +59,14 @@ impl Networks {
         Self {
             netd,
             unwanted: Mutex::default(),
+            expected: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
         }
     }
 
     /// Makes the network exist here.
     pub async fn ensure(&self, network: &Network) -> Result<NetworkState, NetworkError> {
+        let _changing = self.changing.lock().await;
         self.lock().remove(network.id.as_str());
         let config = config(network)?;
         let made = self.netd.ensure_network(&config).await;
@@ -65,6 +74,23 @@ impl Networks {
             network: config.name,
             source,
         })
+    }
+
+    /// A container will be on the network: it stays until the container has left, whoever takes it back meanwhile.
+    pub fn expect(&self, network: &str, container: &str) {
+        lock(&self.expected).insert((network.to_owned(), container.to_owned()));
+    }
+
+    /// No container will be on any of them: this node is in no cluster any more.
+    pub fn expect_nobody(&self) {
+        lock(&self.expected).clear();
+    }
+
+    /// The container has left the network, or all networks.
+    pub async fn unexpect(&self, network: Option<&str>, container: &str) {
+        lock(&self.expected)
+            .retain(|(on, of)| of != container || network.is_some_and(|network| network != on));
+        self.sweep().await;
     }
 
     /// The manager has taken the network back.
@@ -87,7 +113,10 @@ impl Networks {
     pub async fn sweep(&self) {
         let unwanted: Vec<String> = self.lock().iter().cloned().collect();
         for id in unwanted {
-            if !self.netd.endpoints(&id).is_empty() {
+            let _changing = self.changing.lock().await;
+            let is_expected = || lock(&self.expected).iter().any(|(on, _)| *on == id);
+            // Somebody may have asked for it anew while others were removed.
+            if !self.lock().contains(&id) || is_expected() || !self.netd.endpoints(&id).is_empty() {
                 continue;
             }
             match self.netd.remove_network(&id).await {
@@ -98,8 +127,12 @@ impl Networks {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.unwanted.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.unwanted)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a manager keeps this network.
@@ -132,6 +165,8 @@ fn config(network: &Network) -> Result<NetworkConfig, NetworkError> {
     let mtu = options.and_then(|options| options.get(MTU_OPTION));
     let mut labels = network.spec.labels.clone();
     labels.insert(SWARM_LABEL.into(), SWARM_SCOPE.into());
+    // What a worker shows of the network, which has nobody to ask.
+    labels.extend([extra(network).label()]);
     Ok(NetworkConfig {
         id: network.id.to_string(),
         subnet: subnet
@@ -156,6 +191,15 @@ fn config(network: &Network) -> Result<NetworkConfig, NetworkError> {
         name: name.clone(),
         ..NetworkConfig::default()
     })
+}
+
+fn extra(network: &Network) -> Extra {
+    let driver = network.spec.driver_configuration.as_ref();
+    Extra {
+        created: network.meta.created_at.to_string(),
+        attachable: network.spec.attachable,
+        options: driver.map(|driver| driver.options.clone()).unwrap_or_default(),
+    }
 }
 
 /// A gateway comes with or without its prefix length.

@@ -126,7 +126,8 @@ fn member(member: NetworkMember) -> Member {
     let attachment = |on: proto::object::MemberAttachment| MemberAttachment {
         network: on.network_id.to_string(),
         addresses: on.addresses,
-        mac: None,
+        // One that cannot be read is not one that could be spoken to; what the address says is the better guess.
+        mac: on.mac_address.parse().ok(),
         names: on.names,
     };
     Member {

@@ -135,6 +135,20 @@ impl Dispatcher for Script {
     async fn leave(&self, _: tonic::Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
         Err(Status::unimplemented("nobody leaves"))
     }
+
+    async fn attach_network(
+        &self,
+        _: tonic::Request<AttachNetworkRequest>,
+    ) -> Result<Response<AttachNetworkResponse>, Status> {
+        Err(Status::unimplemented("there are no networks"))
+    }
+
+    async fn detach_network(
+        &self,
+        _: tonic::Request<DetachNetworkRequest>,
+    ) -> Result<Response<DetachNetworkResponse>, Status> {
+        Err(Status::unimplemented("there are no networks"))
+    }
 }
 
 /// One message, then silence.

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::assignments::{Assignments, Change};
+use super::attachments::Attachments;
 use super::controller::{Adopted, Controller, Wanted};
 use super::session;
 use super::shared::Shared;
@@ -20,6 +21,8 @@ use crate::engine::{ContainerId, RemoveOptions};
 #[derive(Debug)]
 pub(super) struct Tasks {
     shared: Arc<Shared>,
+    /// Places of containers that no task runs; `None` where there is no manager to ask.
+    attachments: Option<Arc<Attachments>>,
     running: Mutex<HashMap<TaskId, Running>>,
 }
 
@@ -35,7 +38,8 @@ impl session::Sink for Tasks {
         // What tasks need comes before the tasks, and services after them: a task that was found running is back in its
         // service before the service is written anew.
         let mut later = Vec::new();
-        let mut members = Vec::new();
+        let is_complete = assignments.complete;
+        let (mut members, mut places) = (Vec::new(), Vec::new());
         for change in assignments.changes {
             match change {
                 Change::Secret(secret) => self.shared.files.put_secret(*secret),
@@ -46,6 +50,7 @@ impl session::Sink for Tasks {
                 Change::NetworkKey(key) => self.set_network_key(&key).await,
                 Change::Network(network) => self.ensure_network(&network).await,
                 Change::Member(member) => members.push(*member),
+                Change::Task(task) if task.attachment().is_some() => places.push(*task),
                 other => later.push(other),
             }
         }
@@ -67,13 +72,18 @@ impl session::Sink for Tasks {
         if let Some(listed) = complete {
             self.forget_others(&listed).await;
         }
+        // Last: whoever waits for its place then knows the ways and names of the others.
+        if let Some(attachments) = &self.attachments {
+            attachments.assigned(&places, is_complete);
+        }
     }
 }
 
 impl Tasks {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, attachments: Option<Arc<Attachments>>) -> Self {
         Self {
             shared,
+            attachments,
             running: Mutex::default(),
         }
     }
@@ -85,10 +95,19 @@ impl Tasks {
         }
     }
 
+    /// Nobody is asked for places any more.
+    pub(super) fn stop_asking(&self) {
+        if let Some(attachments) = &self.attachments {
+            self.shared.engine.unset_cluster_networks(attachments);
+        }
+    }
+
     /// As if a manager had said that nothing is assigned to this node; returns when all is gone.
     pub(super) async fn give_up_everything(&self) {
         session::Sink::apply(self, Assignments::nothing()).await;
         self.finished().await;
+        self.shared.engine.leave_cluster_networks().await;
+        self.shared.networks.expect_nobody();
         self.shared.networks.sweep().await;
         if let Err(error) = self.shared.overlay.leave().await {
             tracing::warn!("cannot forget the other nodes: {}", chain(&error));
@@ -152,6 +171,9 @@ impl Tasks {
 
     /// Its controller stops and removes the container, then ends.
     fn remove_task(&self, id: &str) {
+        if let Some(attachments) = &self.attachments {
+            attachments.removed(id);
+        }
         let mut tasks = self.lock();
         if let Some(running) = tasks.get(id) {
             running.wanted.send_modify(|wanted| wanted.removed = true);

@@ -8,6 +8,7 @@ use proto::object::{Endpoint, EndpointVip, Ipam, NetworkAttachment, PORT_OPTION,
 use proto::spec::{EndpointMode, EndpointSpec, NetworkDriver, PortConfig, PublishMode};
 use proto::{Cluster, Network, NetworkId, Node, Service, ServiceId, Task, TaskId, TaskState, Timestamp};
 
+use super::fixed::{self, FixedError, Wanted};
 use super::ledger::Ledger;
 use super::pool::Holder;
 use super::subnets::{self, Plan, SubnetError};
@@ -41,6 +42,8 @@ enum Lack {
     NetworkFailed(String, String),
     #[error("no free address in network {0} ({1}); remove tasks or services, or use a larger subnet")]
     NoAddress(String, Ipv4Net),
+    #[error(transparent)]
+    Fixed(#[from] FixedError),
     #[error("there is no ingress network for the published ports")]
     NoIngress,
     #[error("no free port between 30000 and 32767 to publish {0}/{1}")]
@@ -258,7 +261,10 @@ pub(super) fn task(tx: &mut WriteTx<'_>, ledger: &mut Ledger, id: &TaskId) -> Re
     let mut taken = Vec::new();
     match attachments(tx, ledger, &task, &mut taken) {
         Ok(attachments) => {
-            let status = status(TaskState::Pending, "pending task scheduling", String::new());
+            let status = match task.attachment() {
+                Some(_) => status(TaskState::Assigned, "placed on the network", String::new()),
+                None => status(TaskState::Pending, "pending task scheduling", String::new()),
+            };
             tx.modify(id, |task: &mut Task| {
                 (task.networks_attachments, task.status) = (attachments, status)
             })?;
@@ -292,8 +298,11 @@ fn attachments(
     let configs = &task.spec.networks;
     let mut attachments = Vec::new();
     for network in networks(tx, configs.iter().map(|on| &on.target), ingress)? {
-        let address = take(ledger, &network, Holder::Task(task.id.clone()), taken)?;
         let config = configs.iter().find(|on| on.target == network.id.as_str());
+        let address = match fixed::wanted(task, config) {
+            Some(wanted) => take_fixed(tx, ledger, (&network, task), wanted, taken)?,
+            None => take(ledger, &network, Holder::Task(task.id.clone()), taken)?,
+        };
         let aliases = config.map(|on| on.aliases.clone()).unwrap_or_default();
         attachments.push(NetworkAttachment {
             network,
@@ -351,17 +360,40 @@ fn take(
     holder: Holder,
     taken: &mut Vec<(NetworkId, Ipv4Addr)>,
 ) -> Result<String, Lack> {
-    let name = || network.spec.name.clone();
-    let Some(pool) = ledger.pool(&network.id) else {
-        return Err(match network.err.as_str() {
-            "" => Lack::NoSubnet(name()),
-            error => Lack::NetworkFailed(name(), error.to_owned()),
-        });
-    };
-    let subnet = pool.plan().subnet;
-    let address = pool.take(holder).ok_or_else(|| Lack::NoAddress(name(), subnet))?;
+    let subnet = subnet(ledger, network)?;
+    let address = ledger.take(&network.id, holder);
+    let address = address.ok_or_else(|| Lack::NoAddress(network.spec.name.clone(), subnet))?;
     taken.push((network.id.clone(), address));
     Ok(format!("{address}/{}", subnet.prefix_len()))
+}
+
+/// The address that is asked for, with its prefix length, noted in `taken`.
+fn take_fixed(
+    tx: &impl Reader,
+    ledger: &mut Ledger,
+    (network, task): (&Network, &Task),
+    wanted: Wanted,
+    taken: &mut Vec<(NetworkId, Ipv4Addr)>,
+) -> Result<String, Lack> {
+    let subnet = subnet(ledger, network)?;
+    match fixed::take(tx, ledger, network, task, wanted) {
+        Ok(address) => {
+            taken.push((network.id.clone(), address));
+            Ok(format!("{address}/{}", subnet.prefix_len()))
+        }
+        // It was only what it would like best.
+        Err(_) if !wanted.is_firm() => take(ledger, network, Holder::Task(task.id.clone()), taken),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn subnet(ledger: &mut Ledger, network: &Network) -> Result<Ipv4Net, Lack> {
+    let name = || network.spec.name.clone();
+    match ledger.pool(&network.id) {
+        Some(pool) => Ok(pool.plan().subnet),
+        None if network.err.is_empty() => Err(Lack::NoSubnet(name())),
+        None => Err(Lack::NetworkFailed(name(), network.err.clone())),
+    }
 }
 
 fn give_back(ledger: &mut Ledger, taken: &[(NetworkId, Ipv4Addr)], holder: &Holder) {

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use proto::{Network, NetworkId, Service, Task};
+use proto::{Network, NetworkId, Service, ServiceId, Task};
 
+use super::claims::Claims;
 use super::pool::{Holder, Pool};
 use super::subnets;
 
@@ -12,6 +13,7 @@ use super::subnets;
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pools: HashMap<NetworkId, Pool>,
+    claims: Claims,
 }
 
 impl Ledger {
@@ -34,19 +36,33 @@ impl Ledger {
         self.pools.get_mut(id)
     }
 
-    /// The service's virtual addresses are held.
+    /// A free address that no service asks for, now held.
+    pub(super) fn take(&mut self, network: &NetworkId, holder: Holder) -> Option<Ipv4Addr> {
+        let claims = &self.claims;
+        let pool = self.pools.get_mut(network)?;
+        pool.take(holder, |address| claims.owner(network, address).is_none())
+    }
+
+    /// The service that alone may have the address.
+    pub(super) fn claimant(&self, network: &NetworkId, address: Ipv4Addr) -> Option<&ServiceId> {
+        self.claims.owner(network, address)
+    }
+
+    /// The service's virtual addresses are held, and those that it asks for are kept for it.
     pub(super) fn hold_service(&mut self, service: &Service) {
+        self.claims.add(service);
         for (network, address) in virtual_ips(service) {
             self.hold(network, address, Holder::Service(service.id.clone()));
         }
     }
 
-    /// Gives the virtual addresses back that `old` had and `new` has not; whether there were any.
+    /// Gives the addresses back that `old` had or asked for and `new` has not; whether there were any.
     pub(super) fn release_service(&mut self, old: &Service, new: Option<&Service>) -> bool {
+        let unclaimed = self.claims.remove(old, new);
         let kept: Vec<_> = new.into_iter().flat_map(virtual_ips).collect();
         let holder = Holder::Service(old.id.clone());
         let gone = virtual_ips(old).filter(|address| !kept.contains(address));
-        gone.fold(false, |any, (network, address)| {
+        gone.fold(unclaimed, |any, (network, address)| {
             self.release(network, address, &holder) || any
         })
     }

@@ -1,5 +1,5 @@
 //! Gives networks their subnets, services their virtual addresses and published ports, and tasks their addresses; with
-//! these a task goes from NEW to PENDING.
+//! these a task goes from NEW to PENDING, and one that only holds a place for a container on its node to ASSIGNED.
 //!
 //! Input: networks, services and tasks in the store. Output: `Network.ipam`, `Service.endpoint`,
 //! `Task.networks_attachments` and the status of tasks that wait, with the reason when something is exhausted.
@@ -7,9 +7,14 @@
 //! - [`subnets`]: which subnet a network gets
 //! - `pool`: the addresses of one network, and who holds them
 //! - `ledger`: all pools, as the store's objects say; there is no state that could leak
-//! - `assign`: what single objects get
+//! - `claims`: addresses that services ask for by name
+//! - `assign`: what single objects get; `fixed`: an address that somebody asks for
 
 mod assign;
+mod claims;
+mod fixed;
+#[cfg(test)]
+mod fixed_tests;
 mod ledger;
 mod pool;
 pub(crate) mod subnets;
@@ -18,8 +23,9 @@ mod tests;
 
 use std::collections::BTreeSet;
 
+use proto::object::NodeState;
 use proto::spec::PublishMode;
-use proto::{Network, NetworkId, Service, ServiceId, ServiceSpec, Task, TaskId, TaskState};
+use proto::{Network, NetworkId, Node, Service, ServiceId, ServiceSpec, Task, TaskId, TaskState};
 
 use crate::state::{Change, Event, Filter, Kind, ReadTx, Reader, Store, StoreError, WatchStream};
 use assign::Outcome;
@@ -38,7 +44,7 @@ pub(crate) fn uses_ingress(spec: &ServiceSpec) -> bool {
 /// # Errors
 /// The store refused a change: this manager leads no longer, or its disk is full.
 pub(crate) async fn run(store: Store) -> Result<(), StoreError> {
-    let filter = Filter::kinds(&[Kind::Network, Kind::Service, Kind::Task]).only(matters);
+    let filter = Filter::kinds(&[Kind::Network, Kind::Service, Kind::Task, Kind::Node]).only(matters);
     let (mut allocator, mut events) = store.view_and_watch(filter, |tx| Allocator::load(&tx));
     loop {
         allocator.work(&store).await?;
@@ -54,8 +60,15 @@ fn matters(event: &Event) -> bool {
         Event::Task(Change::Update { old, new }) => {
             old.status.state == TaskState::New || new.status.state.is_terminal()
         }
+        // What is lost with its node leaves the address that another asks for.
+        Event::Node(Change::Update { old, new }) => old.status.state != new.status.state && is_down(new),
+        Event::Node(change) => matches!(change, Change::Remove(_)),
         _ => true,
     }
+}
+
+fn is_down(node: &Node) -> bool {
+    node.status.state == NodeState::Down
 }
 
 /// What is known, and what is to be done.
@@ -94,10 +107,16 @@ impl Allocator {
         tx.all::<Network>()
             .into_iter()
             .for_each(|network| this.note_network(&Change::Create(network)));
-        tx.all::<Service>()
+        let mut services = tx.all::<Service>();
+        // Of those that ask for one address, whoever asked first has it.
+        services.sort_by_key(|service| service.meta.created_at);
+        services
             .into_iter()
             .for_each(|service| this.note_service(&Change::Create(service)));
-        tx.all::<Task>()
+        let mut tasks = tx.all::<Task>();
+        // A task that was lost with its node may have left its address to the one that replaces it.
+        tasks.sort_by_key(|task| task.desired_state > TaskState::Complete);
+        tasks
             .into_iter()
             .for_each(|task| this.note_task(&Change::Create(task)));
         this
@@ -157,6 +176,7 @@ impl Allocator {
             Event::Network(change) => self.note_network(change),
             Event::Service(change) => self.note_service(change),
             Event::Task(change) => self.note_task(change),
+            Event::Node(_) => self.retry(),
             _ => {}
         }
     }

@@ -1,6 +1,7 @@
 //! The addresses of one network, and who holds them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::Ipv4Addr;
 
 use proto::{ServiceId, TaskId};
@@ -43,23 +44,43 @@ impl Pool {
         self.plan
     }
 
-    /// A free address, now held; `None` if there is none.
-    pub(super) fn take(&mut self, holder: Holder) -> Option<Ipv4Addr> {
+    /// A free address of which `may` holds, now held; `None` if there is none.
+    pub(super) fn take(&mut self, holder: Holder, may: impl Fn(Ipv4Addr) -> bool) -> Option<Ipv4Addr> {
         let (first, last) = self.bounds();
         let start = self.next.clamp(first, last);
         let free = (start..=last)
             .chain(first..start)
-            .find(|address| !self.held.contains_key(address))?;
+            .find(|address| !self.held.contains_key(address) && may((*address).into()))?;
         self.held.insert(free, holder);
         self.next = free.checked_add(1).filter(|&next| next <= last).unwrap_or(first);
         Some(free.into())
     }
 
+    /// Who holds the address.
+    pub(super) fn holder(&self, address: Ipv4Addr) -> Option<&Holder> {
+        self.held.get(&address.into())
+    }
+
+    /// Gives an address to a new holder, whoever had it; whether there is such an address. Where free ones are searched
+    /// does not change.
+    pub(super) fn hand(&mut self, address: Ipv4Addr, holder: Holder) -> bool {
+        let subnet = self.plan.subnet;
+        let usable =
+            subnet.contains(&address) && address != subnet.network() && address != subnet.broadcast();
+        if usable {
+            self.held.insert(address.into(), holder);
+        }
+        usable
+    }
+
     /// An address is held by somebody who has it already; nobody loses one to another.
     pub(super) fn hold(&mut self, address: Ipv4Addr, holder: Holder) {
         let address = u32::from(address);
-        self.held.entry(address).or_insert(holder);
-        self.next = self.next.max(address.saturating_add(1));
+        // What was given here has been counted.
+        if let Entry::Vacant(free) = self.held.entry(address) {
+            free.insert(holder);
+            self.next = self.next.max(address.saturating_add(1));
+        }
     }
 
     /// Gives an address back if it is held by this holder; whether it was.

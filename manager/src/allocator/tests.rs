@@ -11,7 +11,7 @@ use proto::spec::{
 
 use super::*;
 
-fn network(id: &str, subnet: &str, ingress: bool) -> Network {
+pub(super) fn network(id: &str, subnet: &str, ingress: bool) -> Network {
     let config = IpamConfig {
         subnet: subnet.to_owned(),
         ..IpamConfig::default()
@@ -34,7 +34,7 @@ fn network(id: &str, subnet: &str, ingress: bool) -> Network {
     }
 }
 
-fn service(id: &str, networks: &[&str], ports: &[PortConfig]) -> Service {
+pub(super) fn service(id: &str, networks: &[&str], ports: &[PortConfig]) -> Service {
     let mut service = Service {
         id: id.into(),
         ..Service::default()
@@ -52,7 +52,7 @@ fn service(id: &str, networks: &[&str], ports: &[PortConfig]) -> Service {
     service
 }
 
-fn task(id: &str, service: &Service) -> Task {
+pub(super) fn task(id: &str, service: &Service) -> Task {
     Task {
         id: id.into(),
         service_id: service.id.clone(),
@@ -72,21 +72,21 @@ fn port(target: u16, published: u16) -> PortConfig {
     }
 }
 
-async fn create<T: crate::state::StoreObject>(store: &Store, object: T) {
+pub(super) async fn create<T: crate::state::StoreObject>(store: &Store, object: T) {
     store.update(|tx| tx.create(object)).await.unwrap();
 }
 
 /// One allocator that works whenever it is asked to.
-struct Bench {
-    store: Store,
+pub(super) struct Bench {
+    pub(super) store: Store,
     allocator: Allocator,
     events: WatchStream,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let store = Store::in_memory();
-        let filter = Filter::kinds(&[Kind::Network, Kind::Service, Kind::Task]);
+        let filter = Filter::kinds(&[Kind::Network, Kind::Service, Kind::Task, Kind::Node]);
         let (allocator, events) = store.view_and_watch(filter, |tx| Allocator::load(&tx));
         Self {
             store,
@@ -96,7 +96,7 @@ impl Bench {
     }
 
     /// Until nothing changes any more.
-    async fn settle(&mut self) {
+    pub(super) async fn settle(&mut self) {
         loop {
             while let Some(event) = self.events.try_next() {
                 self.allocator.note(&event);
@@ -108,11 +108,11 @@ impl Bench {
         }
     }
 
-    fn task(&self, id: &str) -> std::sync::Arc<Task> {
+    pub(super) fn task(&self, id: &str) -> std::sync::Arc<Task> {
         self.store.view(|tx| tx.get::<Task>(id)).unwrap()
     }
 
-    fn service(&self, id: &str) -> std::sync::Arc<Service> {
+    pub(super) fn service(&self, id: &str) -> std::sync::Arc<Service> {
         self.store.view(|tx| tx.get::<Service>(id)).unwrap()
     }
 }

@@ -139,12 +139,25 @@ fn refuse_while_in_use(tx: &impl Reader, network: &Network) -> Result<()> {
     }
     let mut tasks = tx.by_key::<Task>(key);
     tasks.retain(|task| holds(tx, task));
-    let users: Vec<_> = tasks.iter().map(|task| task.name()).collect();
+    let users: Vec<_> = tasks.iter().map(|task| user(tx, task)).collect();
     if users.is_empty() {
         Ok(())
     } else {
         Err(in_use(Kind::Task, users))
     }
+}
+
+/// A container that somebody started by hand is told by its own name and its node's.
+fn user(tx: &impl Reader, task: &Task) -> String {
+    if task.attachment().is_none() {
+        return task.name();
+    }
+    let node = tx.get::<Node>(&task.node_id);
+    let place = node.map_or_else(
+        || task.node_id.to_string(),
+        |node| node.description.hostname.clone(),
+    );
+    format!("{} (container {} on {place})", task.id, task.short_name())
 }
 
 /// Tasks that only have to stop do not hold a network, nor do those of a removed service, which nobody has told to stop

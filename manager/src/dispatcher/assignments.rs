@@ -184,6 +184,8 @@ impl Assignments {
             let answering = tasks.iter().filter(|task| endpoint::is_backend(task));
             self.dirty_services
                 .extend(answering.map(|task| task.service_id.clone()));
+            let leaving = tasks.iter().filter(|task| member::leaves_its_address(task));
+            self.dirty_members.extend(leaving.map(|task| task.id.clone()));
         }
     }
 
@@ -282,6 +284,8 @@ impl Assignments {
     fn look_at_member(&mut self, tx: &impl Reader, id: TaskId) -> Option<AssignmentChange> {
         let known = |network: &NetworkId| self.networks.contains_key(network);
         let task = tx.get::<Task>(&id).filter(|task| task.node_id != self.node);
+        let task = task
+            .filter(|task| !member::leaves_its_address(task) || !is_given_up(tx.get(&task.node_id).as_ref()));
         let Some(member) = task.and_then(|task| member::of(&task, known)) else {
             return self
                 .members

@@ -14,7 +14,7 @@ pub(super) fn of(task: &Task, known: impl Fn(&NetworkId) -> bool) -> Option<Netw
     let attachments = task.networks_attachments.iter();
     let attachments: Vec<_> = attachments
         .filter(|on| known(&on.network.id))
-        .map(attachment)
+        .map(|on| attachment(task, on))
         .collect();
     (!attachments.is_empty()).then(|| NetworkMember {
         task_id: task.id.clone(),
@@ -36,9 +36,17 @@ pub(super) fn moved(one: Option<&Task>, two: Option<&Task>) -> bool {
     let one = one.filter(|task| is_member(task));
     let two = two.filter(|task| is_member(task));
     match (one, two) {
-        (Some(one), Some(two)) => !same_places(&one.networks_attachments, &two.networks_attachments),
+        (Some(one), Some(two)) => {
+            !same_places(&one.networks_attachments, &two.networks_attachments)
+                || leaves_its_address(one) != leaves_its_address(two)
+        }
         (one, two) => one.is_some() != two.is_some(),
     }
+}
+
+/// Whether the task shall stop and its address goes to the task that replaces it: if its node is lost, at once.
+pub(super) fn leaves_its_address(task: &Task) -> bool {
+    task.desired_state > TaskState::Complete && task.spec.has_fixed_address()
 }
 
 fn same_places(one: &[NetworkAttachment], two: &[NetworkAttachment]) -> bool {
@@ -48,12 +56,16 @@ fn same_places(one: &[NetworkAttachment], two: &[NetworkAttachment]) -> bool {
     one.len() == two.len() && one.iter().zip(two).all(|(one, two)| same(one, two))
 }
 
-fn attachment(on: &NetworkAttachment) -> MemberAttachment {
+fn attachment(task: &Task, on: &NetworkAttachment) -> MemberAttachment {
     let bare = |address: &String| address.split('/').next()?.parse().ok();
+    let container = task.attachment();
     MemberAttachment {
         network_id: on.network.id.clone(),
         addresses: on.addresses.iter().filter_map(bare).collect(),
         // A service's task is found through its service.
-        names: Vec::new(),
+        names: container.map(|_| on.aliases.clone()).unwrap_or_default(),
+        mac_address: container
+            .map(|container| container.mac_address.clone())
+            .unwrap_or_default(),
     }
 }

@@ -11,8 +11,12 @@
 //! - `member`: where a task is on its networks
 //! - `receipts`: which nodes have put into force what they were told
 //! - `statuses`: reports of many tasks in few transactions
+//! - `attachments`: containers that no service asked for, on the cluster's networks
 
 mod assignments;
+mod attachments;
+#[cfg(test)]
+mod attachments_tests;
 mod caller;
 mod endpoint;
 mod in_process;

@@ -7,16 +7,18 @@ use futures::Stream;
 use proto::wire::assignments_message::Type;
 use proto::wire::dispatcher_server;
 use proto::wire::{
-    AcknowledgeRequest, AcknowledgeResponse, AssignmentsMessage, AssignmentsRequest, AwaitWithdrawalRequest,
-    AwaitWithdrawalResponse, HeartbeatRequest, HeartbeatResponse, LeaveRequest, LeaveResponse,
-    SessionMessage, SessionRequest, UpdateTaskStatusRequest, UpdateTaskStatusResponse,
+    AcknowledgeRequest, AcknowledgeResponse, AssignmentsMessage, AssignmentsRequest, AttachNetworkRequest,
+    AttachNetworkResponse, AwaitWithdrawalRequest, AwaitWithdrawalResponse, DetachNetworkRequest,
+    DetachNetworkResponse, HeartbeatRequest, HeartbeatResponse, LeaveRequest, LeaveResponse, SessionMessage,
+    SessionRequest, UpdateTaskStatusRequest, UpdateTaskStatusResponse,
 };
 use proto::{Node, NodeId, Task, TaskId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::assignments::{Assignments, concerns};
+use super::attachments::{self, Places};
 use super::endpoint;
 use super::receipts::Receipt;
 use super::sessions::Session;
@@ -180,12 +182,50 @@ impl dispatcher_server::Dispatcher for Dispatcher {
             ));
         };
         self.shared.sessions.leave(&id).await.map_err(refused)?;
+        // Its tasks are replaced elsewhere; what was started there by hand is on no network any more.
+        attachments::detach(&self.shared.store, &id, &Places::of_node())
+            .await
+            .map_err(refused)?;
         tracing::info!(node.id = %id, "node left");
         Ok(Response::new(LeaveResponse {}))
+    }
+
+    async fn attach_network(
+        &self,
+        request: Request<AttachNetworkRequest>,
+    ) -> Result<Response<AttachNetworkResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let session = self.place_session(&caller, &request.session_id)?;
+        let place = attachments::attach(&self.shared.store, &session.node, request).await?;
+        Ok(Response::new(place))
+    }
+
+    async fn detach_network(
+        &self,
+        request: Request<DetachNetworkRequest>,
+    ) -> Result<Response<DetachNetworkResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let session = self.place_session(&caller, &request.session_id)?;
+        let places = Places::of_container(request.container_id, request.network_id)?;
+        attachments::detach(&self.shared.store, &session.node, &places)
+            .await
+            .map_err(refused)?;
+        Ok(Response::new(DetachNetworkResponse {}))
     }
 }
 
 impl Dispatcher {
+    /// The session, if it is the caller's. Without one the caller shall come again: "not found" would mean the network.
+    fn place_session(&self, caller: &Caller, id: &str) -> Result<Session, Status> {
+        let session = self.open_session(caller, id);
+        session.map_err(|status| match status.code() {
+            Code::NotFound => Status::unavailable(status.message()),
+            _ => status,
+        })
+    }
+
     /// The session, if it is the caller's.
     fn open_session(&self, caller: &Caller, id: &str) -> Result<Session, Status> {
         let sessions = &self.shared.sessions;

@@ -46,7 +46,7 @@ pub(crate) fn may_overlap(service: &Service, order: Option<DrainOrder>) -> bool 
     let Some(replicas) = spec.mode.replicas().filter(|_| !spec.mode.is_job()) else {
         return false;
     };
-    if upkeep::fencing(&spec.labels).is_some() {
+    if upkeep::fencing(&spec.labels).is_some() || spec.task_template.has_fixed_address() {
         return false;
     }
     let start_first = |config: &proto::spec::UpdateConfig| config.order == UpdateOrder::StartFirst;

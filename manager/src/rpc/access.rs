@@ -61,6 +61,8 @@ pub(super) const TABLE: &[(&str, Allowed, By)] = &[
     ("/shoal.v1.Dispatcher/Acknowledge", NODES, By::Leader),
     ("/shoal.v1.Dispatcher/AwaitWithdrawal", NODES, By::Leader),
     ("/shoal.v1.Dispatcher/Leave", NODES, By::Leader),
+    ("/shoal.v1.Dispatcher/AttachNetwork", NODES, By::Leader),
+    ("/shoal.v1.Dispatcher/DetachNetwork", NODES, By::Leader),
     ("/shoal.v1.Managers/GetLeader", Allowed::Anyone, By::Any),
     ("/shoal.v1.Managers/Deliver", Allowed::Members, By::Any),
     ("/shoal.v1.Managers/InstallSnapshot", Allowed::Members, By::Any),

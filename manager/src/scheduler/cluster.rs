@@ -131,6 +131,10 @@ impl Cluster {
 
     /// Learns how a task is now.
     pub(super) fn put_task(&mut self, task: &Arc<Task>, now: Instant) {
+        // What somebody started by hand is no load that could be put elsewhere.
+        if task.attachment().is_some() {
+            return;
+        }
         let state = task.status.state;
         let ended = state < TaskState::Pending || state.is_terminal();
         if ended || (state == TaskState::Pending && !is_active(task)) {

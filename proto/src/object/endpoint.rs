@@ -92,5 +92,7 @@ api_struct! {
         pub addresses: Vec<IpAddr>,
         /// Names on that network, of a container that is no service's task.
         pub names: Vec<String>,
+        /// The hardware address, if it does not follow from the IPv4 address.
+        pub mac_address: String,
     }
 }

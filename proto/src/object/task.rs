@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Network;
 use crate::json::{api_struct, api_word};
-use crate::spec::{EndpointSpec, GenericResource, Labels, PortConfig, TaskSpec};
+use crate::spec::{EndpointSpec, GenericResource, Labels, NetworkAttachmentSpec, PortConfig, TaskSpec};
 use crate::{Meta, NodeId, ServiceId, TaskId, TaskState, Timestamp, Version};
 
 /// A task.
@@ -92,9 +92,18 @@ impl Task {
         format!("{}.{}", self.short_name(), self.id)
     }
 
-    /// Its name without the identifier: `service.slot`.
+    /// The container that somebody started by hand and for which it holds a place on a network; `None` for a task that
+    /// runs something itself.
+    pub fn attachment(&self) -> Option<&NetworkAttachmentSpec> {
+        self.spec.network_attachment_spec.as_ref()
+    }
+
+    /// Its name without the identifier: `service.slot`, or the container's name if it only holds a place for one.
     pub fn short_name(&self) -> String {
-        if self.slot == 0 {
+        if let Some(attachment) = self.attachment() {
+            let mut names = self.spec.networks.iter().flat_map(|on| &on.aliases);
+            names.next().unwrap_or(&attachment.container_id).clone()
+        } else if self.slot == 0 {
             format!("{}.{}", self.service_name, self.node_id)
         } else {
             format!("{}.{}", self.service_name, self.slot)

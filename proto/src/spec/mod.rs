@@ -24,10 +24,10 @@ pub use network::{IpamConfig, IpamOptions, NetworkDriver, NetworkSpec};
 pub use node::{Availability, NodeRole, NodeSpec};
 pub use placement_labels::{PlacementLabelError, PlacementLabels, Strategy};
 pub use service::{
-    DiscreteResource, Empty, FailureAction, GenericResource, JobMode, Limits, LogDriver, NamedResource,
-    NetworkAttachmentConfig, Placement, PlacementPreference, Platform, ReplicatedMode, Reservations,
-    ResourceRequirements, RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, SpreadOver, TaskSpec,
-    UpdateConfig, UpdateOrder,
+    ATTACHMENT_RUNTIME, DiscreteResource, Empty, FailureAction, GenericResource, JobMode, Limits, LogDriver,
+    NamedResource, NetworkAttachmentConfig, NetworkAttachmentSpec, Placement, PlacementPreference, Platform,
+    ReplicatedMode, Reservations, ResourceRequirements, RestartCondition, RestartPolicy, ServiceMode,
+    ServiceSpec, SpreadOver, TaskSpec, UpdateConfig, UpdateOrder,
 };
 
 use crate::json::api_struct;

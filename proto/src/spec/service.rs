@@ -42,8 +42,33 @@ api_struct! {
         pub log_driver: Option<LogDriver>,
         /// Counted up to roll tasks whose spec has not changed.
         pub force_update: u64,
-        /// `container`, or empty for the same.
+        /// `container`, or empty for the same; `attachment` for a container that is no service's.
         pub runtime: String,
+        /// The container that somebody started by hand and that is on a network of the cluster.
+        pub network_attachment_spec: Option<NetworkAttachmentSpec>,
+    }
+}
+
+impl TaskSpec {
+    /// Whether it asks for addresses of its own: two tasks of it cannot be there at once.
+    pub fn has_fixed_address(&self) -> bool {
+        self.networks.iter().any(|on| !on.addresses.is_empty())
+    }
+}
+
+/// The runtime of tasks that only hold a place on a network, as Docker names it.
+pub const ATTACHMENT_RUNTIME: &str = "attachment";
+
+api_struct! {
+    /// A container that no service asked for, on a network of the cluster.
+    pub struct NetworkAttachmentSpec {
+        /// Identifier of the container on its node.
+        #[serde(rename = "ContainerID")]
+        pub container_id: String,
+        /// The address that it had before: given again if it is free.
+        pub preferred_address: String,
+        /// Its hardware address, if that does not follow from its address.
+        pub mac_address: String,
     }
 }
 
@@ -350,6 +375,8 @@ api_struct! {
         pub aliases: Vec<String>,
         /// Options for the driver.
         pub driver_opts: Labels,
+        /// Addresses that it shall have there, and no others; one task only can have them.
+        pub addresses: Vec<String>,
     }
 }
 

@@ -84,15 +84,16 @@ pub(super) fn mount(word: &str) -> Result<proto::spec::Mount> {
     Ok(serde_json::from_value(run::long_mount(word)?)?)
 }
 
-/// `name`, or `name=…,alias=…`.
+/// `name`, or `name=…,alias=…,ip=…`.
 pub(super) fn network(word: &str) -> Result<NetworkAttachmentConfig> {
     let mut attachment = NetworkAttachmentConfig::default();
     for part in word.split(',') {
         match part.split_once('=') {
             Some(("name", name)) => name.clone_into(&mut attachment.target),
             Some(("alias", alias)) => attachment.aliases.push(alias.to_owned()),
+            Some(("ip", address)) => attachment.addresses.push(address.to_owned()),
             Some((key, _)) => {
-                bail!("network {word:?}: the field {key:?} is not built; there are name and alias")
+                bail!("network {word:?}: the field {key:?} is not built; there are name, alias and ip")
             }
             None => part.clone_into(&mut attachment.target),
         }

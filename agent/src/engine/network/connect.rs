@@ -1,110 +1,161 @@
 //! `network connect` and `disconnect` of a container, running or not.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
+use netd::NetworkConfig;
+
+use super::places::is_of_cluster;
 use super::{NetworkMode, check_endpoint, describe, endpoint_request, find};
 use crate::api::types::network_settings::EndpointSettings;
 use crate::engine::Engine;
 use crate::engine::container::Container;
 use crate::engine::error::{EngineError, Result};
+use crate::engine::record::ContainerRecord;
 use crate::engine::state::Status;
 
 impl Engine {
-    /// Connects a container to a network; takes effect at once if it runs.
+    /// Connects a container to a network, by identifier or name; takes effect at once if it runs.
     ///
     /// # Errors
-    /// No such container or network, a mode without networks, connected already, or netd's refusal.
+    /// No such container or network, a mode without networks, connected already, a refusal of the managers, or netd's.
     pub async fn connect_network(&self, name: &str, network: &str, wanted: EndpointSettings) -> Result<()> {
         let container = self.registry.find(name)?;
-        let network = find(&self.known_networks(), network)?;
         check_endpoint(&wanted)?;
         let _lifecycle = container.lifecycle.lock().await;
         let record = container.record();
-        if !matches!(
-            NetworkMode::of(&record.config, &record.host_config),
-            NetworkMode::Network(_) | NetworkMode::None
-        ) {
+        check_connectable(&record)?;
+        let known = self.known_networks();
+        let of_cluster = is_of_cluster(&known, network);
+        if of_cluster && record.task.is_some() {
             return Err(EngineError::Conflict(format!(
-                "container {} cannot be connected to a network: its network mode is {}",
-                record.name, record.host_config.network_mode
+                "container {} runs a task: the networks of its service say where it is",
+                record.name
             )));
         }
-        if self.name_used(&container, &network.id).is_some() {
+        if self.name_used(&record, network).is_some() {
             return Err(EngineError::Conflict(format!(
-                "endpoint with name {} already exists in network {}",
-                record.name, network.name
+                "endpoint with name {} already exists in network {network}",
+                record.name
             )));
         }
-        let attached = if record.state.status == Status::Running {
-            let request = endpoint_request(&record, &wanted, &network)?;
-            let connected = self.config.netd.connect(record.id.as_str(), request).await;
-            let endpoint = connected.map_err(EngineError::network(format!(
-                "connect to network {}",
-                network.name
-            )))?;
-            Some(describe(&record, &wanted, &endpoint))
-        } else {
-            None
+        if record.state.status == Status::Running {
+            return match of_cluster {
+                true => self.connect_to_cluster(&container, network, wanted).await,
+                false => {
+                    let network = find(&known, network)?;
+                    self.connect_running(&container, &network, wanted, None).await
+                }
+            };
+        }
+        // Where only the managers know the network, they are asked when the container starts.
+        let (key, id) = match find(&known, network) {
+            Ok(found) => (found.name, found.id),
+            Err(_) => (network.to_owned(), network.to_owned()),
         };
+        container
+            .update(|record| drop(record.networks.insert(key.clone(), wanted)))
+            .await?;
+        self.announce_network("connect", &key, &id, container.id.as_str());
+        Ok(())
+    }
+
+    async fn connect_to_cluster(
+        &self,
+        container: &Container,
+        network: &str,
+        wanted: EndpointSettings,
+    ) -> Result<()> {
+        let record = container.record();
+        let place = self.take_place(&record, network, &wanted).await?;
+        let connected = match find(&self.known_networks(), &place.network) {
+            Ok(network) => {
+                self.connect_running(container, &network, wanted, Some(place.address))
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        if connected.is_err() {
+            self.leave_place(&record, &place.network).await;
+        }
+        connected
+    }
+
+    async fn connect_running(
+        &self,
+        container: &Container,
+        network: &NetworkConfig,
+        wanted: EndpointSettings,
+        address: Option<Ipv4Addr>,
+    ) -> Result<()> {
+        let record = container.record();
+        let mut request = endpoint_request(&record, &wanted, network)?;
+        request.ipv4 = address.or(request.ipv4);
+        let connected = self.config.netd.connect(record.id.as_str(), request).await;
+        let endpoint = connected.map_err(EngineError::network(format!(
+            "connect to network {}",
+            network.name
+        )))?;
+        let attached = describe(&record, &wanted, &endpoint);
         container
             .update(|record| {
                 record.networks.insert(network.name.clone(), wanted);
-                record
-                    .attached
-                    .extend(attached.map(|endpoint| (network.name.clone(), endpoint)));
+                record.attached.insert(network.name.clone(), attached);
             })
             .await?;
         self.announce_network("connect", &network.name, &network.id, container.id.as_str());
         Ok(())
     }
 
-    /// Disconnects a container from a network. With `force` a network that is already gone is no error.
+    /// Disconnects a container from a network, by identifier or name. With `force` a network that it is not on is no error.
     ///
     /// # Errors
-    /// No such container or network, or not connected.
+    /// No such container, or not connected.
     pub async fn disconnect_network(&self, name: &str, network: &str, force: bool) -> Result<()> {
         let container = self.registry.find(name)?;
-        let network = find(&self.known_networks(), network)?;
         let _lifecycle = container.lifecycle.lock().await;
-        let Some(used) = self.name_used(&container, &network.id) else {
+        let record = container.record();
+        let Some(used) = self.name_used(&record, network) else {
             return match force {
                 true => Ok(()),
                 false => Err(EngineError::Conflict(format!(
-                    "container {} is not connected to network {}",
-                    container.id, network.name
+                    "container {} is not connected to network {network}",
+                    container.id
                 ))),
             };
         };
-        if container.state().status == Status::Running {
-            let gone = self
-                .config
-                .netd
-                .disconnect(container.id.as_str(), &network.id)
-                .await;
-            gone.map_err(EngineError::network(format!(
-                "disconnect from network {}",
-                network.name
-            )))?;
+        let id = self.id_of(&record, &used);
+        if record.state.status == Status::Running {
+            let gone = self.config.netd.disconnect(container.id.as_str(), &id).await;
+            gone.map_err(EngineError::network(format!("disconnect from network {used}")))?;
+            if is_of_cluster(&self.known_networks(), &id) {
+                self.leave_place(&record, &id).await;
+            }
         }
         container
             .update(|record| {
                 record.networks.remove(&used);
                 record.attached.remove(&used);
+                record.last_addresses.remove(&used);
             })
             .await?;
-        self.announce_network("disconnect", &network.name, &network.id, container.id.as_str());
+        self.announce_network("disconnect", &used, &id, container.id.as_str());
         Ok(())
     }
 
     /// The name under which a container knows a network, if it is connected to it.
-    fn name_used(&self, container: &Container, network_id: &str) -> Option<String> {
-        let known = self.known_networks();
-        let record = container.record();
-        record
-            .networks
-            .keys()
-            .find(|name| find(&known, name).is_ok_and(|n| n.id == network_id))
-            .cloned()
+    fn name_used(&self, record: &ContainerRecord, network: &str) -> Option<String> {
+        let id = find(&self.known_networks(), network).map_or_else(|_| network.to_owned(), |found| found.id);
+        let is = |name: &&String| *name == network || self.id_of(record, name) == id;
+        record.networks.keys().find(is).cloned()
+    }
+
+    /// The identifier of the network that a container knows under a name; the name, if nobody here knows it.
+    fn id_of(&self, record: &ContainerRecord, name: &str) -> String {
+        match record.attached.get(name) {
+            Some(on) => on.network_id.clone(),
+            None => find(&self.known_networks(), name).map_or_else(|_| name.to_owned(), |found| found.id),
+        }
     }
 
     pub(crate) fn announce_network(&self, action: &str, name: &str, id: &str, container: &str) {
@@ -114,5 +165,15 @@ impl Engine {
             ("type".to_owned(), "bridge".to_owned()),
         ]);
         self.publish_event("local", "network", action, id, attributes);
+    }
+}
+
+fn check_connectable(record: &ContainerRecord) -> Result<()> {
+    match NetworkMode::of(&record.config, &record.host_config) {
+        NetworkMode::Network(_) | NetworkMode::None => Ok(()),
+        NetworkMode::Host | NetworkMode::Container(_) => Err(EngineError::Conflict(format!(
+            "container {} cannot be connected to a network: its network mode is {}",
+            record.name, record.host_config.network_mode
+        ))),
     }
 }

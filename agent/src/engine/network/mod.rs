@@ -1,6 +1,7 @@
 //! A container's networks: which ones it wants, the request to netd, and what netd's answer looks like in Docker's words.
 
 mod connect;
+pub mod places;
 mod ports;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use crate::api::types::config::ContainerConfig;
 use crate::api::types::host_config::HostConfig;
 use crate::api::types::network_settings::{EndpointSettings, NetworkingConfig};
 
+use places::Places;
 pub(crate) use ports::{exposed, published};
 
 /// Name of the network of containers that ask for none.
@@ -201,6 +203,7 @@ pub(crate) fn request(
     record: &ContainerRecord,
     hostname: &str,
     known: &[NetworkConfig],
+    places: &Places,
 ) -> Result<AttachRequest> {
     let first = match NetworkMode::of(&record.config, &record.host_config) {
         NetworkMode::Network(name) => name,
@@ -210,7 +213,13 @@ pub(crate) fn request(
     names.sort_by_key(|name| **name != first);
     let endpoints = names
         .into_iter()
-        .map(|name| endpoint_request(record, &record.networks[name], &find(known, name)?))
+        .map(|name| {
+            let place = places.get(name);
+            let network = find(known, place.map_or(name, |place| &place.network))?;
+            let mut request = endpoint_request(record, &record.networks[name], &network)?;
+            request.ipv4 = place.map(|place| place.address).or(request.ipv4);
+            Ok(request)
+        })
         .collect::<Result<_>>()?;
     Ok(AttachRequest {
         sandbox: record.id.to_string(),
@@ -258,11 +267,12 @@ pub(crate) fn attached(
     known: &[NetworkConfig],
 ) -> BTreeMap<String, EndpointSettings> {
     let attach = |(name, wanted): (&String, &EndpointSettings)| {
-        let network = find(known, name).ok()?;
-        let actual = sandbox
-            .endpoints
-            .iter()
-            .find(|endpoint| endpoint.network == network.id)?;
+        // A name may stand for a network of this node and for one of the cluster; the container is on one of them.
+        let is = |id: &str| {
+            let network = known.iter().find(|network| network.id == id);
+            network.is_some_and(|network| network.id.starts_with(name.as_str()) || network.name == *name)
+        };
+        let actual = sandbox.endpoints.iter().find(|endpoint| is(&endpoint.network))?;
         Some((name.clone(), describe(record, wanted, actual)))
     };
     record.networks.iter().filter_map(attach).collect()

@@ -50,7 +50,7 @@ fn the_modes_network_comes_first() {
     record.host_config = host("front");
     record.networks = wanted(&record.config, &record.host_config, networking(&["back"])).unwrap();
     record.networks.get_mut("back").unwrap().aliases = vec!["db".into(), "web".into()];
-    let request = request(&record, "box", &known()).unwrap();
+    let request = request(&record, "box", &known(), &Places::new()).unwrap();
     assert_eq!(request.endpoints[0].network, "bbbb3333");
     assert_eq!(request.endpoints[1].network, "aaaa2222");
     assert_eq!(request.endpoints[1].aliases, ["web", "db", record.id.short()]);

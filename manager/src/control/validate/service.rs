@@ -52,6 +52,7 @@ pub(in crate::control) fn service(spec: &ServiceSpec) -> Result<()> {
     let upkeep = Upkeep::read(&spec.labels).map_err(|error| ControlError::invalid(error.to_string()))?;
     fencing(spec, &upkeep)?;
     placement_labels(spec)?;
+    fixed_addresses(spec)?;
     spec.endpoint_spec.as_ref().map_or(Ok(()), endpoint)
 }
 
@@ -125,7 +126,37 @@ fn one_mode(mode: &ServiceMode) -> Result<()> {
     Ok(())
 }
 
+/// An address belongs to one task.
+fn fixed_addresses(spec: &ServiceSpec) -> Result<()> {
+    let networks = &spec.task_template.networks;
+    let asked = networks.iter().find_map(|on| Some((on, on.addresses.first()?)));
+    let Some((on, address)) = asked else {
+        return Ok(());
+    };
+    match spec.mode.replicas() {
+        Some(0 | 1) => Ok(()),
+        count => Err(ControlError::invalid(format!(
+            "service {} asks for address {address} on network {} and for {} tasks: an address belongs to one task; \
+             set replicas to 1, or leave the address out",
+            spec.name,
+            on.target,
+            count.map_or_else(|| "several".to_owned(), |count| count.to_string()),
+        ))),
+    }
+}
+
 fn attachment(network: &NetworkAttachmentConfig) -> Result<()> {
+    if let Some(address) = network.addresses.iter().find(|address| !is_ipv4(address)) {
+        let message = format!("network {}: {address:?} is not an IPv4 address", network.target);
+        return Err(ControlError::invalid(message));
+    }
+    if network.addresses.len() > 1 {
+        let message = format!(
+            "network {}: more than one address is not built yet",
+            network.target
+        );
+        return Err(ControlError::invalid(message));
+    }
     match network.driver_opts.keys().next() {
         None => Ok(()),
         Some(option) => Err(ControlError::invalid(format!(
@@ -133,6 +164,10 @@ fn attachment(network: &NetworkAttachmentConfig) -> Result<()> {
             network.target
         ))),
     }
+}
+
+fn is_ipv4(address: &str) -> bool {
+    address.parse::<std::net::Ipv4Addr>().is_ok()
 }
 
 fn task(spec: &TaskSpec) -> Result<()> {

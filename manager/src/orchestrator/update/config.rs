@@ -53,10 +53,10 @@ impl Config {
             },
             failure_action: config.failure_action,
             max_failure_ratio: config.max_failure_ratio,
-            order: match upkeep.fencing {
-                // Two at once is what it must never have.
-                Some(_) => UpdateOrder::StopFirst,
-                None => config.order,
+            // Two at once is what a fenced service must never have, and two tasks cannot have one address.
+            order: match upkeep.fencing.is_some() || spec.task_template.has_fixed_address() {
+                true => UpdateOrder::StopFirst,
+                false => config.order,
             },
             progress_deadline: upkeep.progress_deadline,
         }
@@ -70,6 +70,7 @@ fn nanoseconds(count: i64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::spec::NetworkAttachmentConfig;
 
     #[test]
     fn monitoring_outlasts_the_delay() {
@@ -83,6 +84,23 @@ mod tests {
         assert_eq!(monitor(&spec), Duration::from_secs(11));
         // A rollback has a configuration of its own.
         assert_eq!(Config::of(&spec, true, 3).delay, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_task_with_an_address_of_its_own_stops_first() {
+        let mut spec = ServiceSpec {
+            update_config: Some(UpdateConfig {
+                order: UpdateOrder::StartFirst,
+                ..UpdateConfig::default()
+            }),
+            ..ServiceSpec::default()
+        };
+        assert_eq!(Config::of(&spec, false, 1).order, UpdateOrder::StartFirst);
+        spec.task_template.networks = vec![NetworkAttachmentConfig {
+            addresses: vec!["10.0.0.9".into()],
+            ..NetworkAttachmentConfig::default()
+        }];
+        assert_eq!(Config::of(&spec, false, 1).order, UpdateOrder::StopFirst);
     }
 
     #[test]

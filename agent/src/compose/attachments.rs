@@ -1,0 +1,73 @@
+//! `networks` of a service: where it is, under which names, and at which address.
+
+use std::net::Ipv4Addr;
+
+use super::deploy::Deploy;
+use super::error::ComposeError;
+use super::reader::At;
+
+type Read<T> = Result<T, ComposeError>;
+
+/// A service on one network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Attachment {
+    /// Key of the network in the file.
+    pub(crate) network: String,
+    /// Names by which the service is found there, beside its own.
+    pub(crate) aliases: Vec<String>,
+    /// The address that its one task shall have there.
+    pub(crate) ipv4_address: Option<Ipv4Addr>,
+}
+
+/// A list of keys, or what is said of each.
+pub(crate) fn attachments(at: &At<'_>) -> Read<Vec<Attachment>> {
+    if at.is_list() {
+        let plain = |network| Attachment {
+            network,
+            ..Attachment::default()
+        };
+        return Ok(at.scalars()?.into_iter().map(plain).collect());
+    }
+    at.map()?
+        .into_iter()
+        .map(|(key, at)| attachment(key, &at))
+        .collect()
+}
+
+fn attachment(network: &str, at: &At<'_>) -> Read<Attachment> {
+    let mut object = at.object()?;
+    let read = Attachment {
+        network: network.to_owned(),
+        aliases: object.or_default("aliases", At::scalars)?,
+        ipv4_address: object.read("ipv4_address", address)?,
+    };
+    object.ignore(&[
+        "driver_opts",
+        "gw_priority",
+        "interface_name",
+        "ipv6_address",
+        "link_local_ips",
+        "mac_address",
+        "priority",
+    ]);
+    object.finish()?;
+    Ok(read)
+}
+
+fn address(at: &At<'_>) -> Read<Ipv4Addr> {
+    let text = at.text()?;
+    let parsed = text.parse();
+    parsed.map_err(|_| at.wrong(format!("{text:?} is not an IPv4 address")))
+}
+
+/// An address belongs to one task.
+pub(crate) fn check(networks: &[Attachment], deploy: &Deploy, at: &At<'_>) -> Read<()> {
+    let fixed = networks.iter().find_map(|on| Some((on, on.ipv4_address?)));
+    match (fixed, deploy.mode.replicas()) {
+        (None, _) | (_, Some(0 | 1)) => Ok(()),
+        (Some((on, address)), _) => Err(at.wrong(format!(
+            "the service has several tasks and one address ({address} on {}): an address belongs to one task",
+            on.network
+        ))),
+    }
+}
