@@ -1,5 +1,6 @@
 //! Black-box tests of one node and of several: the real binaries, as root, on the real kernel.
 
+mod attachable;
 mod bad_input;
 mod containers;
 mod convergence;

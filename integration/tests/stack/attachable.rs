@@ -1,0 +1,480 @@
+//! Containers that were started by hand on the cluster's networks, and services with an address of their own.
+
+use anyhow::{Context, Result, ensure};
+use integration::{Agent, Cluster, agent::escape, eventually};
+use serde_json::Value;
+
+use crate::docker_cli::Docker;
+
+/// So many nodes with an image, the first of them a manager with an attachable network of a known subnet.
+fn joined(count: u8) -> Result<Cluster> {
+    let cluster = Cluster::joined(count)?;
+    for node in &cluster.nodes {
+        node.build_busybox()?;
+    }
+    cluster
+        .manager()
+        .cli_ok("network create -d overlay --attachable --subnet 10.77.0.0/24 net")?;
+    Ok(cluster)
+}
+
+/// Starts a container that sleeps.
+fn run(agent: &Agent, name: &str, flags: &str) -> Result<String> {
+    agent.cli_ok(&format!("run -d --name {name} {flags} bb sleep 1000"))
+}
+
+/// The address of a container on a network, as its node tells it.
+fn address(agent: &Agent, container: &str, network: &str) -> Result<String> {
+    let inspect = agent.get(&format!("/containers/{container}/json"))?;
+    let on = &inspect["NetworkSettings"]["Networks"][network];
+    let address = on["IPAddress"].as_str().filter(|text| !text.is_empty());
+    address
+        .map(str::to_owned)
+        .with_context(|| format!("{container} is not on {network}: {inspect}"))
+}
+
+/// What a container prints.
+fn inside(agent: &Agent, container: &str, script: &str) -> Result<String> {
+    agent.cli_ok(&["exec", container, "sh", "-c", script])
+}
+
+/// The places that the manager knows, each as container, address and state.
+fn places(cluster: &Cluster) -> Result<Vec<(String, String, String)>> {
+    let filters = escape(r#"{"runtime":["attachment"]}"#);
+    let tasks = cluster.manager().get(&format!("/tasks?filters={filters}"))?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let tasks = tasks.as_array().into_iter().flatten();
+    let mut places: Vec<_> = tasks
+        .map(|task| {
+            (
+                text(&task["Spec"]["Networks"][0]["Aliases"][0]),
+                text(&task["NetworksAttachments"][0]["Addresses"][0]),
+                text(&task["Status"]["State"]),
+            )
+        })
+        .collect();
+    places.sort();
+    Ok(places)
+}
+
+/// Waits until these containers have places at these addresses, and no others have any.
+fn wait_places(cluster: &Cluster, expected: &[(&str, &str)]) -> Result<()> {
+    eventually(&format!("the places are {expected:?}"), || {
+        let places = places(cluster)?;
+        let now: Vec<_> = places
+            .iter()
+            .map(|(name, address, _)| (name.as_str(), address.as_str()))
+            .collect();
+        ensure!(now == expected, "they are {places:?}");
+        let running = places.iter().all(|(.., state)| state == "running");
+        ensure!(running, "they are {places:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_worker_starts_containers_on_the_clusters_networks() -> Result<()> {
+    let cluster = joined(2)?;
+    let (manager, worker) = (cluster.manager(), cluster.worker());
+    let refused = worker.cli_refused("network create -d overlay other")?;
+    assert!(refused.contains("not a swarm manager"), "{refused}");
+    let listed = worker.cli_ok("network ls --format {{.Name}}")?;
+    assert!(
+        !listed.lines().any(|name| name == "net"),
+        "nothing is on it yet: {listed}"
+    );
+
+    run(worker, "box", "--network net --network-alias other")?;
+    assert_eq!(address(worker, "box", "net")?, "10.77.0.2");
+    wait_places(&cluster, &[("box", "10.77.0.2/24")])?;
+    let shown = inside(worker, "box", "ip -4 -o addr show eth0; ip route")?;
+    assert!(shown.contains("10.77.0.2/24"), "{shown}");
+    assert!(shown.contains("default via 10.77.0.1 dev eth0"), "{shown}");
+    let network = worker.get("/networks/net")?;
+    assert_eq!(
+        (&network["Scope"], &network["Driver"], &network["Attachable"]),
+        (&"swarm".into(), &"overlay".into(), &true.into()),
+        "{network}"
+    );
+    let containers = network["Containers"].as_object().context("containers")?;
+    let addresses: Vec<_> = containers.values().map(|on| &on["IPv4Address"]).collect();
+    assert_eq!(addresses, ["10.77.0.2/24"]);
+
+    // Who is beside it finds it by its name, its alias, and its short identifier.
+    run(worker, "near", "--network net")?;
+    let id = worker.get("/containers/box/json")?["Id"]
+        .as_str()
+        .unwrap_or_default()[..12]
+        .to_owned();
+    for name in ["box", "other", &id] {
+        let answer = inside(worker, "near", &format!("ping -c 1 -W 5 {name}"))?;
+        assert!(answer.contains("10.77.0.2"), "{answer}");
+    }
+    // Nobody is given an address twice, whichever node asks.
+    run(manager, "front", "--network net")?;
+    wait_places(
+        &cluster,
+        &[
+            ("box", "10.77.0.2/24"),
+            ("front", "10.77.0.4/24"),
+            ("near", "10.77.0.3/24"),
+        ],
+    )?;
+    let tasks = manager.cli_ok("node ps node2 -q")?;
+    assert_eq!(tasks, "", "places are no tasks of anybody's");
+    let refused = manager.cli_refused("network rm net")?;
+    assert!(
+        refused.contains("in use by the following tasks") && refused.contains("(container box on node2)"),
+        "{refused}"
+    );
+    manager.cli_ok("rm -f front")?;
+    worker.cli_ok("rm -f box near")?;
+    wait_places(&cluster, &[])?;
+    manager.cli_ok("network rm net")?;
+    eventually("the worker has forgotten the network", || {
+        let listed = worker.cli_ok("network ls --format {{.Name}}")?;
+        ensure!(!listed.lines().any(|name| name == "net"), "{listed}");
+        Ok(())
+    })
+}
+
+#[test]
+fn addresses_that_are_asked_for_are_given_or_refused() -> Result<()> {
+    let cluster = joined(2)?;
+    let (manager, worker) = (cluster.manager(), cluster.worker());
+    manager.cli_ok("network create -d overlay --attachable any")?;
+    manager.cli_ok("network create -d overlay closed")?;
+    let refused = |flags: &str| worker.cli_refused(&format!("run -d --rm {flags} bb sleep 1000"));
+    for (flags, expected) in [
+        (
+            "--network closed",
+            "Could not attach to network closed: rpc error: code = PermissionDenied desc = network closed not manually attachable",
+        ),
+        (
+            "--network nosuch",
+            "Could not attach to network nosuch: rpc error: code = NotFound desc = network nosuch not found",
+        ),
+        (
+            "--network any --ip 10.0.0.9",
+            "user specified IP address is supported only when connecting to networks with user configured subnets",
+        ),
+        (
+            "--network net --ip 10.78.0.9",
+            "address 10.78.0.9 is not one of network net (10.77.0.0/24)",
+        ),
+        (
+            "--network net --ip 10.77.0.1",
+            "address 10.77.0.1 of network net is in use by the network itself: it is its gateway",
+        ),
+    ] {
+        let said = refused(flags)?;
+        assert!(said.contains(expected), "{flags}: {said}");
+    }
+    run(worker, "fixed", "--network name=net,ip=10.77.0.50,alias=rock")?;
+    assert_eq!(address(worker, "fixed", "net")?, "10.77.0.50");
+    let said = manager.cli_refused("run -d --rm --network net --ip 10.77.0.50 bb sleep 1000")?;
+    let expected = "address 10.77.0.50 of network net is in use by container fixed on node node2";
+    assert!(said.contains(expected), "{said}");
+    assert!(
+        manager.cli_ok("ps -aq")?.is_empty() && worker.cli_ok("ps -q")?.lines().count() == 1,
+        "what was refused leaves nothing"
+    );
+    wait_places(&cluster, &[("fixed", "10.77.0.50/24")])?;
+    worker.cli_ok("rm -f fixed")?;
+    run(manager, "next", "--network net --ip 10.77.0.50")?;
+    assert_eq!(address(manager, "next", "net")?, "10.77.0.50");
+    manager.cli_ok("rm -f next").map(drop)
+}
+
+#[test]
+fn containers_are_connected_and_disconnected() -> Result<()> {
+    let cluster = joined(2)?;
+    let worker = cluster.worker();
+    worker.cli_ok("network create mine")?;
+    run(worker, "box", "--network mine")?;
+    worker.cli_ok("network connect --ip 10.77.0.60 --alias rock net box")?;
+    let shown = inside(worker, "box", "ip -4 -o addr; ip route")?;
+    assert!(
+        shown.contains("eth1") && shown.contains("10.77.0.60/24"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("dev eth0") && !shown.contains("default via 10.77.0.1"),
+        "{shown}"
+    );
+    wait_places(&cluster, &[("box", "10.77.0.60/24")])?;
+    let again = worker.cli_refused("network connect net box")?;
+    assert!(again.contains("already exists in network net"), "{again}");
+    run(worker, "near", "--network net")?;
+    assert!(inside(worker, "near", "ping -c 1 -W 5 rock")?.contains("10.77.0.60"));
+
+    worker.cli_ok("network disconnect net box")?;
+    let shown = inside(worker, "box", "ip -4 -o addr")?;
+    assert!(!shown.contains("10.77.0."), "{shown}");
+    wait_places(&cluster, &[("near", "10.77.0.2/24")])?;
+    let again = worker.cli_refused("network disconnect net box")?;
+    assert!(again.contains("is not connected to network net"), "{again}");
+
+    // A container that does not run has no place; it gets one when it starts.
+    worker.cli_ok("stop -t 0 box")?;
+    worker.cli_ok("network connect net box")?;
+    wait_places(&cluster, &[("near", "10.77.0.2/24")])?;
+    worker.cli_ok("start box")?;
+    let given = address(worker, "box", "net")?;
+    wait_places(
+        &cluster,
+        &[("box", &format!("{given}/24")), ("near", "10.77.0.2/24")],
+    )?;
+    worker.cli_ok("stop -t 0 box")?;
+    worker.cli_ok("network disconnect net box")?;
+    worker.cli_ok("start box")?;
+    wait_places(&cluster, &[("near", "10.77.0.2/24")])?;
+    worker.cli_ok("rm -f box near")?;
+    worker.cli_ok("network rm mine").map(drop)
+}
+
+/// The task that holds the only place.
+fn place(cluster: &Cluster) -> Result<Value> {
+    let filters = escape(r#"{"runtime":["attachment"]}"#);
+    let tasks = cluster.manager().get(&format!("/tasks?filters={filters}"))?;
+    Ok(tasks[0]["ID"].clone())
+}
+
+/// Kills the container's process, as it would end by itself, and waits until it has started again.
+fn crash(agent: &Agent, container: &str) -> Result<()> {
+    let before = agent.get(&format!("/containers/{container}/json"))?;
+    let process = before["State"]["Pid"].to_string();
+    let killed = std::process::Command::new("kill")
+        .args(["-9", &process])
+        .status()?;
+    ensure!(killed.success(), "kill {process}");
+    eventually("it has started again", || {
+        let now = agent.get(&format!("/containers/{container}/json"))?;
+        let again = now["RestartCount"] != before["RestartCount"] && now["State"]["Status"] == "running";
+        ensure!(again, "it is {}", now["State"]);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_container_keeps_its_address_whatever_ends() -> Result<()> {
+    let mut cluster = joined(2)?;
+    run(cluster.worker(), "before", "--network net")?;
+    run(cluster.worker(), "box", "--network net --restart always")?;
+    cluster.worker().cli_ok("rm -f before")?;
+    let expected = [("box", "10.77.0.3/24")];
+    wait_places(&cluster, &expected)?;
+    let first = place(&cluster)?;
+
+    // It ends by itself and starts again: it has had its place all the time.
+    crash(cluster.worker(), "box")?;
+    assert_eq!(address(cluster.worker(), "box", "net")?, "10.77.0.3");
+    assert_eq!(place(&cluster)?, first);
+    cluster.worker().cli_ok("restart -t 0 box")?;
+    wait_places(&cluster, &expected)?;
+
+    // Its agent ends: nobody takes the place away, and the agent knows it again.
+    let held = place(&cluster)?;
+    let running = inside(cluster.worker(), "box", "ip -4 -o addr show eth0")?;
+    assert!(running.contains("10.77.0.3/24"), "{running}");
+    cluster.worker_mut().kill()?;
+    cluster.wait_state("node2", "down")?;
+    wait_places(&cluster, &expected)?;
+    cluster.worker_mut().run()?;
+    cluster.wait_state("node2", "ready")?;
+    wait_places(&cluster, &expected)?;
+    assert_eq!(place(&cluster)?, held);
+    assert_eq!(address(cluster.worker(), "box", "net")?, "10.77.0.3");
+    assert!(inside(cluster.worker(), "box", "ip -4 -o addr show eth0")?.contains("10.77.0.3/24"));
+
+    // Without a manager what runs runs on, what would need one is told so, and what ends is told later.
+    run(cluster.worker(), "gone", "--network net")?;
+    cluster.nodes[0].kill()?;
+    let refused = cluster
+        .worker()
+        .cli_refused("run -d --rm --network net bb sleep 1000")?;
+    assert!(
+        refused.contains("Could not attach to network net: no manager of the cluster can be reached"),
+        "{refused}"
+    );
+    assert!(inside(cluster.worker(), "box", "ip -4 -o addr show eth0")?.contains("10.77.0.3/24"));
+    cluster.worker().cli_ok("rm -f gone")?;
+    cluster.nodes[0].run()?;
+    cluster.wait_state("node2", "ready")?;
+    wait_places(&cluster, &expected)?;
+    assert_eq!(place(&cluster)?, held);
+    Ok(())
+}
+
+#[test]
+fn who_leaves_the_cluster_leaves_its_networks() -> Result<()> {
+    let cluster = joined(2)?;
+    let (manager, worker) = (cluster.manager(), cluster.worker());
+    worker.cli_ok("network create mine")?;
+    run(worker, "box", "--network mine")?;
+    worker.cli_ok("network connect net box")?;
+    run(worker, "other", "--network net")?;
+    wait_places(&cluster, &[("box", "10.77.0.2/24"), ("other", "10.77.0.3/24")])?;
+    worker.cli_ok("swarm leave")?;
+    assert!(places(&cluster)?.is_empty(), "{:?}", places(&cluster)?);
+    manager.cli_ok("network rm net")?;
+    let shown = inside(worker, "box", "ip -4 -o addr")?;
+    assert!(shown.contains("eth0") && !shown.contains("10.77.0."), "{shown}");
+    let listed = worker.cli_ok("network ls --format {{.Name}}")?;
+    assert!(!listed.lines().any(|name| name == "net"), "{listed}");
+    worker.cli_ok("rm -f box other")?;
+    let refused = worker.cli_refused("run -d --rm --network net bb sleep 1000")?;
+    assert!(refused.contains("network net not found"), "{refused}");
+    worker.cli_ok("network rm mine").map(drop)
+}
+
+const STACK: &str = r#"
+services:
+  free:
+    image: bb
+    command: sleep 1000
+    stop_grace_period: 1s
+    networks: [back]
+    deploy: {replicas: 3}
+  rock:
+    image: bb
+    command: sleep 1000
+    stop_grace_period: 1s
+    networks:
+      back: {aliases: [stone], ipv4_address: 10.78.0.2}
+    deploy:
+      update_config: {order: start-first}
+networks:
+  back:
+    attachable: true
+    ipam: {config: [{subnet: 10.78.0.0/24}]}
+"#;
+
+/// The address of a service's only running task.
+fn task_address(agent: &Agent, service: &str) -> Result<String> {
+    let tasks = agent.wait_running(service, 1)?;
+    let address = &tasks[0]["NetworksAttachments"][0]["Addresses"][0];
+    Ok(address.as_str().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn a_service_has_the_address_that_its_file_says() -> Result<()> {
+    let cluster = Cluster::joined(2)?;
+    for node in &cluster.nodes {
+        node.build_busybox()?;
+    }
+    let manager = cluster.manager();
+    let file = manager.host.directory().join("stack.yml");
+    let deploy = |text: &str| -> Result<Vec<&str>> {
+        std::fs::write(&file, text)?;
+        Ok(vec![
+            "stack",
+            "deploy",
+            "-d",
+            "-c",
+            file.to_str().context("path")?,
+            "s",
+        ])
+    };
+    let refused = manager.cli_refused(&deploy(
+        &STACK.replace("deploy:\n", "deploy:\n      replicas: 2\n"),
+    )?)?;
+    assert!(refused.contains("an address belongs to one task"), "{refused}");
+    manager.cli_ok(&deploy(STACK)?)?;
+    // It is the first address of the network, and yet nobody else was given it.
+    manager.wait_running("s_free", 3)?;
+    assert_eq!(task_address(manager, "s_rock")?, "10.78.0.2/24");
+    run(manager, "guest", "--network s_back")?;
+    for name in ["rock", "stone", "s_rock"] {
+        let answer = inside(manager, "guest", &format!("nslookup {name}"))?;
+        assert!(answer.contains("Address"), "{answer}");
+    }
+
+    // Two tasks cannot have it: the old one stops first, whatever the file says of the order.
+    manager.cli_ok("service update -d --force s_rock")?;
+    eventually("another task has the address", || {
+        let tasks = manager.cli_ok("service ps s_rock -q")?;
+        ensure!(tasks.lines().count() == 2, "{tasks}");
+        ensure!(task_address(manager, "s_rock")? == "10.78.0.2/24", "it has not");
+        Ok(())
+    })?;
+
+    // Who comes second waits, and says for whom.
+    manager.cli_ok("service create -d --name late --network name=s_back,ip=10.78.0.2 bb sleep 1000")?;
+    let why = eventually("the second says why it waits", || {
+        let errors = manager.cli_ok("service ps --no-trunc --format {{.Error}} late")?;
+        ensure!(!errors.trim().is_empty(), "it says nothing");
+        Ok(errors)
+    })?;
+    assert!(
+        why.contains("kept for service s_rock, which asks for it too"),
+        "{why}"
+    );
+    let refused = manager.cli_refused("service scale -d s_rock=2")?;
+    assert!(refused.contains("an address belongs to one task"), "{refused}");
+    manager.cli_ok("service rm s_rock")?;
+    assert_eq!(task_address(manager, "late")?, "10.78.0.2/24");
+    manager.cli_ok("service rm late")?;
+    manager.cli_ok("rm -f guest")?;
+    manager.cli_ok("stack rm s").map(drop)
+}
+
+#[test]
+fn the_stock_command_line_attaches_containers() -> Result<()> {
+    let cluster = joined(2)?;
+    let Some(docker) = Docker::new(cluster.worker())? else {
+        return Ok(());
+    };
+    docker.run(&["network", "create", "mine"])?;
+    docker.run(&[
+        "run",
+        "-d",
+        "--name",
+        "box",
+        "--network",
+        "mine",
+        "--network",
+        "name=net,ip=10.77.0.70,alias=rock",
+        "bb",
+        "sleep",
+        "1000",
+    ])?;
+    wait_places(&cluster, &[("box", "10.77.0.70/24")])?;
+    let address = "{{(index .NetworkSettings.Networks \"net\").IPAddress}}";
+    assert_eq!(docker.run(&["inspect", "-f", address, "box"])?, "10.77.0.70\n");
+    let answer = docker.run(&[
+        "run",
+        "--rm",
+        "--network",
+        "net",
+        "bb",
+        "ping",
+        "-c",
+        "1",
+        "-W",
+        "5",
+        "rock",
+    ])?;
+    assert!(answer.contains("10.77.0.70"), "{answer}");
+    let containers = "{{range .Containers}}{{.Name}} {{.IPv4Address}}{{end}}";
+    assert_eq!(
+        docker.run(&["network", "inspect", "-f", containers, "net"])?,
+        "box 10.77.0.70/24\n"
+    );
+    docker.run(&["network", "disconnect", "net", "box"])?;
+    wait_places(&cluster, &[])?;
+    docker.run(&[
+        "network",
+        "connect",
+        "--ip",
+        "10.77.0.71",
+        "--alias",
+        "stone",
+        "net",
+        "box",
+    ])?;
+    wait_places(&cluster, &[("box", "10.77.0.71/24")])?;
+    docker.run(&["rm", "-f", "box"])?;
+    wait_places(&cluster, &[])?;
+    docker.run(&["network", "rm", "mine"]).map(drop)
+}
