@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use common::cluster::{Cluster, Node, PORT, SUBNET, Task, flush, member, spanning};
 use common::netlink::{Forwarding, Link, LinkChange, Neighbour, Place, Route, Socket, Vxlan, VxlanSettings};
 use common::{call, call_udp, eventually, tables, world};
-use netd::{ErrorKind, NetworkConfig};
+use netd::{ErrorKind, NetworkConfig, OverlayMode};
 
 /// Both over TCP and UDP; each sees the other's own address.
 fn talk(from: &Task, to: &Task) {
@@ -285,6 +285,9 @@ fn forged_packets_are_dropped() {
         let c = Cluster::new(w, &[1500, 1500], false);
         let (a, b) = (c.task(0, "a", "10.9.0.10"), c.task(1, "b", "10.9.0.11"));
         let local = c.task(0, "local", "10.9.0.12");
+        let _servers = [b.serve(80, "b"), local.serve(80, "local")];
+        talk(&a, &b);
+        talk(&b, &local);
         let heard = forge::listen(&b);
         let heard_local = forge::listen(&local);
         let stranger = c.stranger(Ipv4Addr::new(192, 0, 2, 77));
@@ -317,21 +320,8 @@ fn packets_flow_while_the_agent_is_dead_and_when_it_returns() {
         let mut c = Cluster::new(w, &[1500, 1500], false);
         let (a, b) = (c.task(0, "a", "10.9.0.10"), c.task(1, "b", "10.9.0.11"));
         let _servers = [a.serve(80, "a"), b.serve(80, "b")];
-        let listener = sys::netns::run_in(&b.netns, || TcpListener::bind("0.0.0.0:81").unwrap()).unwrap();
-        let echo = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut byte = [0];
-            while stream.read_exact(&mut byte).is_ok() {
-                stream.write_all(&byte).unwrap();
-            }
-        });
-        let address = b.address();
-        let connect = || TcpStream::connect((address, 81)).unwrap();
-        let mut stream = sys::netns::run_in(&a.netns, connect).unwrap();
-        let mut say = || {
-            stream.write_all(b"x").unwrap();
-            stream.read_exact(&mut [0]).unwrap();
-        };
+        let mut talk_on = Conversation::begin(&a, &b);
+        let mut say = || talk_on.say();
         say();
         let state = |c: &Cluster| {
             let links = c.nodes[0].fabric_links();
@@ -365,9 +355,87 @@ fn packets_flow_while_the_agent_is_dead_and_when_it_returns() {
             .unwrap();
         c.nodes[0].start();
         assert_eq!(state(&c), before);
-        drop(stream);
-        echo.join().unwrap();
     });
+}
+
+/// One that goes on: a byte there and back at a time.
+struct Conversation {
+    stream: TcpStream,
+    echo: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Conversation {
+    fn begin(from: &Task, to: &Task) -> Self {
+        let listener = sys::netns::run_in(&to.netns, || TcpListener::bind("0.0.0.0:81").unwrap()).unwrap();
+        let echo = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut byte = [0];
+            while stream.read_exact(&mut byte).is_ok() {
+                stream.write_all(&byte).unwrap();
+            }
+        });
+        let address = to.address();
+        let connect = || TcpStream::connect((address, 81)).unwrap();
+        let stream = sys::netns::run_in(&from.netns, connect).unwrap();
+        let patience = Some(std::time::Duration::from_secs(10));
+        stream.set_read_timeout(patience).unwrap();
+        let echo = Some(echo);
+        Self { stream, echo }
+    }
+
+    fn say(&mut self) {
+        self.stream.write_all(b"x").unwrap();
+        self.stream.read_exact(&mut [0]).unwrap();
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        self.echo.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+/// Who was told that the fabric leads there directly goes on being led when it does not any more.
+#[test]
+fn conversations_survive_the_change_between_direct_and_encapsulated() {
+    world(|w| {
+        let c = Cluster::with_mode(w, &[1500, 1500], false, OverlayMode::Auto);
+        let (a, b) = (c.task(0, "a", "10.9.0.10"), c.task(1, "b", "10.9.0.11"));
+        let _servers = [a.serve(80, "a"), b.serve(80, "b")];
+        let mut encapsulated = Conversation::begin(&a, &b);
+        encapsulated.say();
+        // Whom the fabric answers for is no neighbour any more.
+        let direct = |n: usize| entries(&c.nodes[n]).1.is_empty();
+        eventually("the nodes have found each other", || direct(0) && direct(1));
+        encapsulated.say();
+        drop(encapsulated);
+        forget(&a, &b);
+        forget(&b, &a);
+        let mut conversation = Conversation::begin(&a, &b);
+        conversation.say();
+        talk(&b, &a);
+        (0..2).for_each(|n| c.introduce_apart(n));
+        assert!(!direct(0) && !direct(1));
+        conversation.say();
+        talk(&a, &b);
+        talk(&b, &a);
+    });
+}
+
+/// As time would have it.
+fn forget(task: &Task, other: &Task) {
+    let work = || {
+        let mut socket = Socket::route().unwrap();
+        let link = Link::find(&mut socket, "eth0").unwrap().unwrap().index;
+        let neighbour = Neighbour {
+            link,
+            address: other.address().into(),
+            mac: netd::Mac([0; 6]),
+        };
+        socket.bulk(&[neighbour.delete()]).unwrap();
+    };
+    sys::netns::run_in(&task.netns, work).unwrap();
 }
 
 #[test]

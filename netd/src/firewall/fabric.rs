@@ -37,6 +37,13 @@ const UPLINKED: Set = Set {
     key: &[Field::Interface],
     data: Data::None,
 };
+/// Bridges, each with itself: what was led to the fabric while it went to another node directly, and does not any more, goes
+/// back to the network that it came from. Until then its sender need not notice.
+const RETURNED: Set = Set {
+    name: "returned",
+    key: &[Field::Interface, Field::Interface],
+    data: Data::None,
+};
 /// Which gateway address or virtual IP may be spoken to from which bridge.
 const GATEWAYS: Set = Set {
     name: "gateways",
@@ -100,6 +107,7 @@ impl FabricFirewall {
         for (table, uplinked, own) in gateways.iter().map(|g| network(bridge, *g, internal)) {
             t.add(&table, &UPLINKED, &uplinked);
             t.add(&table, own.0, &[own.1]);
+            t.add(&table, &RETURNED, &[returned(bridge)]);
         }
     }
 
@@ -107,6 +115,7 @@ impl FabricFirewall {
         for (table, uplinked, own) in gateways.iter().map(|g| network(bridge, *g, internal)) {
             t.remove(&table, &UPLINKED, &uplinked);
             t.remove(&table, own.0, &[own.1]);
+            t.remove(&table, &RETURNED, &[returned(bridge)]);
         }
     }
 
@@ -132,7 +141,7 @@ impl FabricFirewall {
         let table = own_table(ip.family());
         t.reset_table(&table);
         let (backends, gateways) = sets(ip);
-        for set in [&FRONTENDS, backends, &UPLINKED, gateways] {
+        for set in [&FRONTENDS, backends, &UPLINKED, &RETURNED, gateways] {
             t.set(&table, set);
         }
         if ip == Ip::V4 {
@@ -193,6 +202,10 @@ impl FabricFirewall {
                 ]
                 .concat(),
             ),
+            (
+                "forward",
+                [matching::between_members(RETURNED.name), vec![accept()]].concat(),
+            ),
             ("input", [matching::from("lo"), vec![accept()]].concat()),
             ("input", [matching::protocol(ip.icmp()), vec![accept()]].concat()),
             ("input", own_gateway.to_vec()),
@@ -221,6 +234,10 @@ const fn sets(ip: Ip) -> (&'static Set, &'static Set) {
         Ip::V4 => (&BACKENDS, &GATEWAYS),
         Ip::V6 => (&BACKENDS6, &GATEWAYS6),
     }
+}
+
+fn returned(bridge: &str) -> Element {
+    Element::Key(Key::default().interface(bridge).interface(bridge))
 }
 
 fn addressed(spoken: &[(String, Ipv4Addr)]) -> Vec<Element> {

@@ -136,6 +136,20 @@ pub(crate) fn to_member(set: &str) -> Vec<Expr> {
     ]
 }
 
+/// The names of the interfaces of arrival and departure are a pair of the set.
+pub(crate) fn between_members(set: &str) -> Vec<Expr> {
+    let out = Expr::Meta {
+        key: Meta::OutName,
+        reg: 4,
+    };
+    let member = Expr::Member {
+        set: set.into(),
+        reg: 0,
+        not: false,
+    };
+    vec![in_name(0), out, member]
+}
+
 pub(crate) fn from_member(set: &str) -> Vec<Expr> {
     vec![
         in_name(0),

@@ -33,6 +33,8 @@ impl Node {
         if self.overlay.tunnels.is_none() {
             let made = self.make_tunnels();
             self.overlay.tunnels = Some(made?);
+            // Encrypted networks had to wait for them.
+            self.sync_overlay()?;
         }
         let tunnels = self.overlay.tunnels.as_ref();
         Ok(tunnels.map_or_else(String::new, |tunnels| tunnels::write_key(&tunnels.public_key)))

@@ -51,6 +51,10 @@ impl std::ops::Deref for Task {
 impl Cluster {
     /// Nodes that know one another, with links of these sizes; each has the network "net".
     pub fn new(w: &World, mtus: &[u32], v6: bool) -> Self {
+        Self::with_mode(w, mtus, v6, OverlayMode::Vxlan)
+    }
+
+    pub fn with_mode(w: &World, mtus: &[u32], v6: bool, mode: OverlayMode) -> Self {
         let (wire, ()) = sys::netns::create(|| {
             let mut socket = Socket::route().unwrap();
             let bridge = Link::create_bridge("wire", Mac([2, 0, 0, 0, 0, 1]), 9000);
@@ -66,7 +70,14 @@ impl Cluster {
         for n in 0..cluster.nodes.len() {
             cluster.nodes[n].start();
             cluster.introduce(n);
-            cluster.nodes[n].network(&spanning("net", SUBNET, 4097));
+            cluster.nodes[n].network(&NetworkConfig {
+                overlay: Some(Overlay {
+                    vni: 4097,
+                    encrypted: false,
+                    mode,
+                }),
+                ..spanning("net", SUBNET, 4097)
+            });
         }
         cluster
     }
@@ -85,6 +96,14 @@ impl Cluster {
             port: PORT,
             peers: others.map(|(_, node)| peer(node)).collect(),
         }
+    }
+
+    /// The same, but nobody forwards: nothing goes directly.
+    pub fn introduce_apart(&self, n: usize) {
+        let mut underlay = self.underlay(n);
+        underlay.peers.iter_mut().for_each(|peer| peer.forwards = false);
+        let node = &self.nodes[n];
+        node.wait(node.netd().set_underlay(Some(underlay))).unwrap();
     }
 
     /// Tell a node of the others.
