@@ -126,15 +126,19 @@ impl Netd {
     /// Replace the state of one service: its DNS names, virtual IPs and published ports. Idempotent. A port that cannot be
     /// held is an error; everything else of the service is in force all the same.
     ///
-    /// Connections that were already made to a removed backend go on until it ends; only new ones avoid it.
+    /// Streams to a removed backend go on until it ends; new ones avoid it, and so do datagrams from now on.
     pub async fn set_service(&self, service: ServiceEndpoint) -> Result<()> {
-        self.run(move |node| node.set_service(service)).await
+        let set = self.run(move |node| node.set_service(service)).await;
+        self.release().await;
+        set
     }
 
     /// Forget a service. Idempotent.
     pub async fn remove_service(&self, id: &str) -> Result<()> {
         let id = id.to_owned();
-        self.run(move |node| node.remove_service(&id)).await
+        let removed = self.run(move |node| node.remove_service(&id)).await;
+        self.release().await;
+        removed
     }
 
     /// Identifiers of the services that are set.
@@ -220,6 +224,18 @@ impl Netd {
     pub async fn shutdown(&self, remove: bool) -> Result<()> {
         self.watching.iter().for_each(AbortHandle::abort);
         self.run(move |node| node.shutdown(remove)).await
+    }
+
+    /// Wait until no datagram socket is connected to a lost backend.
+    async fn release(&self) {
+        let jobs = self
+            .node
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .releasing();
+        for job in jobs {
+            let _ = job.await; // it has said itself what went wrong
+        }
     }
 
     async fn run<T: Send + 'static>(

@@ -9,7 +9,7 @@ mod types {
 use std::io;
 use std::net::Ipv4Addr;
 
-use common::{Box, HOST, OUTSIDE, Server, World, both, call, tables, tally, world};
+use common::{Box, HOST, OUTSIDE, Server, World, both, call, tables, tally};
 use netd::{Backend, ErrorKind, IngressPort, Netd, Protocol, ServiceEndpoint, ServiceNetwork};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 200);
@@ -195,7 +195,7 @@ fn a_published_port_of_a_service_balances_and_keeps_the_clients_address() {
 
 #[test]
 fn a_udp_client_that_never_stops_is_led_away_from_a_lost_backend() {
-    world(|w| {
+    both(|w| {
         let netd = w.open();
         network(w, &netd);
         let client = w.attach(&netd, "client", &["front"]);

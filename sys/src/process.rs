@@ -25,6 +25,15 @@ pub mod clone_flags {
     pub const PARENT: u64 = 0x0000_8000;
 }
 
+/// A duplicate of another process's descriptor (`pidfd_getfd(2)`, Linux 5.6). `ESRCH` and `EBADF`: the process or the
+/// descriptor is gone. Needs the right to trace the process.
+pub fn duplicate_of(process: i32, descriptor: RawFd) -> io::Result<OwnedFd> {
+    use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    let process = Pid::from_raw(process).ok_or(io::ErrorKind::InvalidInput)?;
+    let process = pidfd_open(process, PidfdFlags::empty())?;
+    Ok(pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty())?)
+}
+
 /// A process made by [`fork_with`].
 #[derive(Debug)]
 pub struct Child {

@@ -48,22 +48,31 @@ pub fn recv_with_fds(socket: impl AsFd, data: &mut [u8]) -> io::Result<(usize, V
 
 /// The kernel's number of the network namespace that a socket belongs to, never given twice between boots (5.14).
 pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
-    let mut cookie = 0u64;
+    number(socket, SO_NETNS_COOKIE)
+}
+
+/// The kernel's number of a socket, never given twice between boots.
+pub fn cookie(socket: impl AsFd) -> io::Result<u64> {
+    number(socket, libc::SO_COOKIE)
+}
+
+fn number(socket: impl AsFd, option: libc::c_int) -> io::Result<u64> {
+    let mut number = 0u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes to `cookie`, and the length written to `length`.
+    // SAFETY: the kernel writes at most `length` bytes to `number`, and the length written to `length`.
     let answer = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),
             libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
+            option,
+            (&raw mut number).cast(),
             &raw mut length,
         )
     };
     if answer < 0 {
         Err(io::Error::last_os_error())
     } else {
-        Ok(cookie)
+        Ok(number)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod address;
 mod conntrack;
+mod diag;
 mod family;
 mod generic;
 mod link;
@@ -17,6 +18,7 @@ mod wireguard;
 
 pub(crate) use address::LinkAddress;
 pub(crate) use conntrack::Flow;
+pub(crate) use diag::Connected;
 pub(crate) use family::Subnet;
 pub(crate) use link::{Link, LinkChange, Veth};
 pub(crate) use neighbour::{Forwarding, Neighbour, Place, Proxy};

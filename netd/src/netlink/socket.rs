@@ -12,7 +12,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::SocketAddr;
-use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_SOCK_DIAG};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
@@ -96,6 +96,11 @@ impl Socket {
     /// Families that register by name, of the calling thread's network namespace.
     pub(crate) fn generic() -> io::Result<Self> {
         Self::open(NETLINK_GENERIC)
+    }
+
+    /// The sockets of the calling thread's network namespace.
+    pub(crate) fn diagnostic() -> io::Result<Self> {
+        Self::open(NETLINK_SOCK_DIAG)
     }
 
     fn open(protocol: isize) -> io::Result<Self> {

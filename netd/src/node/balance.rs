@@ -5,11 +5,15 @@
 //! sockets get a task's address before a packet exists, and the filters go on translating those of before.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
-use super::services::virtual_ips;
+use tokio::task::JoinHandle;
+
+use super::services::{sees, virtual_ips};
 use super::{Errors, Node, Vips};
 use crate::error::{Error, Result, chain};
-use crate::sockets::{SocketBalancer, SocketError, VirtualIp};
+use crate::netlink::Socket;
+use crate::sockets::{Pin, Pinned, SocketBalancer, SocketError, VirtualIp};
 use crate::types::{BalancerChoice, BalancerKind, Balancing};
 use crate::{names, netns};
 
@@ -19,6 +23,7 @@ pub(super) struct State {
     sockets: Option<SocketBalancer>,
     /// Why there is none, if one was asked for.
     reason: Option<String>,
+    releasing: Vec<JoinHandle<()>>,
 }
 
 impl State {
@@ -122,14 +127,46 @@ impl Node {
             return Ok(());
         };
         let mut errors = Errors::default();
+        let mut pins = Vec::new();
+        let networks: BTreeSet<_> = old.iter().chain(&new).map(|vip| vip.network.clone()).collect();
         let kept: BTreeSet<_> = new.iter().map(|vip| vip.address).collect();
         for vip in old.iter().filter(|vip| !kept.contains(&vip.address)) {
-            errors.collect(sockets.remove(vip.address).map_err(Error::Balance));
+            let removed = sockets.remove(vip.address).map_err(Error::Balance);
+            pins.extend(errors.collect(removed).into_iter().flatten());
         }
         for vip in new {
-            errors.collect(sockets.set(vip).map_err(Error::Balance));
+            let set = sockets.set(vip).map_err(Error::Balance);
+            pins.extend(errors.collect(set).into_iter().flatten());
         }
+        self.release_pinned(pins, &networks);
         errors.first()
+    }
+
+    /// Lead sockets that are connected to these addresses elsewhere. Not while everybody else waits for the node: looking
+    /// into every sandbox takes its time, and new sockets are led right already.
+    fn release_pinned(&mut self, pins: Vec<(IpAddr, Pin)>, networks: &BTreeSet<String>) {
+        let Some(sockets) = self.balancing.sockets.as_ref().filter(|_| !pins.is_empty()) else {
+            return;
+        };
+        let pinned = sockets.pinned(pins);
+        let seeing = self.sandboxes.iter().filter(|(_, s)| sees(s, networks));
+        let paths: Vec<_> = seeing
+            .map(|(id, _)| names::netns(&self.config.run_dir, id))
+            .collect();
+        let job = self.runtime.spawn_blocking(move || {
+            for path in paths {
+                let released = release(&pinned, &path);
+                if let Err(error) = released {
+                    tracing::warn!(error = chain(&error), "sockets stay with a lost backend");
+                }
+            }
+        });
+        self.balancing.releasing.push(job);
+    }
+
+    /// What must end before a change is in force for sockets that were connected before it.
+    pub(crate) fn releasing(&mut self) -> Vec<JoinHandle<()>> {
+        std::mem::take(&mut self.balancing.releasing)
     }
 
     /// Take programs and maps away, whoever attached them.
@@ -184,10 +221,21 @@ impl Node {
         let path = names::netns(&self.config.run_dir, id);
         let cookie = || -> Result<u64> {
             let namespace = netns::open(&path)?.ok_or_else(|| Error::SandboxNotFound(id.to_owned()))?;
-            netns::run(&path, &namespace, || {
-                crate::netlink::Socket::route()?.netns_cookie()
-            })
+            netns::run(&path, &namespace, || Socket::route()?.netns_cookie())
         };
         cookie().map_err(|error| failed(std::io::Error::other(error)))
     }
+}
+
+fn release(pinned: &Pinned, path: &std::path::Path) -> Result<()> {
+    let Some(namespace) = netns::open(path)? else {
+        return Ok(()); // the sandbox is gone, and its sockets with it
+    };
+    let mut diagnostic = netns::run(path, &namespace, Socket::diagnostic)?;
+    let released = pinned.release(&mut diagnostic);
+    released.map(drop).map_err(|source| Error::Kernel {
+        operation: "lead anew sockets of",
+        object: path.display().to_string(),
+        source,
+    })
 }

@@ -374,7 +374,7 @@ fn serves(frontend: &Frontend, port: &IngressPort) -> bool {
     frontend.port == port.published && frontend.protocol == port.protocol
 }
 
-fn sees(sandbox: &Sandbox, networks: &BTreeSet<String>) -> bool {
+pub(super) fn sees(sandbox: &Sandbox, networks: &BTreeSet<String>) -> bool {
     sandbox
         .record
         .endpoints

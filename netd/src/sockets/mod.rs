@@ -4,10 +4,12 @@
 //! - [`tables`]: the maps, and what their bytes mean.
 //! - [`programs`]: the instructions.
 //! - [`plan`]: what changes when a service changes.
+//! - [`pinned`]: sockets that hold on to a lost backend.
 //!
 //! Programs and maps are held by the cgroup, not by this process: they work on while there is none, and the next one finds
 //! them there, brings the maps in line, and exchanges programs only if its own differ.
 
+mod pinned;
 mod plan;
 mod programs;
 mod tables;
@@ -18,10 +20,12 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sys::bpf::map::Map;
 use sys::bpf::program::{Hook, Program, Refused};
 
+pub(crate) use pinned::{Pin, Pinned};
 use plan::{Change, Vip};
 use programs::PROGRAMS;
 use tables::{Tables, Target};
@@ -78,7 +82,8 @@ pub(crate) struct VirtualIp {
 #[derive(Debug)]
 pub(crate) struct SocketBalancer {
     cgroup: OwnedFd,
-    tables: Tables,
+    path: PathBuf,
+    tables: Arc<Tables>,
     vips: BTreeMap<IpAddr, Vip>,
     members: BTreeMap<String, Member>,
     last_set: u32,
@@ -110,7 +115,8 @@ impl SocketBalancer {
         let tables = tables.map_err(|e| map_error("create", "for virtual IPs", e))?;
         let mut balancer = Self {
             cgroup,
-            tables,
+            path: path.to_owned(),
+            tables: Arc::new(tables),
             vips: BTreeMap::new(),
             members: BTreeMap::new(),
             last_set: 0,
@@ -167,13 +173,19 @@ impl SocketBalancer {
         Ok(())
     }
 
-    /// Let a virtual address lead to these backends; those that it has lost.
-    pub(crate) fn set(&mut self, wanted: VirtualIp) -> Result<Vec<IpAddr>> {
+    /// Let a virtual address lead to these backends. Answers what sockets may be connected to that should be led anew:
+    /// backends that it has lost, and itself, if it had none.
+    pub(crate) fn set(&mut self, wanted: VirtualIp) -> Result<Vec<(IpAddr, Pin)>> {
         let network = tables::network(&wanted.network);
         let old = self.vips.get(&wanted.address);
         if old.is_some_and(|old| old.network == network && old.backends == wanted.backends) {
             return Ok(Vec::new());
         }
+        let pin = Pin {
+            vip: wanted.address,
+            gone: false,
+        };
+        let empty = old.is_none_or(|old| old.backends.is_empty()) && !wanted.backends.is_empty();
         let new = Vip {
             network,
             set: self.last_set.wrapping_add(1).max(1),
@@ -183,18 +195,34 @@ impl SocketBalancer {
         self.last_set = new.set;
         self.apply(wanted.address, &change)?;
         self.vips.insert(wanted.address, new);
-        Ok(change.lost)
+        let itself = empty.then_some(wanted.address);
+        Ok(change
+            .lost
+            .into_iter()
+            .chain(itself)
+            .map(|ip| (ip, pin))
+            .collect())
     }
 
-    /// Let a virtual address be an address like any other; the backends that it had.
-    pub(crate) fn remove(&mut self, vip: IpAddr) -> Result<Vec<IpAddr>> {
+    /// Let a virtual address be an address like any other. Answers as [`SocketBalancer::set`].
+    pub(crate) fn remove(&mut self, vip: IpAddr) -> Result<Vec<(IpAddr, Pin)>> {
         let Some(old) = self.vips.get(&vip) else {
             return Ok(Vec::new());
         };
         let change = Change::between(vip, Some(old), None);
         self.apply(vip, &change)?;
         self.vips.remove(&vip);
-        Ok(change.lost)
+        let pin = Pin { vip, gone: true };
+        Ok(change.lost.into_iter().map(|ip| (ip, pin)).collect())
+    }
+
+    /// What lets go the sockets that are connected to these addresses.
+    pub(crate) fn pinned(&self, pins: Vec<(IpAddr, Pin)>) -> Pinned {
+        Pinned {
+            tables: self.tables.clone(),
+            cgroup: self.path.clone(),
+            pins: pins.into_iter().collect(),
+        }
     }
 
     /// Let the sandbox use the virtual addresses of these networks and no others.
@@ -302,7 +330,7 @@ impl SocketBalancer {
             slots,
             backends,
             ..
-        } = &self.tables;
+        } = &*self.tables;
         let key = tables::address(vip);
         let ones = 1u32.to_ne_bytes().repeat(change.new_pairs.len() / 32);
         let added = slots.set_all(&change.new_slots, &change.new_addresses);

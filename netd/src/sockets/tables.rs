@@ -119,6 +119,15 @@ pub(super) fn member(cookie: u64, network: u64) -> [u8; 16] {
     key
 }
 
+/// Key of a remembered socket.
+pub(super) fn flow(cookie: u64, peer: IpAddr, port: u16) -> [u8; 32] {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&cookie.to_ne_bytes());
+    key[8..24].copy_from_slice(&address(peer));
+    key[24..26].copy_from_slice(&port.to_be_bytes());
+    key
+}
+
 /// A network's number: the same in every process.
 pub(super) fn network(id: &str) -> u64 {
     let digest = Sha256::digest(id.as_bytes());
@@ -162,5 +171,7 @@ mod tests {
             assert_eq!(parse_address(&address(ip)), Some(ip));
         }
         assert_ne!(network("front"), network("back"));
+        let key = flow(1, "10.0.0.1".parse().unwrap(), 0x1234);
+        assert_eq!(key[18..26], [0xff, 0xff, 10, 0, 0, 1, 0x12, 0x34]);
     }
 }
