@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use netd::{Netd, NetdConfig};
+use netd::{BalancerChoice, Netd, NetdConfig};
 use nix::fcntl::{Flock, FlockArg};
 use proto::object::PEER_PORT;
 use sha2::{Digest, Sha256};
@@ -21,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::api::{self, App, AppState};
+use crate::cgroup;
 use crate::cluster::{Cluster, ClusterConfig, generic};
 use crate::engine::{Engine, EngineConfig};
 use crate::host::HostFacts;
@@ -48,6 +49,10 @@ pub struct RunOptions {
     /// TCP port on which the nodes of a swarm reach each other
     #[arg(long, default_value_t = PEER_PORT, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub peer_port: u16,
+    /// How virtual IPs are balanced: ebpf (socket hooks on the containers' cgroup), nftables (packet filters in each
+    /// container), or auto: ebpf where the kernel has it
+    #[arg(long, default_value = "auto", value_name = "auto|ebpf|nftables")]
+    pub balancer: BalancerChoice,
 }
 
 /// Runs the daemon until SIGTERM or SIGINT.
@@ -104,7 +109,8 @@ async fn open(options: &RunOptions) -> anyhow::Result<App> {
         run_dir: options.run_dir.clone(),
         instance: instance.clone(),
         upstreams: None,
-        ..NetdConfig::default()
+        cgroup: cgroup::unified(&instance),
+        balancer: options.balancer,
     };
     let netd = Netd::open(network).await.context("open the network")?;
     ensure_default(&netd).await.context("make the default network")?;

@@ -4,6 +4,7 @@
 //! `main.rs` is a thin shell over this library, so that tests can drive the router without a socket.
 
 pub mod api;
+pub mod cgroup;
 pub mod cli;
 pub mod cluster;
 mod compose;

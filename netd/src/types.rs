@@ -358,6 +358,24 @@ pub struct Backend {
     pub node: Option<String>,
 }
 
+impl std::str::FromStr for BalancerChoice {
+    type Err = InvalidBalancer;
+
+    fn from_str(text: &str) -> Result<Self, InvalidBalancer> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "ebpf" => Ok(Self::Ebpf),
+            "nftables" => Ok(Self::Nftables),
+            other => Err(InvalidBalancer(other.to_owned())),
+        }
+    }
+}
+
+/// Not the name of a balancer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown balancer {0:?}: expected auto, ebpf or nftables")]
+pub struct InvalidBalancer(pub String);
+
 impl std::fmt::Display for BalancerKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

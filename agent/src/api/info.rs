@@ -44,6 +44,7 @@ async fn info(State(app): State<App>) -> ApiResult<Json<Value>> {
 
 fn host(app: &App) -> Value {
     let host = &app.host;
+    let balancing = app.netd.balancing();
     json!({
         "ID": app.node_key(),
         "Name": host.hostname,
@@ -59,6 +60,7 @@ fn host(app: &App) -> Value {
         "DockerRootDir": app.root,
         "CgroupVersion": host.cgroup_version,
         "CgroupDriver": "cgroupfs",
+        "Balancer": { "Kind": balancing.kind.to_string(), "Reason": balancing.reason },
         "Warnings": app.netd.warnings(),
     })
 }

@@ -16,6 +16,9 @@ use crate::worker::networks::is_swarm;
 /// Networks that are only words: no bridge stands behind them.
 const WORDS: &[(&str, &str)] = &[("host", "host"), ("none", "null")];
 
+/// Which of the balancers leads this node's containers to services, among the options that the driver adds.
+const BALANCER: &str = "com.shoal.balancer";
+
 /// Who keeps a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -138,6 +141,9 @@ impl Found {
             "Options": self.options,
             "Labels": self.labels,
         });
+        if verbose && self.scope == Scope::Swarm {
+            value["Options"][BALANCER] = json!(app.netd.balancing().kind.to_string());
+        }
         if self.scope == Scope::Swarm {
             value["Peers"] = json!([]);
         }

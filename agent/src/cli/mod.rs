@@ -350,7 +350,7 @@ async fn container_run(client: &Client, run: Run) -> Result<()> {
 
 /// Flags of the daemon mean nothing to a container, nor the other way round: neither is taken and ignored.
 fn refuse_flags(matches: &ArgMatches, container: bool) -> Result<()> {
-    const DAEMON: [&str; 4] = ["root", "run_dir", "runtime", "node_generic_resource"];
+    const DAEMON: [&str; 5] = ["root", "run_dir", "runtime", "node_generic_resource", "balancer"];
     let Some(matches) = matches.subcommand_matches("run") else {
         return Ok(());
     };

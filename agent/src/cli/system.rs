@@ -59,6 +59,10 @@ pub(crate) async fn info(client: &Client) -> Result<()> {
     ] {
         println!(" {label}: {}", text(&info[key]));
     }
+    // A server that is Docker does not say.
+    if let Some(kind) = info["Balancer"]["Kind"].as_str() {
+        println!(" Balancer: {kind}");
+    }
     swarm(&info["Swarm"]);
     for (label, key) in [
         ("Default Runtime", "DefaultRuntime"),

@@ -173,7 +173,7 @@ fn an_update_under_load_loses_no_request() -> Result<()> {
 
 #[test]
 fn a_service_s_name_is_one_address_before_all_tasks() -> Result<()> {
-    let agent = swarm()?;
+    let mut agent = swarm()?;
     agent.cli_ok("network create -d overlay --attachable net")?;
     let serve = "mkdir /www; hostname > /www/index.html; httpd -f -p 80 -h /www";
     agent.cli_ok(&format!(
@@ -185,6 +185,18 @@ fn a_service_s_name_is_one_address_before_all_tasks() -> Result<()> {
     assert!(!names.contains("failed"), "{names}");
     let distinct: std::collections::BTreeSet<&str> = names.lines().collect();
     assert_eq!(distinct.len(), 3, "all three answer: {names}");
+    let balancer = |agent: &Agent| -> Result<Value> {
+        Ok(agent.get("/networks/net")?["Options"]["com.shoal.balancer"].clone())
+    };
+    assert_eq!(balancer(&agent)?, "ebpf", "{}", agent.log());
+    assert!(agent.cli_ok("info")?.contains("Balancer: ebpf"));
+    // The operator wants packet filters: the same tasks, led by them.
+    agent.flags = vec!["--balancer=nftables".into()];
+    agent.kill()?;
+    agent.run()?;
+    assert_eq!(balancer(&agent)?, "nftables");
+    let names = agent.cli_ok(&format!("run --rm --network net bb sh -c '{ask}'"))?;
+    assert!(!names.contains("failed"), "{names}");
     let looked_up = agent.cli_ok("run --rm --network net bb nslookup tasks.web")?;
     let service = agent.get("/services/web")?;
     let vip = service["Endpoint"]["VirtualIPs"]
