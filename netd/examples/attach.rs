@@ -108,6 +108,7 @@ async fn spanning(netd: &Netd) -> Result<(), Box<dyn std::error::Error>> {
         ..NetworkConfig::default()
     };
     netd.ensure_network(&network).await?;
+    rounds_on(netd, "wide", "attach to a network that spans nodes", vec![]).await?;
     let members: Vec<_> = (0..1000u32).map(member).collect();
     let (mut all, mut one, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for n in 0..20 {

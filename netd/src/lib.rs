@@ -4,19 +4,23 @@
 //! ```text
 //!  host namespace          fabric namespace                        sandbox (one per container)
 //!  eth0                    br-<network> ── ve<hash> ═══ veth ═══── eth0   tables shoal (virtual IPs), shoal_dns
-//!   │ table shoal_<hash>    │  gateway address, DNS                 lo     127.0.0.11: DNS
+//!   │ table shoal_<hash>    │  │ gateway address, DNS               lo     127.0.0.11: DNS
 //!  shoal-<hash> ══ veth ══ uplink   tables shoal (ip, bridge)
+//!  UDP port of VXLAN ───── vx-<network>, where the network spans nodes
+//!   table shoal_<hash>_underlay
 //! ```
 //! - Out: container → gateway → uplink → host, which masquerades. Networks are not forwarded to one another, `internal`
 //!   ones not at all, and a bridge port may speak only with its own MAC and address.
 //! - In: host port → fabric uplink → backend, chosen at random from the ready ones. The client's address is kept, except
 //!   for loopback clients.
+//! - To other nodes: a silent bridge port, behind it a VXLAN device, with a forwarding entry and a neighbour for each
+//!   container there; nothing is learned, nothing is flooded. Its port takes packets of other nodes only.
 //! - Across: a virtual IP becomes a task's address in the sandbox where the connection begins.
 //!
 //! The room is laid out as plan, then apply: `ipam`, `firewall`, `nft`, `dns::answer` and `names` compute plain data;
 //! `netlink`, `netns`, `host`, `fabric` talk to the kernel; `node` joins them under one lock; [`Netd`] is the async handle.
 //! Records of networks are on disk in `state_dir`; those of sandboxes and services in `run_dir`, because they die with the
-//! kernel's objects.
+//! kernel's objects. What somebody else takes away is made again: `watch` hears of it, `node` knows what is wanted.
 
 mod direct;
 mod dns;

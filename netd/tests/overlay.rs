@@ -9,13 +9,13 @@ mod types {
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
 use common::cluster::{Cluster, Node, PORT, SUBNET, Task, flush, member, spanning};
 use common::netlink::{Forwarding, Link, LinkChange, Neighbour, Place, Route, Socket, Vxlan, VxlanSettings};
-use common::{call, call_udp, eventually, tables, world};
-use netd::{ErrorKind, NetworkConfig, OverlayMode};
+use common::{Box, call, call_udp, eventually, tables, world};
+use netd::{AttachRequest, EndpointRequest, ErrorKind, NetworkConfig, OverlayMode};
 
 /// Both over TCP and UDP; each sees the other's own address.
 fn talk(from: &Task, to: &Task) {
@@ -57,6 +57,51 @@ fn containers_of_all_nodes_talk_in_both_directions() {
             }
         });
     }
+}
+
+#[test]
+fn both_ip_versions_cross_the_nodes() {
+    world(|w| {
+        let c = Cluster::new(w, &[1500, 1500], false);
+        let dual = NetworkConfig {
+            subnet6: Some("fd00:9::/64".parse().unwrap()),
+            ..spanning("dual", "10.12.0.0/16", 4098)
+        };
+        let container = |n: usize| {
+            let node = &c.nodes[n];
+            node.network(&dual);
+            let endpoint = EndpointRequest {
+                network: "dual".into(),
+                ipv4: Some(Ipv4Addr::new(10, 12, 0, 10 + n as u8)),
+                ipv6: Some(format!("fd00:9::{}", 10 + n).parse().unwrap()),
+                ..EndpointRequest::default()
+            };
+            let request = AttachRequest {
+                sandbox: format!("dual{n}"),
+                endpoints: vec![endpoint],
+                ..AttachRequest::default()
+            };
+            Box::new(node.wait(node.netd().attach(request)).unwrap())
+        };
+        let boxes = [container(0), container(1)];
+        let v6 = |n: usize| IpAddr::V6(boxes[n].sandbox.endpoints[0].ipv6.unwrap().address);
+        for (n, container) in boxes.iter().enumerate() {
+            let mut told = member(&format!("dual{n}"), &c.nodes[n].name, &[container.address()]);
+            told.attachments[0].network = "dual".into();
+            told.attachments[0].addresses.push(v6(n));
+            let other = &c.nodes[1 - n];
+            other.wait(other.netd().set_members(vec![told])).unwrap();
+        }
+        let echo = sys::netns::run_in(&boxes[1].netns, || TcpListener::bind("[::]:80").unwrap()).unwrap();
+        let clients = std::thread::spawn(move || {
+            let client = || echo.accept().unwrap().0.peer_addr().unwrap().ip().to_canonical();
+            [client(), client()]
+        });
+        let connect = |to: IpAddr| TcpStream::connect((to, 80)).unwrap();
+        let connect = |to| sys::netns::run_in(&boxes[0].netns, || connect(to)).unwrap();
+        let _open = [connect(v6(1)), connect(boxes[1].address().into())];
+        assert_eq!(clients.join().unwrap(), [v6(0), boxes[0].address().into()]);
+    });
 }
 
 /// Elsewhere neighbours and forwarding entries of the old place stay behind (stale ARP and FDB entries).
@@ -464,6 +509,10 @@ fn members_by_the_hundred_come_and_go_and_nothing_is_left() {
         c.introduce(0);
         assert_eq!(counts(), (400, 200));
         assert_eq!(tables(&node.host).len(), 2);
+        // Another identifier, without another network.
+        node.network(&spanning("net", SUBNET, 6000));
+        let vni = node.fabric_link("vx-").unwrap().vxlan.unwrap().vni;
+        assert_eq!((vni, counts()), (6000, (400, 200)));
         node.wait(node.netd().remove_network("net")).unwrap();
         let links: Vec<_> = node.fabric_links().into_iter().map(|l| l.name).collect();
         assert_eq!(links, ["lo", "uplink"]);

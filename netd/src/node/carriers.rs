@@ -125,7 +125,8 @@ impl Node {
         let disputed = |e: &&Endpoint| {
             self.overlay.carriers.get(&e.network).is_some_and(|carrier| {
                 let told = |address: IpAddr| {
-                    carrier.entries.knows(address) || self.overlay.has_member(&e.network, address)
+                    carrier.entries.knows(carrier.ports.bridge, address)
+                        || self.overlay.has_member(&e.network, address)
                 };
                 e.addresses().any(told)
             })
@@ -171,8 +172,13 @@ impl Node {
             .filter(|e| e.network == id)
             .flat_map(Endpoint::addresses)
             .collect();
-        let direct = |address| self.is_direct(address);
-        Entries::wanted(id, self.overlay.members.values(), &nodes, &own, direct, ports)
+        let has6 = self
+            .networks
+            .get(id)
+            .is_some_and(|n| n.record.state.ipv6.is_some());
+        // A bridge without IPv6 has no such neighbours.
+        let unasked = |address: IpAddr| self.is_direct(address) || (address.is_ipv6() && !has6);
+        Entries::wanted(id, self.overlay.members.values(), &nodes, &own, unasked, ports)
     }
 
     /// Where the other nodes' VXLAN devices are. One that cannot encrypt is nowhere, for an encrypted network.

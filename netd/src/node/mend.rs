@@ -56,12 +56,10 @@ impl Node {
             }
             Loss::Address(lost) => self.needs(lost),
             Loss::Neighbour(link, address) => {
-                self.mesh_link() == Some(*link)
-                    || carriers.any(|c| c.ports.bridge == *link && c.entries.knows(*address))
+                self.mesh_link() == Some(*link) || carriers.any(|c| c.entries.knows(*link, *address))
             }
             Loss::Forwarding(link, mac) => {
-                self.mesh_link() == Some(*link)
-                    || carriers.any(|c| c.ports.vxlan == *link && c.entries.forwards(*mac))
+                self.mesh_link() == Some(*link) || carriers.any(|c| c.entries.forwards(*link, *mac))
             }
             Loss::Resized(link, mtu) => self
                 .overlay

@@ -26,7 +26,11 @@ impl Node {
             check_same(&network.record, config)?;
             network.record.config.name.clone_from(&config.name);
             network.record.config.labels.clone_from(&config.labels);
-            return Ok(network.record.state.clone());
+            if network.record.config.overlay != config.overlay {
+                network.record.config.overlay = config.overlay;
+                self.respan_network(&config.id)?;
+            }
+            return Ok(self.network(&config.id)?.state.clone());
         }
         let record = NetworkRecord {
             state: self.plan_network(config)?,
@@ -39,6 +43,19 @@ impl Node {
         }
         self.sync_direct()?;
         Ok(record.state)
+    }
+
+    /// How a network that exists spans nodes is another now.
+    fn respan_network(&mut self, id: &str) -> Result<()> {
+        let record = self.network(id)?.clone();
+        self.stores.networks.write(id, &record)?;
+        let mut errors = Errors::default();
+        errors.collect(self.drop_carrier(id));
+        let links = self.fabric.links()?;
+        errors.collect(self.sync_mtu(id, &links));
+        errors.collect(self.sync_carrier(id, &links));
+        errors.collect(self.sync_direct());
+        errors.first()
     }
 
     /// See [`crate::Netd::claimed_subnets`].

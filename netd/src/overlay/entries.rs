@@ -27,14 +27,14 @@ pub(crate) struct Entries {
 
 impl Entries {
     /// What is wanted. An address of this node's own containers is nobody else's, whatever is said; of two members with the
-    /// same address one is as good as the other. For those who are reached directly the fabric answers itself, and they are
-    /// no neighbours; the way to them stays, for who has been told of it before.
+    /// same address one is as good as the other. Who is `unasked`, because the fabric answers itself for those who are reached
+    /// directly, is no neighbour; the way to him stays, for whoever has been told of it before.
     pub(crate) fn wanted<'a>(
         network: &str,
         members: impl Iterator<Item = &'a Member>,
         nodes: &Nodes,
         own: &BTreeSet<IpAddr>,
-        direct: impl Fn(IpAddr) -> bool,
+        unasked: impl Fn(IpAddr) -> bool,
         ports: Ports,
     ) -> Self {
         let mut places = BTreeMap::new();
@@ -48,7 +48,7 @@ impl Entries {
                     continue;
                 };
                 places.insert(mac, *node);
-                let asked = on.addresses.iter().filter(|address| !direct(**address));
+                let asked = on.addresses.iter().filter(|address| !unasked(**address));
                 neighbours.extend(asked.map(|address| (*address, mac)));
             }
         }
@@ -109,14 +109,19 @@ impl Entries {
         }
     }
 
-    /// Whether the device is told of this hardware address.
-    pub(crate) fn forwards(&self, mac: Mac) -> bool {
-        self.forwarding.iter().any(|f| f.mac == mac)
+    /// Whether the device of this index is told of this hardware address.
+    pub(crate) fn forwards(&self, link: u32, mac: Mac) -> bool {
+        let place = Place::Bridge;
+        let mut from = self.forwarding.range(Forwarding { link, mac, place }..);
+        from.next().is_some_and(|f| (f.link, f.mac) == (link, mac))
     }
 
-    /// Whether the bridge is told of this address.
-    pub(crate) fn knows(&self, address: IpAddr) -> bool {
-        self.neighbours.iter().any(|n| n.address == address)
+    /// Whether the bridge of this index is told of this address.
+    pub(crate) fn knows(&self, link: u32, address: IpAddr) -> bool {
+        let mac = Mac([0; 6]);
+        let mut from = self.neighbours.range(Neighbour { link, address, mac }..);
+        from.next()
+            .is_some_and(|n| (n.link, n.address) == (link, address))
     }
 }
 
@@ -202,7 +207,12 @@ mod tests {
     fn an_address_of_this_node_is_nobody_elses() {
         let members = [member("1", "b", "10.0.0.5")];
         assert_eq!(wanted(&members, &["10.0.0.5"]), Entries::default());
-        assert!(wanted(&members, &["10.0.0.6"]).knows("10.0.0.5".parse().unwrap()));
+        let entries = wanted(&members, &["10.0.0.6"]);
+        let knows = |link, address: &str| entries.knows(link, address.parse().unwrap());
+        assert!(knows(PORTS.bridge, "10.0.0.5"));
+        assert!(!knows(PORTS.bridge, "10.0.0.4") && !knows(PORTS.vxlan, "10.0.0.5"));
+        let mac = Mac([2, 0x42, 10, 0, 0, 5]);
+        assert!(entries.forwards(PORTS.vxlan, mac) && !entries.forwards(PORTS.bridge, mac));
     }
 
     #[test]
