@@ -103,7 +103,8 @@ fn processes(cgroup: &Path) -> io::Result<Vec<i32>> {
             let text = fs::read_to_string(cgroup.join("cgroup.threads"))?;
             text.lines().filter_map(process_of).collect()
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        // A container may end at any moment, and its cgroup with it.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Vec::new(),
         Err(error) => return Err(error),
     };
     for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
@@ -135,4 +136,33 @@ fn holders(process: i32, inode: u32) -> Vec<RawFd> {
         .filter(holds)
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn the_holder_of_a_socket_is_found_among_the_processes_of_a_cgroup() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
+        let inode: String = link
+            .to_string_lossy()
+            .chars()
+            .filter(char::is_ascii_digit)
+            .collect();
+        let own = std::process::id().cast_signed();
+        assert_eq!(holders(own, inode.parse().unwrap()), [socket.as_raw_fd()]);
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let unified = mounts.lines().find(|line| line.contains(" cgroup2 ")).unwrap();
+        let all = processes(Path::new(unified.split(' ').nth(1).unwrap())).unwrap();
+        assert!(all.contains(&own), "the whole hierarchy has this process, too");
+        assert_eq!(processes(Path::new("/nowhere")).unwrap(), Vec::<i32>::new());
+        let duplicate = sys::process::duplicate_of(own, socket.as_raw_fd()).unwrap();
+        assert_eq!(
+            sys::socket::cookie(&duplicate).unwrap(),
+            sys::socket::cookie(&socket).unwrap()
+        );
+    }
 }
