@@ -278,6 +278,14 @@ fn a_manager_listens_where_it_is_told_or_says_why_not() -> Result<()> {
     drop(taken);
     let token = cluster.worker_token()?;
     let worker = cluster.worker();
+    // Whoever is refused after it was let in says good-bye: the managers do not wait for it.
+    let refused = worker.cli_refused(&format!(
+        "swarm join --token {token} --advertise-addr 10.99.0.77 10.99.0.1:4000"
+    ))?;
+    assert!(refused.contains("10.99.0.77"), "{refused}");
+    assert_alone(worker)?;
+    let node = cluster.node("node2")?;
+    assert_eq!(node["Status"]["Message"], "the node has left", "{node}");
     worker.cli_ok(&["swarm", "join", "--token", &token, "10.99.0.1:4000"])?;
     cluster.wait_state("node2", "ready")?;
     Ok(())

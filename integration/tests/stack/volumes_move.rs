@@ -8,7 +8,15 @@ use serde_json::{Value, json};
 
 /// A cluster with a service of one task that writes into the volume `data` on node2.
 fn with_database() -> Result<Cluster> {
-    let cluster = Cluster::joined(3)?;
+    with_database_in(Cluster::joined(3)?, "node2")
+}
+
+/// The same in a cluster that is there.
+fn with_database_in(cluster: Cluster, home: &str) -> Result<Cluster> {
+    let spread: Vec<usize> = (1..=cluster.nodes.len())
+        .map(|number| usize::from(format!("node{number}") == home))
+        .collect();
+    let home = format!("node.hostname=={home}");
     cluster.manager().build_busybox()?;
     let script = "mkdir -p /data/deep; test -e /data/made || { hostname > /data/deep/rows; touch /data/made; chown 70:70 \
         /data/deep; }; exec sleep 1000";
@@ -25,28 +33,21 @@ fn with_database() -> Result<Cluster> {
         "--mount",
         "source=data,target=/data",
         "--constraint",
-        "node.hostname==node2",
+        &home,
         "bb",
         "sh",
         "-c",
         script,
     ];
     cluster.manager().cli_ok(&words)?;
-    cluster.wait_spread("db", &[0, 1, 0])?;
+    cluster.wait_spread("db", &spread)?;
     eventually("the database is made", || {
         ensure!(data(cluster.worker()).join("made").exists());
         Ok(())
     })?;
-    let free = [
-        "service",
-        "update",
-        "-d",
-        "--constraint-rm",
-        "node.hostname==node2",
-        "db",
-    ];
+    let free = ["service", "update", "-d", "--constraint-rm", &home, "db"];
     cluster.manager().cli_ok(&free)?;
-    cluster.wait_spread("db", &[0, 1, 0])?;
+    cluster.wait_spread("db", &spread)?;
     Ok(cluster)
 }
 
@@ -90,7 +91,14 @@ fn a_drained_database_waits_for_its_volume_and_moves_with_it() -> Result<()> {
     ])?;
     assert_eq!(listed.trim(), "node2 data local");
 
-    cluster.set_availability("node2", "drain")?;
+    let drained = manager.cli("node update --availability drain node2")?;
+    let warned = String::from_utf8_lossy(&drained.stderr).into_owned();
+    assert!(
+        warned.contains("WARNING: volume data is on this node alone") && warned.contains("service db"),
+        "{warned}"
+    );
+    let shown = manager.cli_ok("node inspect --pretty node2")?;
+    assert!(shown.contains("data (service db)"), "{shown}");
     eventually("its task waits and says why", || {
         let tasks = tasks(&cluster)?;
         let waits = tasks.iter().any(|task| {
@@ -171,4 +179,79 @@ fn a_move_that_cannot_be_leaves_everything_as_it_was() -> Result<()> {
     is_whole(&data(worker))?;
     assert!(data(&cluster.nodes[2]).join("mine").exists());
     Ok(())
+}
+
+fn leader(asked: &Agent) -> Result<usize> {
+    let listed = asked.cli_ok("node ls --format '{{.Hostname}} {{.ManagerStatus}}'")?;
+    let leads = |number: &usize| {
+        let line = format!("node{} Leader", number + 1);
+        listed.lines().any(|listed| listed.trim() == line)
+    };
+    (0..3).find(leads).with_context(|| format!("no leader: {listed}"))
+}
+
+/// A copy counts when it is whole.
+fn holds_whole(agent: &Agent) -> bool {
+    let bulk = std::fs::metadata(data(agent).join("bulk"));
+    bulk.is_ok_and(|bulk| bulk.len() == BULK as u64) && is_whole(&data(agent)).is_ok()
+}
+
+const BULK: usize = 96 << 20;
+
+/// Moves the volume between two nodes while the leader and one of the two die, as soon as the moment has come; says it
+/// again when all are back.
+fn move_among_deaths(
+    cluster: &mut Cluster,
+    (from, to): (usize, usize),
+    dies: usize,
+    moment: impl Fn(&Cluster, &Agent) -> Result<()>,
+) -> Result<()> {
+    let name = format!("node{}", to + 1);
+    let words = ["volume", "mv", "data", &name];
+    let leads = leader(cluster.manager())?;
+    let asked = (0..3).find(|manager| ![leads, dies].contains(manager));
+    let asked = asked.context("another manager")?;
+    let mut moving = cluster.nodes[asked].cli_piped(&words)?;
+    eventually("the moment has come", || moment(cluster, &cluster.nodes[asked]))?;
+    cluster.nodes[leads].kill()?;
+    cluster.nodes[dies].kill()?;
+    let moved = moving.wait()?.success();
+    assert!(
+        holds_whole(&cluster.nodes[from]) || holds_whole(&cluster.nodes[to]),
+        "said to have moved: {moved}"
+    );
+    cluster.nodes[leads].run()?;
+    cluster.nodes[dies].run()?;
+    let asked = &cluster.nodes[asked];
+    eventually("all are back", || {
+        let nodes = asked.cli_ok("node ls --format '{{.Status}}'")?;
+        ensure!(nodes.lines().all(|line| line.trim() == "Ready"), "{nodes}");
+        Ok(())
+    })?;
+    if !moved {
+        asked.cli_ok(&words)?;
+    }
+    let spread: Vec<usize> = (0..4).map(|node| usize::from(node == to)).collect();
+    cluster.wait_spread("db", &spread)?;
+    assert!(holds_whole(&cluster.nodes[to]));
+    assert_eq!(volumes(&cluster.nodes[from])?, [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn a_move_goes_on_after_its_leader_and_a_node_have_died() -> Result<()> {
+    let mut cluster = with_database_in(Cluster::managed(3, 1)?, "node2")?;
+    std::fs::write(data(cluster.worker()).join("bulk"), vec![7; BULK])?;
+    // The node that gets it, when the tasks are held.
+    move_among_deaths(&mut cluster, (1, 3), 3, |_, asked| {
+        let node = asked.get("/nodes/node2")?;
+        let labels = node["Spec"]["Labels"].as_object();
+        ensure!(labels.is_some_and(|labels| !labels.is_empty()), "{node}");
+        Ok(())
+    })?;
+    // The node that gives it, when the copy is there.
+    move_among_deaths(&mut cluster, (3, 1), 3, |cluster, _| {
+        ensure!(data(&cluster.nodes[1]).join("bulk").exists());
+        Ok(())
+    })
 }

@@ -10,6 +10,8 @@ use proto::{Network, Node, Task, TaskState};
 use tokio_stream::StreamExt;
 use tonic::{Code, Status, Streaming};
 
+use proto::wire::dispatcher_client::DispatcherClient;
+
 use super::*;
 use crate::orchestration::Orchestration;
 
@@ -72,7 +74,7 @@ async fn bench() -> Bench {
 }
 
 struct Agent {
-    client: DispatcherClient<NodeChannel>,
+    client: DispatcherClient<crate::remote::NodeChannel>,
     session: String,
     _stream: Streaming<proto::wire::SessionMessage>,
 }

@@ -1,18 +1,14 @@
 //! The dispatcher for this node: gRPC over a pipe in memory.
 
 use futures::StreamExt;
-use hyper_util::rt::TokioIo;
-use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::dispatcher_server::DispatcherServer;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Request;
-use tonic::transport::{Endpoint, Server, Uri};
-use tower::service_fn;
+use tonic::transport::Server;
 
 use super::{Caller, Dispatcher};
-use crate::remote::NodeChannel;
 
 /// Bytes that either side may be ahead of the other.
 const PIPE: usize = 64 << 10;
@@ -52,16 +48,5 @@ impl Door {
         let sent = self.connections.send(theirs);
         sent.map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))?;
         Ok(ours)
-    }
-
-    pub(super) fn client(self) -> DispatcherClient<NodeChannel> {
-        let connector = service_fn(move |_: Uri| {
-            let connection = self.connect().map(TokioIo::new);
-            async move { connection }
-        });
-        // The name is never resolved; the connector makes the pipe.
-        let channel =
-            Endpoint::from_static("http://dispatcher.internal").connect_with_connector_lazy(connector);
-        DispatcherClient::new(channel.into())
     }
 }

@@ -3,7 +3,8 @@
 //! Input: nodes, tasks and what they need in the store; the nodes' reports. Output: to each node what it must know;
 //! in the store whether a node is there and what became of its tasks.
 //!
-//! - [`Dispatcher`]: the gRPC service, served over any byte stream; [`Dispatcher::serve_in_process`] for this node
+//! - [`Dispatcher`]: the gRPC service, served over any byte stream
+//! - `in_process`: the way of this node to it
 //! - `caller`: who speaks
 //! - `sessions`: who is registered, and who has missed its heartbeats
 //! - `assignments`: what one node must know, and the changes of that
@@ -26,18 +27,18 @@ mod service;
 mod sessions;
 mod statuses;
 #[cfg(test)]
+mod test_ways;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::dispatcher_server::DispatcherServer;
 use proto::{Cluster, NodeId};
 use tonic::Request;
 
 use crate::contacts::Contacts;
-use crate::remote::NodeChannel;
 use crate::scheduler::loads::Loads;
 use crate::state::{Reader, Store, StoreError};
 pub(crate) use caller::Caller;
@@ -73,16 +74,6 @@ struct Shared {
 }
 
 impl Dispatcher {
-    /// A dispatcher over the store that has begun to lead: see [`Dispatcher::lead`].
-    ///
-    /// # Errors
-    /// The store refused the change.
-    pub async fn start(store: Store) -> Result<Self, StoreError> {
-        let this = Self::new(store);
-        this.lead().await?;
-        Ok(this)
-    }
-
     /// A dispatcher over the store that knows no node yet.
     pub fn new(store: Store) -> Self {
         let contacts = Contacts::default();
@@ -130,11 +121,6 @@ impl Dispatcher {
     /// A way to this dispatcher for the node in this process: a pipe in memory, and the same messages as over a wire.
     pub(crate) fn door(&self) -> Door {
         Door::open(self)
-    }
-
-    /// Serves the node in this process, as long as this manager leads.
-    pub fn serve_in_process(&self) -> DispatcherClient<NodeChannel> {
-        self.door().client()
     }
 
     /// How busy the nodes say that they are.

@@ -12,6 +12,8 @@ use proto::{Cluster, Network, Node, Secret, Service, ServiceEndpoint, Task, Task
 use tokio_stream::StreamExt;
 use tonic::{Code, Status, Streaming};
 
+use proto::wire::dispatcher_client::DispatcherClient;
+
 use super::*;
 use crate::state::StoreObject;
 

@@ -75,7 +75,8 @@ impl Reign {
         place: &str,
         store: Store,
     ) -> Result<Self, StoreError> {
-        let dispatcher = Dispatcher::start(store.clone()).await?;
+        let dispatcher = Dispatcher::new(store.clone());
+        dispatcher.lead().await?;
         world.note(format_args!("{place} leads"));
         let (loads, contacts) = (dispatcher.loads(), dispatcher.contacts());
         let loops = Orchestration::run_with(store.clone(), loads, contacts, std::future::pending());
