@@ -118,7 +118,7 @@ fn decide(tx: &mut WriteTx<'_>, decision: &Decision) -> Result<bool, StoreError>
         Outcome::Assign { node, .. }
             if !tx
                 .get::<Node>(node.as_str())
-                .is_some_and(|node| pass::is_open(&node)) =>
+                .is_some_and(|node| pass::is_open(&node, &decision.task)) =>
         {
             Ok(false)
         }

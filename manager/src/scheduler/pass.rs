@@ -8,7 +8,7 @@ use proto::{Node, NodeId, ServiceId, Task};
 use tokio::time::Instant;
 
 use super::cluster::Cluster;
-use super::constraint::Fact;
+use super::constraint::{self, Fact};
 use super::filter::{Filters, Place, explain};
 use super::group::{Decision, Group, GroupKey, Outcome, wait};
 use super::neighbours::Neighbours;
@@ -221,7 +221,16 @@ fn preferences(task: &Task) -> Vec<Fact> {
         .collect()
 }
 
-/// Whether the node can take tasks at all: asked again inside the transaction that assigns one.
-pub(super) fn is_open(node: &Node) -> bool {
+/// Whether the node can take the task: asked again inside the transaction that assigns it, because the node may have been
+/// drained or labelled since.
+pub(super) fn is_open(node: &Node, task: &Task) -> bool {
+    let constraints = task
+        .spec
+        .placement
+        .iter()
+        .flat_map(|placement| &placement.constraints);
+    let constraints: Vec<String> = constraints.cloned().collect();
     super::filter::is_available(node)
+        && (constraints.is_empty()
+            || constraint::parse(&constraints).is_ok_and(|parsed| constraint::matches(&parsed, node)))
 }
