@@ -21,7 +21,7 @@ impl Node {
             return Ok(());
         };
         if !matches!(loss, Loss::Perhaps | Loss::Resized(..)) {
-            tracing::warn!(?loss, "somebody took what is ours; making it again");
+            tracing::info!(?loss, "something of ours has gone; looking after it");
         }
         self.restore_links()
     }

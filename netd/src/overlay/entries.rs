@@ -52,19 +52,18 @@ impl Entries {
                 neighbours.extend(asked.map(|address| (*address, mac)));
             }
         }
-        let mut entries = Self::default();
-        let link = ports.vxlan;
-        for (mac, node) in places {
-            for place in [Place::Bridge, Place::Node(node)] {
-                entries.forwarding.insert(Forwarding { link, mac, place });
-            }
-        }
+        let both = |(mac, node)| {
+            let link = ports.vxlan;
+            [Place::Bridge, Place::Node(node)].map(|place| Forwarding { link, mac, place })
+        };
         let link = ports.bridge;
-        let all = neighbours.into_iter();
-        entries.neighbours = all
-            .map(|(address, mac)| Neighbour { link, address, mac })
-            .collect();
-        entries
+        let neighbours = neighbours.into_iter();
+        Self {
+            forwarding: places.into_iter().flat_map(both).collect(),
+            neighbours: neighbours
+                .map(|(address, mac)| Neighbour { link, address, mac })
+                .collect(),
+        }
     }
 
     /// What the kernel has.
@@ -78,27 +77,29 @@ impl Entries {
     /// What turns `present` into this: nobody is announced before there is a way to him, and nobody's way is taken before he
     /// has been withdrawn.
     pub(crate) fn changes(&self, present: &Self) -> Vec<Request> {
-        let places: BTreeSet<_> = self.forwarding.iter().map(key).collect();
-        let addresses: BTreeSet<_> = self.neighbours.iter().map(|n| n.address).collect();
+        // What is replaced is not deleted first.
+        let kept = |old: &&Forwarding| {
+            let mut same = self.about(old.link, old.mac);
+            same.any(|new| kind(new) == kind(old))
+        };
         let mut requests = Vec::new();
-        let gone = present
-            .neighbours
-            .iter()
-            .filter(|n| !addresses.contains(&n.address));
+        let gone = present.neighbours.difference(&self.neighbours);
+        let gone = gone.filter(|old| !self.knows(old.link, old.address));
         requests.extend(gone.map(Neighbour::delete));
-        let gone = present.forwarding.iter().filter(|f| !places.contains(&key(f)));
-        requests.extend(gone.map(Forwarding::delete));
-        requests.extend(
-            self.forwarding
-                .difference(&present.forwarding)
-                .map(Forwarding::set),
-        );
-        requests.extend(
-            self.neighbours
-                .difference(&present.neighbours)
-                .map(Neighbour::set),
-        );
+        let gone = present.forwarding.difference(&self.forwarding);
+        requests.extend(gone.filter(|old| !kept(old)).map(Forwarding::delete));
+        let new = self.forwarding.difference(&present.forwarding);
+        requests.extend(new.map(Forwarding::set));
+        let new = self.neighbours.difference(&present.neighbours);
+        requests.extend(new.map(Neighbour::set));
         requests
+    }
+
+    /// The entries about one hardware address.
+    fn about(&self, link: u32, mac: Mac) -> impl Iterator<Item = &Forwarding> {
+        let place = Place::Bridge;
+        let from = self.forwarding.range(Forwarding { link, mac, place }..);
+        from.take_while(move |entry| (entry.link, entry.mac) == (link, mac))
     }
 
     /// Only what is not gone with the device.
@@ -111,9 +112,7 @@ impl Entries {
 
     /// Whether the device of this index is told of this hardware address.
     pub(crate) fn forwards(&self, link: u32, mac: Mac) -> bool {
-        let place = Place::Bridge;
-        let mut from = self.forwarding.range(Forwarding { link, mac, place }..);
-        from.next().is_some_and(|f| (f.link, f.mac) == (link, mac))
+        self.about(link, mac).next().is_some()
     }
 
     /// Whether the bridge of this index is told of this address.
@@ -125,9 +124,9 @@ impl Entries {
     }
 }
 
-/// Which entry of which table.
-fn key(entry: &Forwarding) -> (Mac, bool) {
-    (entry.mac, entry.place == Place::Bridge)
+/// Which table an entry is in.
+fn kind(entry: &Forwarding) -> bool {
+    entry.place == Place::Bridge
 }
 
 fn mac(on: &MemberAttachment) -> Option<Mac> {
