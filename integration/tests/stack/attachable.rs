@@ -233,6 +233,110 @@ fn containers_are_connected_and_disconnected() -> Result<()> {
     worker.cli_ok("network rm mine").map(drop)
 }
 
+/// What a container prints, once the command in it succeeds.
+fn succeeds(agent: &Agent, container: &str, script: &str) -> Result<String> {
+    eventually(&format!("{script} in {container}"), || {
+        inside(agent, container, script)
+    })
+}
+
+#[test]
+fn containers_reach_services_and_each_other_across_nodes() -> Result<()> {
+    let cluster = joined(3)?;
+    let [manager, near, far] = cluster.nodes.as_slice() else {
+        anyhow::bail!("three nodes")
+    };
+    let serve = "mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www";
+    manager.cli_ok(&[
+        "service",
+        "create",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "net",
+        "--replicas",
+        "3",
+        "--hostname",
+        "{{.Node.Hostname}}",
+        "--stop-grace-period",
+        "1s",
+        "bb",
+        "sh",
+        "-c",
+        serve,
+    ])?;
+    cluster.wait_spread("web", &[1, 1, 1])?;
+    // None of the nodes is asked for anything but its own container: names and ways are there when it starts.
+    far.cli_ok(&[
+        "run",
+        "-d",
+        "--name",
+        "rock",
+        "--hostname",
+        "rock",
+        "--network",
+        "name=net,alias=stone,ip=10.77.0.99",
+        "bb",
+        "sh",
+        "-c",
+        serve,
+    ])?;
+    run(near, "box", "--network net")?;
+    let vip = manager.get("/services/web")?["Endpoint"]["VirtualIPs"][0]["Addr"].clone();
+    let vip = vip
+        .as_str()
+        .unwrap_or_default()
+        .split('/')
+        .next()
+        .unwrap_or_default();
+    for name in ["rock", "stone", "10.77.0.99"] {
+        let answer = succeeds(near, "box", &format!("wget -qO- http://{name}/"))?;
+        assert_eq!(answer, "rock\n", "{name}");
+    }
+    for name in ["web", vip] {
+        let mut seen = std::collections::BTreeSet::new();
+        eventually(&format!("every task answers at {name}"), || {
+            seen.insert(inside(near, "box", &format!("wget -qO- http://{name}/"))?);
+            ensure!(seen.len() == 3, "{seen:?}");
+            Ok(())
+        })?;
+    }
+    // The way back: a service's task on another node finds the container.
+    let id = manager.cli_ok("ps -q --filter name=web")?;
+    let answer = succeeds(manager, id.trim(), "ping -c 1 -W 5 box")?;
+    assert!(answer.contains(&address(near, "box", "net")?), "{answer}");
+
+    far.cli_ok("rm -f rock")?;
+    eventually("nobody finds what is gone", || {
+        let found = inside(near, "box", "nslookup rock");
+        ensure!(found.is_err(), "{found:?}");
+        Ok(())
+    })?;
+    // Its address is another's now, on another node, and whoever knew the old place finds the new one.
+    manager.cli_ok(&[
+        "run",
+        "-d",
+        "--name",
+        "rock",
+        "--hostname",
+        "moved",
+        "--network",
+        "name=net,ip=10.77.0.99",
+        "bb",
+        "sh",
+        "-c",
+        serve,
+    ])?;
+    for name in ["rock", "10.77.0.99"] {
+        let answer = succeeds(near, "box", &format!("wget -qO- http://{name}/"))?;
+        assert_eq!(answer, "moved\n", "{name}");
+    }
+    near.cli_ok("rm -f box")?;
+    manager.cli_ok("rm -f rock")?;
+    manager.cli_ok("service rm web").map(drop)
+}
+
 /// The task that holds the only place.
 fn place(cluster: &Cluster) -> Result<Value> {
     let filters = escape(r#"{"runtime":["attachment"]}"#);
