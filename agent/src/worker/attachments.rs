@@ -49,7 +49,7 @@ pub struct Attachments {
     session: watch::Receiver<Option<String>>,
     trouble: watch::Receiver<String>,
     /// Places that containers have or are about to have, with their tasks.
-    held: Mutex<BTreeMap<Spot, TaskId>>,
+    held: Arc<Mutex<BTreeMap<Spot, TaskId>>>,
     /// Containers for which a place is asked at the moment.
     asking: Mutex<Vec<String>>,
     /// Tasks that are assigned to this node.
@@ -83,7 +83,7 @@ impl Attachments {
             client,
             session,
             trouble,
-            held: Mutex::default(),
+            held: Arc::default(),
             asking: Mutex::default(),
             assigned: watch::Sender::default(),
         }
@@ -224,13 +224,25 @@ impl Attachments {
             container_id: container.clone(),
             network_id: network.unwrap_or_default(),
         };
-        let told = timeout(GOODBYE, self.client.clone().detach_network(request)).await;
-        let error = match told {
-            Ok(Ok(_)) => return,
-            Ok(Err(status)) => remote::explain(&status),
-            Err(_) => "no answer in time".to_owned(),
-        };
-        tracing::info!(container.id = %container, "the managers will learn later that it has left a network: {error}");
+        if let Err(error) = detach(&self.client, &request).await {
+            tracing::info!(container.id = %container, "the managers will learn later that it has left a network: {error}");
+            self.insist(request);
+        }
+    }
+
+    /// Tells the managers again, as long as the session lasts in which they did not hear it. The next session settles it in
+    /// any case.
+    fn insist(&self, request: DetachNetworkRequest) {
+        let (client, held, mut session) = (self.client.clone(), self.held.clone(), self.session.clone());
+        tokio::spawn(async move {
+            let is_over = |now: &Option<String>| now.as_deref() != Some(request.session_id.as_str());
+            while timeout(AGAIN, session.wait_for(is_over)).await.is_err() {
+                let is_back = lock(&held).keys().any(|spot| concerns(&request, spot));
+                if is_back || detach(&client, &request).await.is_ok() {
+                    return;
+                }
+            }
+        });
     }
 
     fn give_back_later(self: &Arc<Self>, task: &Task) {
@@ -329,6 +341,21 @@ fn read(answer: &AttachNetworkResponse) -> Result<(TaskId, NetworkAttachment), P
 fn address(given: &NetworkAttachment) -> Result<Ipv4Addr, PlaceError> {
     let address = super::plan::address(given).map_err(|error| PlaceError::Answer(error.into()))?;
     address.ok_or_else(|| PlaceError::Answer("it names no address".into()))
+}
+
+async fn detach(
+    client: &DispatcherClient<NodeChannel>,
+    request: &DetachNetworkRequest,
+) -> Result<(), String> {
+    match timeout(GOODBYE, client.clone().detach_network(request.clone())).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(status)) => Err(remote::explain(&status)),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
+}
+
+fn concerns(request: &DetachNetworkRequest, (container, network): &Spot) -> bool {
+    *container == request.container_id && (request.network_id.is_empty() || *network == request.network_id)
 }
 
 /// Whether another manager, or the same one later, may say something else.
