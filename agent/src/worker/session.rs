@@ -35,7 +35,7 @@ use crate::engine::BootTime;
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest wait between two attempts to register. SwarmKit waits up to 8 s; what a manager has replaced meanwhile shall
 /// not run twice for so long once it can be reached again.
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How many periods a heartbeat may wait for its answer. By then the manager has given the node up, and only a new
 /// session can tell it otherwise.
 const PATIENCE: u32 = 3;

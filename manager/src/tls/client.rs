@@ -21,6 +21,9 @@ use crate::ca::{Certificate, role_name};
 
 /// A manager that does not take the connection within this time is passed over.
 const CONNECT: Duration = Duration::from_secs(3);
+/// What nobody answers is sent again after this time. The kernel waits longer each time, and then a way that is there again
+/// is found late.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A connection could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +84,11 @@ pub(crate) async fn connect(
     config: Arc<ClientConfig>,
 ) -> Result<TlsStream<TcpStream>, ConnectError> {
     let connect = async {
-        let stream = TcpStream::connect(address).await.map_err(ConnectError::Connect)?;
+        let stream = loop {
+            if let Ok(stream) = tokio::time::timeout(AGAIN, TcpStream::connect(address)).await {
+                break stream.map_err(ConnectError::Connect)?;
+            }
+        };
         stream.set_nodelay(true).map_err(ConnectError::Connect)?;
         let connector = TlsConnector::from(config);
         let name = name().map_err(ConnectError::Handshake)?;
