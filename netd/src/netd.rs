@@ -194,6 +194,16 @@ impl Netd {
         self.read(|node| node.member_ids())
     }
 
+    /// Containers of other nodes on a network.
+    pub fn members_on(&self, network: &str) -> Vec<Member> {
+        self.read(|node| node.members_on(network))
+    }
+
+    /// Services that are found on a network.
+    pub fn services_on(&self, network: &str) -> Vec<ServiceEndpoint> {
+        self.read(|node| node.services_on(network))
+    }
+
     /// Who holds the port on some address of the host, if anyone: a sandbox, a service or a foreign program.
     pub fn publish_conflict(&self, port: u16, protocol: Protocol) -> Option<String> {
         self.read(|node| node.publish_conflict(port, protocol))

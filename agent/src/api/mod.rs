@@ -26,6 +26,7 @@ pub mod info;
 mod info_swarm;
 mod leader;
 pub mod materials;
+mod network_peers;
 pub mod network_view;
 pub mod networks;
 mod node_stream;

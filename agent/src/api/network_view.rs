@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::error::{ApiError, ApiResult};
+use super::network_peers::peers;
 use super::state::App;
 use crate::local_network::{self, DEFAULT, extra, user_labels, word_id};
 use crate::worker::networks::is_swarm;
@@ -145,9 +146,23 @@ impl Found {
             value["Options"][BALANCER] = json!(app.netd.balancing().kind.to_string());
         }
         if self.scope == Scope::Swarm {
-            value["Peers"] = json!([]);
+            value["Peers"] = json!(peers(app, &self.id));
+            let problems = self.problems(app);
+            if !problems.is_empty() {
+                value["Problems"] = json!(problems);
+            }
         }
         value
+    }
+}
+
+impl Found {
+    /// What a manager knows to be wrong with it.
+    fn problems(&self, app: &App) -> Vec<String> {
+        let control = app.cluster.control();
+        control
+            .map(|control| control.network_problems(&self.id))
+            .unwrap_or_default()
     }
 }
 

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use super::body;
 use super::error::{ApiError, ApiResult};
 use super::filters::Filters;
+use super::network_peers::services;
 use super::network_view::{Found, Networks, Scope};
 use super::params::Params;
 use super::state::App;
@@ -100,7 +101,11 @@ fn wanted(filters: &Filters, network: &Found) -> bool {
 
 async fn inspect(State(app): State<App>, Path(id): Path<String>, params: Params) -> ApiResult<Json<Value>> {
     let network = Networks::of(&app).find(&id, params.filled("scope"))?;
-    Ok(Json(network.json(&app, true)))
+    let mut shown = network.json(&app, true);
+    if params.flag("verbose") && network.scope == Scope::Swarm {
+        shown["Services"] = Value::Object(services(&app, &network.id));
+    }
+    Ok(Json(shown))
 }
 
 async fn create(

@@ -52,12 +52,17 @@ struct NodeView {
     node: Arc<Node>,
     /// Volumes that hold tasks there.
     bound_volumes: Vec<BoundVolume>,
+    /// Networks of the cluster whose tasks it cannot take.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<String>,
 }
 
 async fn inspect(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Json<NodeView>> {
     let control = app.control()?;
+    let node = control.node(&id)?;
     Ok(Json(NodeView {
-        node: control.node(&id)?,
+        problems: control.node_problems(&node),
+        node,
         bound_volumes: control.bound_volumes(&id)?,
     }))
 }

@@ -25,7 +25,13 @@ pub(crate) enum NetworkVerb {
         no_trunc: bool,
     },
     /// Display detailed information on one or more networks
-    Inspect(inspect::Names),
+    Inspect {
+        #[command(flatten)]
+        names: inspect::Names,
+        /// Verbose output for diagnostics
+        #[arg(short, long)]
+        verbose: bool,
+    },
     /// Remove one or more networks
     #[command(visible_alias = "remove")]
     Rm {
@@ -80,7 +86,10 @@ impl NetworkVerb {
         match self {
             Self::Create(create) => create.run(client).await,
             Self::Ls { list, no_trunc } => ls(client, list, no_trunc).await,
-            Self::Inspect(names) => names.run(client, "networks", "").await,
+            Self::Inspect { names, verbose } => {
+                let suffix = if verbose { "?verbose=true" } else { "" };
+                names.run(client, "networks", suffix).await
+            }
             Self::Connect(connect) => connect.run(client).await,
             Self::Disconnect(disconnect) => disconnect.run(client).await,
             Self::Prune { force } => {

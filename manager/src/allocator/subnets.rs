@@ -185,6 +185,19 @@ pub(crate) fn of_nodes(nodes: &[Arc<Node>]) -> impl Iterator<Item = (Ipv4Net, &N
     each.filter_map(|(subnet, node)| Some((subnet.parse().ok()?, node.as_ref())))
 }
 
+/// What keeps tasks of a network from a node: an address of the one is reached otherwise by the other.
+pub(crate) fn conflict(network: &Network, node: &Node) -> Option<(Ipv4Net, Ipv4Net)> {
+    let ours = of(network);
+    let theirs = node
+        .description
+        .subnets
+        .iter()
+        .filter_map(|text| text.parse().ok());
+    theirs
+        .flat_map(|theirs: Ipv4Net| ours.iter().map(move |ours| (*ours, theirs)))
+        .find(|(ours, theirs)| overlap(ours, theirs))
+}
+
 /// Whether two subnets have an address in common: one then contains the other.
 pub(crate) fn overlap(one: &Ipv4Net, two: &Ipv4Net) -> bool {
     one.contains(two) || two.contains(one)

@@ -47,6 +47,28 @@ impl Control {
         self.store.view(|tx| tx.all())
     }
 
+    /// What is wrong with a network: it has no addresses, or some nodes reach its addresses otherwise.
+    pub fn network_problems(&self, id: &str) -> Vec<String> {
+        self.store.view(|tx| {
+            let Some(network) = tx.get::<Network>(id) else {
+                return Vec::new();
+            };
+            let nodes = tx.all::<Node>();
+            let conflicts = nodes.iter().filter_map(|node| conflict(&network, node));
+            let failed = Some(network.err.clone()).filter(|error| !error.is_empty());
+            failed.into_iter().chain(conflicts).collect()
+        })
+    }
+
+    /// Why a node cannot take tasks of some networks.
+    pub fn node_problems(&self, node: &Node) -> Vec<String> {
+        let networks = self.networks();
+        networks
+            .iter()
+            .filter_map(|network| conflict(network, node))
+            .collect()
+    }
+
     /// Removes a network that no service and no task uses.
     ///
     /// # Errors
@@ -60,6 +82,15 @@ impl Control {
             })
             .await
     }
+}
+
+/// Nodes join after networks are made, and their routes change.
+fn conflict(network: &Network, node: &Node) -> Option<String> {
+    let (ours, theirs) = subnets::conflict(network, node)?;
+    let (name, hostname) = (&network.spec.name, &node.description.hostname);
+    Some(format!(
+        "subnet {ours} of network {name} overlaps with {theirs}, which node {hostname} reaches otherwise: it takes no tasks of it"
+    ))
 }
 
 fn refuse_second_ingress(tx: &impl Reader) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use proto::object::NodeState;
+use proto::object::{NetworkAttachment, NodeState};
 use proto::spec::{Availability, MountType, Platform, PortProtocol, Reservations};
 use proto::{Node, NodeId, Task};
 
@@ -10,6 +10,7 @@ use super::constraint::{self, Constraint};
 use super::neighbours::Neighbours;
 use super::node::{NodeInfo, host_ports};
 use super::resources::{Lack, reservations};
+use crate::allocator::subnets;
 
 pub(crate) use super::reason::{Unsuitable, explain};
 
@@ -91,6 +92,11 @@ impl<'t> Filters<'t> {
             !self.encrypted || node.description.data_path.encrypts(),
             Unsuitable::Encryption,
         )?;
+        let reached = |on: &NetworkAttachment| subnets::conflict(&on.network, node).map(|(ours, _)| ours);
+        let reached = self.task.networks_attachments.iter().find_map(reached);
+        reached.map_or(Ok(()), |ours| {
+            Err(Unsuitable::Subnet(Arc::from(ours.to_string())))
+        })?;
         require(satisfied, Unsuitable::Constraints)?;
         require(self.runs_on(&node.description.platform), Unsuitable::Platform)?;
         require(

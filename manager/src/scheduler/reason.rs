@@ -13,6 +13,8 @@ pub(crate) enum Unsuitable {
     Plugin,
     /// It is on an encrypted network, and the node's kernel has no WireGuard.
     Encryption,
+    /// The subnet of a network of the task is reached otherwise from there.
+    Subnet(Arc<str>),
     Constraints,
     Platform,
     HostPort,
@@ -41,6 +43,9 @@ impl Unsuitable {
             Self::GenericResource(kind) => format!("insufficient resources ({kind}) on {count}"),
             Self::Plugin => format!("missing plugin on {count}"),
             Self::Encryption => format!("no WireGuard for an encrypted network on {count}"),
+            Self::Subnet(subnet) => {
+                format!("network subnet {subnet} overlaps with what is reached otherwise from {count}")
+            }
             Self::Constraints => format!("scheduling constraints not satisfied on {count}"),
             Self::Platform => format!("unsupported platform on {count}"),
             Self::HostPort => format!("host-mode port already in use on {count}"),

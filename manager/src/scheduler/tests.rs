@@ -189,6 +189,24 @@ fn an_encrypted_network_needs_a_kernel_that_encrypts() {
 }
 
 #[test]
+fn a_node_that_reaches_a_subnet_otherwise_takes_no_task_of_it() {
+    let on = |task: &mut Task| {
+        let mut attachment = proto::object::NetworkAttachment::default();
+        attachment.network.ipam.configs = vec![proto::spec::IpamConfig {
+            subnet: "10.0.7.0/24".into(),
+            ..Default::default()
+        }];
+        task.networks_attachments.push(attachment);
+    };
+    let mut elsewhere = node(1);
+    elsewhere.description.subnets = vec!["10.0.0.0/20".into()];
+    assert_eq!(
+        says([elsewhere.clone()], on),
+        "no suitable node (network subnet 10.0.7.0/24 overlaps with what is reached otherwise from 1 node)"
+    );
+}
+
+#[test]
 fn missing_drivers_and_taken_ports_are_explained() {
     let mut plain = node(1);
     plain.description.engine.plugins = vec![proto::object::EnginePlugin {

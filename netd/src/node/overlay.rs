@@ -116,6 +116,12 @@ impl Node {
         }))
     }
 
+    /// See [`crate::Netd::members_on`].
+    pub(crate) fn members_on(&self, network: &str) -> Vec<Member> {
+        let on = |member: &&Member| member.attachments.iter().any(|on| on.network == network);
+        self.overlay.members.values().filter(on).cloned().collect()
+    }
+
     pub(crate) fn member_ids(&self) -> Vec<String> {
         self.overlay.members.keys().cloned().collect()
     }

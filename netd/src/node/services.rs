@@ -48,6 +48,13 @@ impl Node {
         self.services.keys().cloned().collect()
     }
 
+    /// See [`crate::Netd::services_on`].
+    pub(crate) fn services_on(&self, network: &str) -> Vec<ServiceEndpoint> {
+        let services = self.services.values().map(|service| &service.wanted);
+        let on = |service: &&ServiceEndpoint| service.networks.iter().any(|on| on.network == network);
+        services.filter(on).cloned().collect()
+    }
+
     /// See [`crate::Netd::remove_service`].
     pub(crate) fn remove_service(&mut self, id: &str) -> Result<()> {
         let Some(service) = self.services.remove(id) else {
