@@ -10,6 +10,7 @@ mod fencing;
 mod images;
 mod images_travel;
 mod managers;
+mod overlay;
 mod partitions;
 mod peer_port;
 mod placement;
