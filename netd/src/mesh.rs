@@ -8,10 +8,14 @@ use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
 use crate::netlink::{Detour, Forwarding, MAIN, MarkRule, Neighbour, Place, Request};
-use crate::types::{Mac, Underlay};
+use crate::types::{Mac, Overlay, OverlayMode, Underlay};
 
-/// VXLAN network identifier of the transit device; no network has it.
-pub(crate) const TRANSIT_VNI: u32 = 4096;
+/// What the transit device carries. No network has this VXLAN network identifier.
+pub(crate) const TRANSIT: Overlay = Overlay {
+    vni: 4096,
+    encrypted: false,
+    mode: OverlayMode::Vxlan,
+};
 
 /// Four octets that stand for a node: its IPv4 address of the data path or, of an IPv6 address, a hash of it where no IPv4
 /// address can be (240.0.0.0/4). Everything that a node is called on the transit device comes of them: its hardware
@@ -92,12 +96,12 @@ pub(crate) struct Dump {
 }
 
 impl Mesh {
-    /// Nodes of `underlay`, and those `tasks` (address and node) whose node is among them.
+    /// Nodes of `underlay`, and those `tasks` (address and node) whose node is among them. A node whose address is of the
+    /// other family cannot be reached.
     pub(crate) fn wanted<'a>(underlay: &Underlay, tasks: impl Iterator<Item = (IpAddr, &'a str)>) -> Self {
-        let others = underlay
-            .peers
-            .iter()
-            .filter(|peer| peer.address != underlay.address);
+        let own = underlay.address;
+        let another = |other: IpAddr| other != own && other.is_ipv4() == own.is_ipv4();
+        let others = underlay.peers.iter().filter(|peer| another(peer.address));
         let nodes: BTreeMap<&str, IpAddr> = others.map(|peer| (peer.node.as_str(), peer.address)).collect();
         let routes = tasks.filter_map(|(task, node)| Some((task, Tag::of(*nodes.get(node)?))));
         Self {
@@ -150,6 +154,28 @@ impl Mesh {
         let gone = self.peers.keys().filter(|tag| !wanted.peers.contains_key(tag));
         steps.extend(gone.map(|tag| Step::DropPeer(*tag)));
         steps
+    }
+
+    /// Whether the loss of this route, rule or neighbour is one.
+    pub(crate) fn needs_route(&self, route: &Detour) -> bool {
+        let Some(tag) = Tag::from_next_hop(route.neighbour) else {
+            return false;
+        };
+        let task = self.routes.get(&route.destination.addr()) == Some(&tag);
+        let back = route.table == tag.rule().table && self.peers.contains_key(&tag);
+        task && route.table == MAIN || back
+    }
+
+    pub(crate) fn needs_rule(&self, rule: MarkRule) -> bool {
+        Tag::from_rule(rule).is_some_and(|tag| self.peers.contains_key(&tag))
+    }
+
+    pub(crate) fn needs_neighbour(&self, address: IpAddr) -> bool {
+        Tag::from_next_hop(address).is_some_and(|tag| self.peers.contains_key(&tag))
+    }
+
+    pub(crate) fn needs_forwarding(&self, mac: Mac) -> bool {
+        self.peers.contains_key(&Tag::from_mac(mac))
     }
 
     /// Hardware addresses from which packets are taken.

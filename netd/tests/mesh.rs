@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::netlink::{Link, MarkRule, Socket};
+use common::netlink::{Detour, Forwarding, Link, MAIN, MarkRule, Neighbour, Socket};
 use common::nodes::{CLIENT, Node, Nodes, PORT};
 use common::{Box, call, call_udp, request, tally, world};
 use netd::{
@@ -420,8 +420,8 @@ fn only_nodes_are_let_in_and_only_to_published_tasks() {
             "another network"
         );
         assert!(
-            !heard(&a.netns, &|| forge(client, stranger, task.address)),
-            "no node"
+            !heard(&a.netns, &|| forge(client, member, task.address)),
+            "no node, though it says so"
         );
 
         mesh.network(2, "front", "10.1.0.0/24");
@@ -434,6 +434,10 @@ fn only_nodes_are_let_in_and_only_to_published_tasks() {
             sys::netns::run_in(netns, || drop(socket().send_to(b"?", (to, 99)))).unwrap();
         };
         assert!(heard(&a.netns, &|| knock(&a.netns, task.address)));
+        assert!(
+            !heard(&a.netns, &|| forge(&inside.netns, member, task.address)),
+            "a container that speaks as its node would"
+        );
         assert!(
             !heard(&a.netns, &|| knock(&inside.netns, task.address)),
             "a container of another network"
@@ -497,6 +501,56 @@ fn a_restart_repairs_and_a_farewell_leaves_nothing() {
             node.wait(netd.set_underlay(None)).unwrap();
             assert!(!common::links(&node.fabric()).contains(&"transit".to_owned()));
             assert_eq!(rules(node), []);
+        }
+    });
+}
+
+/// Takes something from a fabric, whose transit device has this index.
+type Take = fn(&mut Socket, u32);
+
+#[test]
+fn what_somebody_takes_from_the_mesh_is_made_again() {
+    world(|_| {
+        let mesh = Mesh::new(2);
+        let task = Task::new(1, 5);
+        let a = mesh.attach(&task);
+        let _web = a.serve(80, "web");
+        mesh.publish(std::slice::from_ref(&task));
+        // The task's node needs a rule and a route back, the other one a route, and both an entry and a neighbour.
+        let takes: [(u8, Take); 6] = [
+            (1, |socket, _| {
+                let rule = MarkRule::list(socket, false).unwrap()[0];
+                socket.request(rule.delete(false)).unwrap();
+            }),
+            (1, |socket, link| {
+                let back = Detour::list(socket, link, false).unwrap()[0];
+                socket.request(back.delete()).unwrap();
+            }),
+            (2, |socket, link| {
+                let routes = Detour::list(socket, link, false).unwrap();
+                let to = routes.iter().find(|route| route.table == MAIN).unwrap();
+                socket.request(to.delete()).unwrap();
+            }),
+            (2, |socket, link| {
+                let all = Neighbour::list(socket, link).unwrap();
+                let peer = all.iter().find(|one| one.link == link).unwrap();
+                socket.request(peer.delete()).unwrap();
+            }),
+            (1, |socket, link| {
+                let entry = Forwarding::list(socket, link).unwrap()[0];
+                socket.request(entry.delete()).unwrap();
+            }),
+            (2, |socket, _| socket.request(Link::delete("transit")).unwrap()),
+        ];
+        for (n, (number, take)) in takes.into_iter().enumerate() {
+            assert_eq!(mesh.call(2).unwrap(), format!("web {CLIENT}"), "before {n}");
+            sys::netns::run_in(mesh.node(number).fabric(), || {
+                let mut socket = Socket::route().unwrap();
+                let link = Link::find(&mut socket, "transit").unwrap().unwrap().index;
+                take(&mut socket, link);
+            })
+            .unwrap();
+            common::eventually(&format!("{n} is made again"), || mesh.call(2).is_ok());
         }
     });
 }

@@ -267,6 +267,10 @@ fn a_taken_port_does_not_keep_the_service_from_working_inside() {
             assert_eq!(error.kind(), ErrorKind::Conflict);
             assert!(error.to_string().contains("8080"));
         }
+        let told = netd.warnings().join("\n");
+        let holder = format!("pid {}", std::process::id());
+        assert!(told.contains("port 8080/tcp") && told.contains(&holder), "{told}");
+        assert!(!told.contains("9090"), "{told}");
         assert!(client.call(VIP, 80).is_ok());
         assert!(
             call(&w.outside, HOST, 9090).is_ok(),
@@ -275,5 +279,6 @@ fn a_taken_port_does_not_keep_the_service_from_working_inside() {
         drop(foreign);
         w.wait(netd.set_service(wanted)).unwrap();
         assert!(call(&w.outside, HOST, 8080).is_ok(), "the next attempt succeeds");
+        assert!(!netd.warnings().join("").contains("8080"));
     });
 }

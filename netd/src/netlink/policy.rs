@@ -65,9 +65,20 @@ impl MarkRule {
         all.header.family = family(ipv6);
         let request = Request::route(&RouteNetlinkMessage::GetRule(all), 0);
         socket.dump(&request, |kind, body| {
-            let number = |attribute| find(body, attribute)?.try_into().ok().map(u32::from_ne_bytes);
-            let (mark, table) = (number(FRA_FWMARK)?, number(FRA_TABLE)?);
-            (kind == RTM_NEWRULE).then_some(Self { mark, table })
+            if kind == RTM_NEWRULE {
+                Self::parse(body)
+            } else {
+                None
+            }
+        })
+    }
+
+    /// From the body of a message.
+    pub(crate) fn parse(body: &[u8]) -> Option<Self> {
+        let number = |attribute| find(body, attribute)?.try_into().ok().map(u32::from_ne_bytes);
+        Some(Self {
+            mark: number(FRA_FWMARK)?,
+            table: number(FRA_TABLE)?,
         })
     }
 
@@ -113,7 +124,8 @@ impl Detour {
         Ok(found.into_iter().filter(|route| route.link == link).collect())
     }
 
-    fn parse(body: &[u8], ipv6: bool) -> Option<Self> {
+    /// From the body of a message.
+    pub(crate) fn parse(body: &[u8], ipv6: bool) -> Option<Self> {
         let any = if ipv6 {
             Ipv6Addr::UNSPECIFIED.into()
         } else {

@@ -18,7 +18,7 @@ use crate::{names, tunnels};
 /// linux/rtnetlink.h
 const RTM_DELNEIGH: u16 = 29;
 /// A fabric of a moment ago, whose devices the kernel is still taking apart.
-const PATIENCE: (u32, Duration) = (100, Duration::from_millis(20));
+pub(super) const PATIENCE: (u32, Duration) = (100, Duration::from_millis(20));
 
 /// What the kernel has of one network, as far as we know.
 #[derive(Debug)]
@@ -202,7 +202,7 @@ impl Node {
     }
 
     /// The device that a network should have now. `present` keeps its local address also while the host has lost it.
-    fn wanted_vxlan(&self, overlay: &Overlay, present: Option<&Link>) -> Option<VxlanSettings> {
+    pub(super) fn wanted_vxlan(&self, overlay: &Overlay, present: Option<&Link>) -> Option<VxlanSettings> {
         let underlay = self.overlay.underlay.as_ref()?;
         let address = underlay.address;
         let local = if overlay.encrypted {

@@ -41,6 +41,7 @@ impl Node {
         errors.collect(self.sync_overlay());
         errors.collect(self.restore_mesh());
         errors.collect(self.reload_direct().and_then(|()| self.sync_direct()));
+        errors.collect(self.publish_missing());
         errors.first()
     }
 
@@ -56,11 +57,15 @@ impl Node {
             }
             Loss::Address(lost) => self.needs(lost),
             Loss::Neighbour(link, address) => {
-                self.mesh_link() == Some(*link) || carriers.any(|c| c.entries.knows(*link, *address))
+                self.misses_way(*link, |mesh| mesh.needs_neighbour(*address))
+                    || carriers.any(|c| c.entries.knows(*link, *address))
             }
             Loss::Forwarding(link, mac) => {
-                self.mesh_link() == Some(*link) || carriers.any(|c| c.entries.forwards(*link, *mac))
+                self.misses_way(*link, |mesh| mesh.needs_forwarding(*mac))
+                    || carriers.any(|c| c.entries.forwards(*link, *mac))
             }
+            Loss::Route(route) => self.misses_way(route.link, |mesh| mesh.needs_route(route)),
+            Loss::Rule(rule) => self.misses_rule(*rule),
             Loss::Resized(link, mtu) => self
                 .overlay
                 .carried_by

@@ -5,19 +5,21 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 
 use super::Node;
+use super::carriers::PATIENCE;
 use super::services::address_on;
 use crate::error::{Error, Result};
 use crate::firewall::TransitSets;
-use crate::mesh::{Dump, Mesh, Step, TRANSIT_VNI, Tag};
+use crate::mesh::{Dump, Mesh, Step, TRANSIT, Tag};
 use crate::names;
-use crate::netlink::{Detour, Forwarding, Link, LinkChange, MarkRule, Neighbour, Vxlan, VxlanSettings};
+use crate::netlink::{
+    Detour, Forwarding, Link, LinkChange, MarkRule, Neighbour, Vxlan, VxlanSettings, errno,
+};
 use crate::nft::Transaction;
+use crate::overlay::fitting_mtu;
 use crate::types::{Backend, Underlay};
 
 /// Name of the one record of its kind.
 const INGRESS: &str = "ingress";
-/// Links with less do not carry IPv4 (RFC 791), and a smaller number is a mistake.
-const LEAST_MTU: u32 = 576;
 /// How the kernel refuses to make or remove what is as it should be.
 const THERE_ALREADY: [i32; 1] = [libc::EEXIST];
 const GONE_ALREADY: [i32; 3] = [libc::ENOENT, libc::ESRCH, libc::ENODEV];
@@ -101,6 +103,7 @@ impl Node {
 
     /// The same, whatever the kernel has.
     pub(crate) fn restore_mesh(&mut self) -> Result<()> {
+        self.measure_underlay();
         self.mesh.device = self.find_device()?;
         self.mesh.known = self.dump_mesh()?;
         self.follow_device()?;
@@ -110,9 +113,13 @@ impl Node {
         Ok(())
     }
 
-    /// Index of the device, if it is there.
-    pub(super) fn mesh_link(&self) -> Option<u32> {
-        self.mesh.device.map(|device| device.index)
+    /// Whether something that has gone from this link is a way of the mesh.
+    pub(super) fn misses_way(&self, link: u32, needs: impl Fn(&Mesh) -> bool) -> bool {
+        self.mesh.device.is_some_and(|device| device.index == link) && needs(&self.mesh.known)
+    }
+
+    pub(super) fn misses_rule(&self, rule: MarkRule) -> bool {
+        self.mesh.known.needs_rule(rule)
     }
 
     /// From whom packets are taken, and to which bridge they may go.
@@ -149,6 +156,10 @@ impl Node {
         let (Some(underlay), Some(ingress)) = (self.meshed(), &self.mesh.ingress) else {
             return Mesh::default();
         };
+        // What cannot be reached is refused, not lost.
+        if self.mesh.device.is_none() {
+            return Mesh::default();
+        }
         let members = self.overlay.members.values().flat_map(|member| {
             let here = member.attachments.iter().filter(|on| on.network == *ingress);
             here.flat_map(|on| &on.addresses)
@@ -218,55 +229,60 @@ impl Node {
     }
 
     fn wanted_device(&mut self) -> Result<Option<(VxlanSettings, u32)>> {
-        let Some(underlay) = self.meshed().cloned() else {
+        let own = self.meshed().map(|underlay| underlay.address);
+        let (Some(own), Some(mtu)) = (own, self.overlay.mtu) else {
             return Ok(None);
         };
-        let settings = VxlanSettings {
-            vni: TRANSIT_VNI,
-            port: underlay.port,
-            local: underlay.address,
-            learning: false,
-        };
-        let here = self.host.carrier(underlay.address)?.map(|link| link.mtu);
-        let there = underlay.peers.iter().map(|peer| peer.mtu);
-        let least = there.chain(here).filter(|mtu| *mtu >= LEAST_MTU).min();
-        let overhead = if underlay.address.is_ipv4() { 50 } else { 70 };
-        Ok(Some((
-            settings,
-            least.unwrap_or_else(|| self.host.mtu()) - overhead,
-        )))
+        let mtu = fitting_mtu(mtu, own, false);
+        let present = self.find_transit()?;
+        let settings = self.wanted_vxlan(&TRANSIT, present.as_ref());
+        Ok(settings.map(|settings| (settings, mtu)))
     }
 
     fn make_device(&mut self, settings: VxlanSettings, mtu: u32) -> Result<()> {
-        let vxlan = Vxlan {
+        let Some(own) = self.meshed().map(|underlay| Tag::of(underlay.address)) else {
+            return Ok(());
+        };
+        let create = Vxlan {
             name: names::TRANSIT,
             settings,
             mtu,
-            mac: Some(Tag::of(settings.local).mac()),
+            mac: Some(own.mac()),
             netns: self.fabric.netns.as_fd(),
-        };
+        }
+        .create();
+        let mut left = PATIENCE.0;
+        while let Err(source) = self.host.route.request(create.clone()) {
+            if errno(&source) != Some(libc::EEXIST) || left == 0 {
+                return Err(failed("create", source));
+            }
+            left -= 1;
+            std::thread::sleep(PATIENCE.1);
+        }
         let raise = LinkChange {
             up: true,
             ..LinkChange::default()
         };
-        let made = self.host.route.request(vxlan.create());
-        made.map_err(|source| failed("create", source))?;
         let raised = self.fabric.route.request(Link::change(names::TRANSIT, &raise));
         raised.map_err(|source| failed("raise", source))?;
         self.mesh.device = self.find_device()?;
         Ok(())
     }
 
+    /// A device that is down has lost its routes; it is made anew.
     fn find_device(&mut self) -> Result<Option<Device>> {
-        let link = Link::find(&mut self.fabric.route, names::TRANSIT);
-        let link = link.map_err(|source| failed("find", source))?;
-        Ok(link.filter(|link| link.up).and_then(|link| {
+        let link = self.find_transit()?.filter(|link| link.up);
+        Ok(link.and_then(|link| {
             Some(Device {
                 index: link.index,
                 settings: link.vxlan?,
                 mtu: link.mtu,
             })
         }))
+    }
+
+    fn find_transit(&mut self) -> Result<Option<Link>> {
+        Link::find(&mut self.fabric.route, names::TRANSIT).map_err(|source| failed("find", source))
     }
 
     fn dump_mesh(&mut self) -> Result<Mesh> {

@@ -18,6 +18,7 @@ mod overlay;
 mod publish;
 mod sandboxes;
 mod services;
+mod unpublished;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -246,6 +247,7 @@ impl Node {
             .chain(self.warnings.iter().cloned())
             .chain(self.balancing.warning())
             .chain(self.tight_networks())
+            .chain(self.unpublished())
             .collect()
     }
 

@@ -1,4 +1,4 @@
-//! Links, addresses, neighbours and forwarding entries that go, in the fabric, and the host's links that get another packet
+//! Links, addresses, neighbours, forwarding entries, routes and rules that go, in the fabric, and the host's links that get another packet
 //! size. Whether that was our own doing, or matters, only the node knows: it is asked with all that was heard.
 
 use std::io;
@@ -11,7 +11,7 @@ use netlink_sys::TokioSocket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{PATIENCE, SETTLE, listen, mend, next};
-use crate::netlink::{Forwarding, Link, LinkAddress, Neighbour, messages};
+use crate::netlink::{Detour, Forwarding, Link, LinkAddress, MarkRule, Neighbour, messages};
 use crate::node::Node;
 use crate::types::Mac;
 
@@ -19,11 +19,15 @@ use crate::types::Mac;
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_NEIGH: u32 = 3;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
+const RTNLGRP_IPV4_ROUTE: u32 = 7;
+const RTNLGRP_IPV4_RULE: u32 = 8;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_DELADDR: u16 = 21;
+const RTM_DELROUTE: u16 = 25;
 const RTM_DELNEIGH: u16 = 29;
+const RTM_DELRULE: u16 = 33;
 /// Messages about bridge ports (`AF_BRIDGE`) have less to say.
 const AF_UNSPEC: u8 = 0;
 /// More than this is not worth telling apart.
@@ -41,6 +45,9 @@ pub(crate) enum Loss {
     Neighbour(u32, IpAddr),
     /// At the port of this index.
     Forwarding(u32, Mac),
+    /// Through a neighbour.
+    Route(Detour),
+    Rule(MarkRule),
     /// Not lost, but a link of the host by its index, which may have another packet size than before.
     Resized(u32, u32),
     /// The kernel could not tell everything, or it is time to look.
@@ -64,6 +71,8 @@ impl LinkWatch {
             RTNLGRP_NEIGH,
             RTNLGRP_IPV4_IFADDR,
             RTNLGRP_IPV6_IFADDR,
+            RTNLGRP_IPV4_ROUTE,
+            RTNLGRP_IPV4_RULE,
         ];
         Ok(Self {
             socket: listen(fabric, NETLINK_ROUTE, &groups)?,
@@ -126,6 +135,8 @@ fn loss(kind: u16, body: &[u8]) -> Option<Loss> {
             down.map(|link| Loss::Link(link.name))
         }
         RTM_DELADDR => LinkAddress::parse(body).map(Loss::Address),
+        RTM_DELROUTE => Detour::parse(body, false).map(Loss::Route),
+        RTM_DELRULE => MarkRule::parse(body).map(Loss::Rule),
         RTM_DELNEIGH => {
             let neighbour = Neighbour::parse_gone(body).map(|(link, who)| Loss::Neighbour(link, who));
             neighbour.or_else(|| Forwarding::parse(body).map(|entry| Loss::Forwarding(entry.link, entry.mac)))
