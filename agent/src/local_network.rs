@@ -31,6 +31,12 @@ pub struct LocalNetwork {
     pub subnet: String,
     /// Empty: the first address.
     pub gateway: String,
+    /// Has IPv6 beside IPv4.
+    pub ipv6: bool,
+    /// The same of IPv6.
+    pub subnet6: String,
+    /// The same of IPv6.
+    pub gateway6: String,
     /// No way out.
     pub internal: bool,
     /// Always true in effect: containers of this node may join.
@@ -81,19 +87,16 @@ impl LocalNetwork {
             ));
         }
         labels.extend([extra.label()]);
-        let parse_subnet = |text: &String| text.parse().map_err(|_| format!("invalid IPv4 subnet {text:?}"));
-        let parse_gateway =
-            |text: &String| text.parse().map_err(|_| format!("invalid IPv4 gateway {text:?}"));
+        if !self.ipv6 && !self.subnet6.is_empty() {
+            return Err(format!("subnet {:?} needs IPv6 enabled (--ipv6)", self.subnet6));
+        }
         Ok(NetworkConfig {
             id: random_hex(),
-            subnet: Some(&self.subnet)
-                .filter(|text| !text.is_empty())
-                .map(parse_subnet)
-                .transpose()?,
-            gateway: Some(&self.gateway)
-                .filter(|text| !text.is_empty())
-                .map(parse_gateway)
-                .transpose()?,
+            subnet: given(&self.subnet, "IPv4 subnet")?,
+            gateway: given(&self.gateway, "IPv4 gateway")?,
+            ipv6: self.ipv6,
+            subnet6: given(&self.subnet6, "IPv6 subnet")?,
+            gateway6: given(&self.gateway6, "IPv6 gateway")?,
             name: self.name,
             internal: self.internal,
             labels,
@@ -112,6 +115,12 @@ impl Extra {
             serde_json::to_string(self).unwrap_or_default(),
         )
     }
+}
+
+/// `None` if it is left open.
+fn given<T: std::str::FromStr>(text: &str, what: &str) -> Result<Option<T>, String> {
+    let parse = |text: &str| text.parse().map_err(|_| format!("invalid {what} {text:?}"));
+    Some(text).filter(|text| !text.is_empty()).map(parse).transpose()
 }
 
 /// What the API shows of a network beyond the network room's own fields.

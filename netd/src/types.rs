@@ -263,8 +263,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The addresses that others know.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+    /// The addresses that others know, of both IP versions.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         let v6 = self.ipv6.map(|v6| v6.address.into());
         [self.ipv4.into()].into_iter().chain(v6)
     }

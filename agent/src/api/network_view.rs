@@ -59,6 +59,7 @@ pub struct Found {
     internal: bool,
     attachable: bool,
     ingress: bool,
+    ipv6: bool,
     options: BTreeMap<String, String>,
     pools: Vec<Value>,
 }
@@ -131,7 +132,7 @@ impl Found {
             "Scope": self.scope.as_str(),
             "Driver": self.driver,
             "EnableIPv4": true,
-            "EnableIPv6": false,
+            "EnableIPv6": self.ipv6,
             "IPAM": { "Driver": "default", "Options": null, "Config": self.pools },
             "Internal": self.internal,
             "Attachable": self.attachable,
@@ -174,7 +175,7 @@ fn members(app: &App, network: &str) -> Map<String, Value> {
             "EndpointID": hex::encode(Sha256::new_with_prefix(network).chain_update(&info.sandbox).finalize()),
             "MacAddress": info.mac.to_string(),
             "IPv4Address": format!("{}/{}", info.ipv4, info.prefix_len),
-            "IPv6Address": "",
+            "IPv6Address": info.ipv6.map_or_else(String::new, |v6| format!("{}/{}", v6.address, v6.prefix_len)),
         });
         (info.sandbox, value)
     };
@@ -204,6 +205,7 @@ fn swarm(network: &Arc<Network>) -> Found {
         internal: spec.internal,
         attachable: spec.attachable,
         ingress: spec.ingress,
+        ipv6: spec.ipv6_enabled,
         options: driver.options,
         pools: pools.collect(),
     }
@@ -212,6 +214,11 @@ fn swarm(network: &Arc<Network>) -> Found {
 fn local_or_stray(config: &NetworkConfig, state: &NetworkState) -> Found {
     let stray = is_swarm(config);
     let extra = extra(config);
+    let v4 = pool_json(&state.subnet.to_string(), &state.gateway.to_string());
+    let v6 = state
+        .ipv6
+        .map(|v6| pool_json(&v6.subnet.to_string(), &v6.gateway.to_string()));
+    let pools = [v4].into_iter().chain(v6);
     Found {
         id: config.id.clone(),
         name: config.name.clone(),
@@ -227,8 +234,9 @@ fn local_or_stray(config: &NetworkConfig, state: &NetworkState) -> Found {
         internal: config.internal,
         attachable: extra.attachable,
         ingress: false,
+        ipv6: state.ipv6.is_some(),
         options: extra.options,
-        pools: vec![pool_json(&state.subnet.to_string(), &state.gateway.to_string())],
+        pools: pools.collect(),
     }
 }
 
@@ -246,6 +254,7 @@ fn word(app: &App, name: &str, driver: &str) -> Found {
         internal: false,
         attachable: false,
         ingress: false,
+        ipv6: false,
         options: BTreeMap::new(),
         pools: Vec::new(),
     }
@@ -271,6 +280,7 @@ mod tests {
             internal: false,
             attachable: false,
             ingress: false,
+            ipv6: false,
             options: BTreeMap::new(),
             pools: Vec::new(),
         }

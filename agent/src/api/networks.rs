@@ -147,9 +147,6 @@ fn refuse(body: &CreateBody) -> ApiResult<()> {
     if body.enable_ipv4 == Some(false) {
         return no("a network without IPv4 (--ipv4=false)");
     }
-    if body.enable_ipv6 == Some(true) {
-        return no("IPv6 in a network (--ipv6)");
-    }
     let from = body
         .config_from
         .as_ref()
@@ -162,12 +159,24 @@ fn refuse(body: &CreateBody) -> ApiResult<()> {
     if !matches!(ipam.driver.as_str(), "" | "default") || !ipam.options.is_empty() {
         return no("an address driver other than \"default\" (--ipam-driver, --ipam-opt)");
     }
-    if ipam.config.len() > 1 {
-        return no("more than one subnet");
+    let (v6, v4): (Vec<_>, Vec<_>) = ipam.config.iter().partition(|pool| pool.is_ipv6());
+    if v4.len() > 1 || v6.len() > 1 {
+        return no("more than one subnet of an IP version");
+    }
+    if !v6.is_empty() && body.enable_ipv6 != Some(true) {
+        return Err(ApiError::bad_request(
+            "an IPv6 subnet needs IPv6 enabled for the network (--ipv6)",
+        ));
     }
     match ipam.config.iter().any(|pool| !pool.aux_address.is_empty()) {
         true => no("reserving addresses (--aux-address)"),
         false => Ok(()),
+    }
+}
+
+impl Pool {
+    fn is_ipv6(&self) -> bool {
+        self.subnet.contains(':')
     }
 }
 
@@ -198,6 +207,7 @@ fn swarm_spec(body: CreateBody) -> NetworkSpec {
         internal: body.internal,
         attachable: body.attachable,
         ingress: body.ingress,
+        ipv6_enabled: body.enable_ipv6 == Some(true),
         ipam_options: (!pools.is_empty()).then_some(IpamOptions {
             driver: None,
             configs: pools,
@@ -212,14 +222,11 @@ async fn create_local(app: &App, body: CreateBody) -> ApiResult<String> {
             "an ingress network must have the driver \"overlay\"",
         ));
     }
-    let pool = body
-        .ipam
-        .unwrap_or_default()
-        .config
-        .into_iter()
-        .next()
-        .unwrap_or_default();
-    if !pool.ip_range.is_empty() {
+    let pools = body.ipam.unwrap_or_default().config.into_iter();
+    let (v6, v4): (Vec<_>, Vec<_>) = pools.partition(Pool::is_ipv6);
+    let pool = v4.into_iter().next().unwrap_or_default();
+    let pool6 = v6.into_iter().next().unwrap_or_default();
+    if !pool.ip_range.is_empty() || !pool6.ip_range.is_empty() {
         return Err(ApiError::bad_request(
             "a range within the subnet (--ip-range) is not supported",
         ));
@@ -228,6 +235,9 @@ async fn create_local(app: &App, body: CreateBody) -> ApiResult<String> {
         name: body.name,
         subnet: pool.subnet,
         gateway: pool.gateway,
+        ipv6: body.enable_ipv6 == Some(true),
+        subnet6: pool6.subnet,
+        gateway6: pool6.gateway,
         internal: body.internal,
         attachable: body.attachable,
         options: body.options,
@@ -374,11 +384,21 @@ mod tests {
     }
 
     #[test]
+    fn a_network_may_have_both_ip_versions() {
+        let sent = r#"{"Name":"n","Driver":"overlay","EnableIPv6":true,
+            "IPAM":{"Config":[{"Subnet":"10.0.0.0/24"},{"Subnet":"fd00:1::/64"}]}}"#;
+        refuse(&body(sent)).unwrap();
+        let spec = swarm_spec(body(sent));
+        assert!(spec.ipv6_enabled);
+        assert_eq!(spec.ipam_options.unwrap().configs.len(), 2);
+    }
+
+    #[test]
     fn what_is_not_built_is_refused() {
         for sent in [
             r#"{"Name":"bridge"}"#,
             r#"{"Name":""}"#,
-            r#"{"Name":"n","EnableIPv6":true}"#,
+            r#"{"Name":"n","IPAM":{"Config":[{"Subnet":"fd00:1::/64"}]}}"#,
             r#"{"Name":"n","ConfigOnly":true}"#,
             r#"{"Name":"n","IPAM":{"Config":[{"Subnet":"10.0.0.0/24"},{"Subnet":"10.1.0.0/24"}]}}"#,
         ] {

@@ -369,6 +369,9 @@ pub(crate) struct Connect {
     /// IPv4 address (e.g., "172.30.100.104")
     #[arg(long)]
     ip: Option<String>,
+    /// IPv6 address (e.g., "2001:db8::33")
+    #[arg(long)]
+    ip6: Option<String>,
     /// Add network-scoped alias for the container
     #[arg(long)]
     alias: Vec<String>,
@@ -381,7 +384,7 @@ pub(crate) struct Connect {
 impl Connect {
     pub(crate) async fn run(self, client: &Client) -> Result<()> {
         let body = json!({"Container": self.container, "EndpointConfig": {
-            "Aliases": self.alias, "IPAMConfig": self.ip.map(|ip| json!({"IPv4Address": ip})),
+            "Aliases": self.alias, "IPAMConfig": super::networks::addresses(self.ip.as_deref(), self.ip6.as_deref()),
         }});
         client
             .post(&format!("/networks/{}/connect", escape(&self.network)), &body)

@@ -1,8 +1,8 @@
 //! `network`.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{Client, escape, filters, query};
 use super::container::{each, labels, text};
@@ -58,13 +58,16 @@ pub(crate) struct Create {
     driver: String,
     /// Subnet in CIDR format that represents a network segment
     #[arg(long)]
-    subnet: Option<String>,
-    /// IPv4 Gateway for the subnet
+    subnet: Vec<String>,
+    /// IPv4 or IPv6 gateway for the subnet
     #[arg(long)]
-    gateway: Option<String>,
+    gateway: Vec<String>,
     /// Allocate container ip from a sub-range
     #[arg(long)]
-    ip_range: Option<String>,
+    ip_range: Vec<String>,
+    /// Enable IPv6 networking
+    #[arg(long)]
+    ipv6: bool,
     /// Restrict external access to the network
     #[arg(long)]
     internal: bool,
@@ -114,23 +117,44 @@ impl NetworkVerb {
 
 impl Create {
     async fn run(self, client: &Client) -> Result<()> {
-        let pool = json!({
-            "Subnet": self.subnet.clone().unwrap_or_default(),
-            "Gateway": self.gateway.clone().unwrap_or_default(),
-            "IPRange": self.ip_range.clone().unwrap_or_default(),
-        });
-        let pools = if self.subnet.is_some() || self.gateway.is_some() || self.ip_range.is_some() {
-            vec![pool]
-        } else {
-            vec![]
-        };
+        let pools = pools(&self.subnet, &self.gateway, &self.ip_range)?;
         let body = json!({
             "Name": self.name, "Driver": self.driver, "Internal": self.internal, "Attachable": self.attachable,
-            "Labels": run::labels(&self.label), "Options": run::labels(&self.opt), "IPAM": {"Config": pools},
+            "EnableIPv6": self.ipv6, "Labels": run::labels(&self.label), "Options": run::labels(&self.opt), "IPAM": {"Config": pools},
         });
         println!("{}", text(&client.post("/networks/create", &body).await?["Id"]));
         Ok(())
     }
+}
+
+/// One pool for each subnet, with the gateway and the range that lie in it.
+fn pools(subnets: &[String], gateways: &[String], ranges: &[String]) -> Result<Vec<Value>> {
+    if subnets.is_empty() && gateways.is_empty() && ranges.is_empty() {
+        return Ok(Vec::new());
+    }
+    let none = [String::new()];
+    let subnets = if subnets.is_empty() { &none[..] } else { subnets };
+    let (mut gateways, mut ranges) = (gateways.to_vec(), ranges.to_vec());
+    let mut pools = Vec::new();
+    for subnet in subnets {
+        let (gateway, range) = (within(subnet, &mut gateways), within(subnet, &mut ranges));
+        pools.push(json!({ "Subnet": subnet, "Gateway": gateway, "IPRange": range }));
+    }
+    match gateways.iter().chain(&ranges).next() {
+        None => Ok(pools),
+        Some(left) => bail!("no matching subnet for {left}"),
+    }
+}
+
+/// Takes out what lies in the subnet. What cannot be read is the daemon's to refuse, where there is one subnet.
+fn within(subnet: &str, texts: &mut Vec<String>) -> String {
+    let net = subnet.parse::<ipnet::IpNet>();
+    let inside = |text: &String| match (&net, text.split('/').next().map(str::parse::<std::net::IpAddr>)) {
+        (Ok(net), Some(Ok(address))) => net.contains(&address),
+        _ => true,
+    };
+    let found = texts.iter().position(inside);
+    found.map(|at| texts.remove(at)).unwrap_or_default()
 }
 
 async fn ls(client: &Client, flags: ListFlags, no_trunc: bool) -> Result<()> {
@@ -170,4 +194,23 @@ async fn ls(client: &Client, flags: ListFlags, no_trunc: bool) -> Result<()> {
         ]);
     }
     listing.print(&flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_subnet_gets_the_gateway_that_lies_in_it() {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let subnets = texts(&["10.5.0.0/24", "fd00:5::/64"]);
+        let got = pools(&subnets, &texts(&["fd00:5::9", "10.5.0.9"]), &[]).unwrap();
+        assert_eq!(got[0]["Gateway"], "10.5.0.9");
+        assert_eq!(got[1]["Gateway"], "fd00:5::9");
+        assert!(pools(&subnets, &texts(&["10.6.0.1"]), &[]).is_err());
+        assert_eq!(
+            pools(&[], &texts(&["10.6.0.1"]), &[]).unwrap()[0]["Gateway"],
+            "10.6.0.1"
+        );
+    }
 }

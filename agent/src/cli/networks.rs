@@ -1,4 +1,5 @@
-//! `--network` of `run` and `create`: `NET`, or `name=NET,alias=…,ip=…,mac-address=…`, as often as there are networks.
+//! `--network` of `run` and `create`: `NET`, or `name=NET,alias=…,ip=…,ip6=…,mac-address=…`, as often as there are
+//! networks.
 
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
@@ -12,6 +13,8 @@ pub(super) struct First<'a> {
     pub(super) mac: Option<&'a str>,
     /// `--ip`.
     pub(super) ip: Option<&'a str>,
+    /// `--ip6`.
+    pub(super) ip6: Option<&'a str>,
 }
 
 /// One network and what is said of the container there.
@@ -21,6 +24,7 @@ struct Endpoint {
     aliases: Vec<String>,
     mac: Option<String>,
     ip: Option<String>,
+    ip6: Option<String>,
 }
 
 /// The first network, which gives the container its mode, and the endpoints of all.
@@ -62,8 +66,11 @@ fn endpoint(word: &str) -> Result<Endpoint> {
             Some(("name", name)) => name.clone_into(&mut endpoint.name),
             Some(("alias", alias)) => endpoint.aliases.push(alias.to_owned()),
             Some(("ip", ip)) => endpoint.ip = Some(ip.to_owned()),
+            Some(("ip6", ip)) => endpoint.ip6 = Some(ip.to_owned()),
             Some(("mac-address", mac)) => endpoint.mac = Some(mac.to_owned()),
-            _ => bail!("network {word:?}: {part:?} is not known; there are name, alias, ip and mac-address"),
+            _ => bail!(
+                "network {word:?}: {part:?} is not known; there are name, alias, ip, ip6 and mac-address"
+            ),
         }
     }
     match endpoint.name.is_empty() {
@@ -76,6 +83,7 @@ fn endpoint(word: &str) -> Result<Endpoint> {
 fn add(endpoint: &mut Endpoint, first: First<'_>) -> Result<()> {
     for (flag, both) in [
         ("--ip", endpoint.ip.is_some() && first.ip.is_some()),
+        ("--ip6", endpoint.ip6.is_some() && first.ip6.is_some()),
         ("--mac-address", endpoint.mac.is_some() && first.mac.is_some()),
         (
             "--network-alias",
@@ -88,22 +96,31 @@ fn add(endpoint: &mut Endpoint, first: First<'_>) -> Result<()> {
     }
     endpoint.aliases.extend(first.aliases.iter().cloned());
     endpoint.ip = endpoint.ip.take().or(first.ip.map(str::to_owned));
+    endpoint.ip6 = endpoint.ip6.take().or(first.ip6.map(str::to_owned));
     endpoint.mac = endpoint.mac.take().or(first.mac.map(str::to_owned));
     Ok(())
 }
 
 impl Endpoint {
     fn says_something(&self) -> bool {
-        !self.aliases.is_empty() || self.mac.is_some() || self.ip.is_some()
+        !self.aliases.is_empty() || self.mac.is_some() || self.ip.is_some() || self.ip6.is_some()
     }
 
     fn json(&self) -> Value {
         json!({
             "Aliases": self.aliases,
             "MacAddress": self.mac.clone().unwrap_or_default(),
-            "IPAMConfig": self.ip.as_ref().map(|ip| json!({"IPv4Address": ip})),
+            "IPAMConfig": addresses(self.ip.as_deref(), self.ip6.as_deref()),
         })
     }
+}
+
+/// Addresses asked for an endpoint; null if there are none.
+pub(super) fn addresses(ip: Option<&str>, ip6: Option<&str>) -> Value {
+    if ip.is_none() && ip6.is_none() {
+        return Value::Null;
+    }
+    json!({ "IPv4Address": ip.unwrap_or_default(), "IPv6Address": ip6.unwrap_or_default() })
 }
 
 #[cfg(test)]
@@ -123,11 +140,13 @@ mod tests {
         let first = First {
             aliases: &aliases,
             ip: Some("10.0.0.5"),
+            ip6: Some("fd00::5"),
             mac: None,
         };
         let (mode, all) = read(&["one", "name=two,alias=b,alias=c,ip=10.1.0.5"], first).unwrap();
         assert_eq!(mode, "one");
         assert_eq!(all["one"]["IPAMConfig"]["IPv4Address"], "10.0.0.5");
+        assert_eq!(all["one"]["IPAMConfig"]["IPv6Address"], "fd00::5");
         assert_eq!(all["one"]["Aliases"], json!(["a"]));
         assert_eq!(all["two"]["Aliases"], json!(["b", "c"]));
         assert_eq!(all["two"]["IPAMConfig"]["IPv4Address"], "10.1.0.5");

@@ -328,6 +328,7 @@ fn create_body(flags: &ContainerFlags, image: String, command: Vec<String>) -> R
             aliases: &flags.network_alias,
             mac: flags.more.mac_address.as_deref(),
             ip: flags.more.ip.as_deref(),
+            ip6: flags.more.ip6.as_deref(),
         },
     )?;
     let mut host = host_config(flags, &network, &bindings)?;

@@ -16,6 +16,9 @@ pub(crate) struct MoreFlags {
     /// IPv4 address (e.g., 172.30.100.104)
     #[arg(long)]
     pub(super) ip: Option<String>,
+    /// IPv6 address (e.g., 2001:db8::33)
+    #[arg(long)]
+    pub(super) ip6: Option<String>,
     /// Container MAC address (e.g., 92:d0:c6:0a:29:33)
     #[arg(long)]
     pub(super) mac_address: Option<String>,

@@ -120,6 +120,7 @@ impl Scope<'_> {
                 options: network.driver_opts.clone(),
             }),
             internal: network.internal,
+            ipv6_enabled: network.ipv6,
             attachable: network.attachable,
             ipam_options: (!network.pools.is_empty()).then(|| IpamOptions {
                 driver: None,

@@ -21,6 +21,7 @@ pub(crate) struct Network {
     pub(crate) driver_opts: Labels,
     pub(crate) attachable: bool,
     pub(crate) internal: bool,
+    pub(crate) ipv6: bool,
     pub(crate) labels: Labels,
     pub(crate) pools: Vec<IpamConfig>,
 }
@@ -148,10 +149,11 @@ fn network(at: &At<'_>) -> Read<Network> {
         driver_opts: object.or_default("driver_opts", At::labels)?,
         attachable: object.or_default("attachable", At::truth)?,
         internal: object.or_default("internal", At::truth)?,
+        ipv6: object.or_default("enable_ipv6", At::truth)?,
         labels: object.or_default("labels", At::labels)?,
         pools: object.or_default("ipam", ipam)?,
     };
-    object.ignore(&["enable_ipv4", "enable_ipv6"]);
+    object.ignore(&["enable_ipv4"]);
     object.finish()?;
     Ok(network)
 }

@@ -47,7 +47,7 @@ pub fn extra_host(entry: &str) -> Result<ExtraHost> {
 pub fn hosts(
     extra: &[ExtraHost],
     host_gateway: Ipv4Addr,
-    own: &[Ipv4Addr],
+    own: &[IpAddr],
     hostname: &str,
     domain: &str,
 ) -> String {
@@ -204,7 +204,7 @@ mod tests {
         let text = hosts(
             &extra,
             Ipv4Addr::new(172, 16, 0, 1),
-            &[Ipv4Addr::new(172, 17, 0, 2)],
+            &[[172, 17, 0, 2].into()],
             "box",
             "lan",
         );

@@ -134,6 +134,9 @@ impl Engine {
             gateway: default.gateway,
             ip_address: default.ip_address,
             ip_prefix_len: default.ip_prefix_len,
+            ipv6_gateway: default.ipv6_gateway,
+            global_ipv6_address: default.global_ipv6_address,
+            global_ipv6_prefix_len: default.global_ipv6_prefix_len,
             mac_address: default.mac_address,
             networks,
             ..Default::default()

@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use netd::{NetworkConfig, Sandbox};
+use netd::{Endpoint, NetworkConfig, Sandbox};
 use serde_json::Value;
 use storage::OverlayPaths;
 use time::OffsetDateTime;
@@ -235,7 +235,12 @@ impl Engine {
     ) -> Result<Value> {
         let hostname = spec::hostname(record, &self.host_name);
         let own = sandbox
-            .map(|s| s.endpoints.iter().map(|e| e.ipv4).collect::<Vec<_>>())
+            .map(|s| {
+                s.endpoints
+                    .iter()
+                    .flat_map(Endpoint::addresses)
+                    .collect::<Vec<_>>()
+            })
             .unwrap_or_default();
         let extra = record
             .host_config

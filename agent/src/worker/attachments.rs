@@ -10,7 +10,7 @@
 //! A place is a task that runs nothing; its container lives by its own rules, and on when no manager can be reached.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -134,7 +134,11 @@ impl Attachments {
         let (container, network) = (request.container, given.network.id.to_string());
         lock(&self.held).insert((container.clone(), network.clone()), task.clone());
         match self.settle(&container, &task, &given).await {
-            Ok(address) => Ok(Place { network, address }),
+            Ok((address, address6)) => Ok(Place {
+                network,
+                address,
+                address6,
+            }),
             Err(error) => {
                 self.give_back(container, Some(network)).await;
                 Err(error)
@@ -148,7 +152,7 @@ impl Attachments {
         container: &str,
         task: &TaskId,
         given: &NetworkAttachment,
-    ) -> Result<Ipv4Addr, PlaceError> {
+    ) -> Result<(Ipv4Addr, Option<Ipv6Addr>), PlaceError> {
         let address = address(given)?;
         let networks = &self.shared.networks;
         networks.expect(given.network.id.as_str(), container);
@@ -338,9 +342,19 @@ fn read(answer: &AttachNetworkResponse) -> Result<(TaskId, NetworkAttachment), P
     Ok((answer.task_id.clone().into(), given))
 }
 
-fn address(given: &NetworkAttachment) -> Result<Ipv4Addr, PlaceError> {
-    let address = super::plan::address(given).map_err(|error| PlaceError::Answer(error.into()))?;
-    address.ok_or_else(|| PlaceError::Answer("it names no address".into()))
+/// An IPv4 address, and perhaps one of IPv6 beside it.
+fn address(given: &NetworkAttachment) -> Result<(Ipv4Addr, Option<Ipv6Addr>), PlaceError> {
+    let all = super::plan::addresses(given).map_err(|error| PlaceError::Answer(error.into()))?;
+    let v4 = all.iter().find_map(|address| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    });
+    let v6 = all.iter().find_map(|address| match address {
+        IpAddr::V6(address) => Some(*address),
+        IpAddr::V4(_) => None,
+    });
+    let v4 = v4.ok_or_else(|| PlaceError::Answer("it names no address".into()))?;
+    Ok((v4, v6))
 }
 
 async fn detach(

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::shared::Shared;
 use super::step::{Step, step};
-use super::{lease, plan};
+use super::{directory, lease, plan};
 use crate::api::error::chain;
 use crate::engine::{ContainerId, ContainerState, EngineError, RemoveOptions, Status};
 use outcome::{Verdict, ended, failure, resume, started};
@@ -391,15 +391,17 @@ impl Controller {
 }
 
 fn backend(task: &Task, container: &ContainerId) -> Backend {
-    let addresses = task.networks_attachments.iter().filter_map(|attachment| {
-        let address = plan::address(attachment).ok().flatten()?;
-        Some((attachment.network.id.to_string(), address))
-    });
-    Backend {
+    let mut backend = Backend {
         task: task.id.to_string(),
         name: task.name(),
-        addresses: addresses.collect(),
         sandbox: Some(container.to_string()),
         ..Backend::default()
+    };
+    for attachment in &task.networks_attachments {
+        let network = attachment.network.id.as_str();
+        let all = plan::addresses(attachment).unwrap_or_default();
+        all.into_iter()
+            .for_each(|address| directory::locate(&mut backend, network, address));
     }
+    backend
 }

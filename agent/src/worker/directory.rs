@@ -6,6 +6,7 @@
 //! virtual addresses and published ports have forgotten it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use netd::{Backend, IngressPort, Netd, Protocol, ServiceEndpoint, ServiceNetwork};
@@ -112,31 +113,41 @@ fn effective(
     let networks = endpoint.networks.iter().map(|network| ServiceNetwork {
         network: network.network_id.to_string(),
         vip: network.virtual_ip,
-        vip6: None,
+        vip6: network.virtual_ip6,
         aliases: network.aliases.clone(),
     });
     let remote = endpoint
         .backends
         .iter()
         .filter(|backend| backend.node_id != *node)
-        .map(|backend| Backend {
-            task: backend.task_id.to_string(),
-            name: backend.name.clone(),
-            addresses: backend
-                .addresses
-                .iter()
-                .map(|on| (on.network_id.to_string(), on.address))
-                .collect(),
-            addresses6: Vec::new(),
-            sandbox: None,
-            node: Some(backend.node_id.to_string()),
-        });
+        .map(elsewhere);
     ServiceEndpoint {
         id: endpoint.id.to_string(),
         name: endpoint.name.clone(),
         networks: networks.collect(),
         ports: endpoint.ports.iter().filter_map(ingress_port).collect(),
         backends: remote.chain(local.values().cloned()).collect(),
+    }
+}
+
+fn elsewhere(backend: &proto::object::Backend) -> Backend {
+    let mut found = Backend {
+        task: backend.task_id.to_string(),
+        name: backend.name.clone(),
+        node: Some(backend.node_id.to_string()),
+        ..Backend::default()
+    };
+    for on in &backend.addresses {
+        locate(&mut found, on.network_id.as_str(), on.address);
+    }
+    found
+}
+
+/// The task has this address on this network.
+pub(super) fn locate(backend: &mut Backend, network: &str, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => backend.addresses.push((network.to_owned(), address)),
+        IpAddr::V6(address) => backend.addresses6.push((network.to_owned(), address)),
     }
 }
 

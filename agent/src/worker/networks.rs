@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use netd::{Netd, NetworkConfig, NetworkState, Overlay, OverlayMode};
+use proto::spec::IpamConfig;
 use proto::{Network, NetworkSpec};
 use thiserror::Error;
 
@@ -150,7 +151,9 @@ fn config(network: &Network) -> Result<NetworkConfig, NetworkError> {
         what,
         value: value.to_owned(),
     };
-    let pool = network.ipam.configs.first();
+    let is_ipv6 = |pool: &&IpamConfig| pool.subnet.contains(':');
+    let pool = network.ipam.configs.iter().find(|pool| !is_ipv6(pool));
+    let pool6 = network.ipam.configs.iter().find(is_ipv6);
     let subnet = pool
         .map(|pool| pool.subnet.as_str())
         .filter(|text| !text.is_empty());
@@ -175,6 +178,14 @@ fn config(network: &Network) -> Result<NetworkConfig, NetworkError> {
         gateway: gateway
             .map(|text| parse_address(text).ok_or_else(|| wrong("gateway", text)))
             .transpose()?,
+        ipv6: pool6.is_some(),
+        subnet6: pool6
+            .map(|pool| pool.subnet.parse().map_err(|_| wrong("subnet", &pool.subnet)))
+            .transpose()?,
+        gateway6: pool6
+            .filter(|pool| !pool.gateway.is_empty())
+            .map(|pool| pool.gateway.parse().map_err(|_| wrong("gateway", &pool.gateway)))
+            .transpose()?,
         internal: network.spec.internal,
         mtu: mtu
             .map(|text| text.parse().map_err(|_| wrong("mtu", text)))
@@ -189,7 +200,6 @@ fn config(network: &Network) -> Result<NetworkConfig, NetworkError> {
             },
         }),
         name: name.clone(),
-        ..NetworkConfig::default()
     })
 }
 
@@ -211,7 +221,7 @@ fn parse_address(text: &str) -> Option<std::net::Ipv4Addr> {
 mod tests {
     use super::*;
     use proto::object::Ipam;
-    use proto::spec::{IpamConfig, NetworkSpec};
+    use proto::spec::NetworkSpec;
 
     fn network(subnet: &str, gateway: &str) -> Network {
         let pool = IpamConfig {

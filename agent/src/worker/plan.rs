@@ -4,7 +4,7 @@
 //! secrets and configs, which [`super::files`] adds.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use proto::Task;
 use proto::object::NetworkAttachment;
@@ -350,11 +350,14 @@ fn primary_network(task: &Task) -> String {
 
 fn networking(task: &Task) -> Result<NetworkingConfig, PlanError> {
     let endpoint = |attachment: &NetworkAttachment| {
-        let address = address(attachment)?;
-        let ipam = address.map(|address| EndpointIpamConfig {
-            ipv4_address: address.to_string(),
-            ..EndpointIpamConfig::default()
-        });
+        let mut ipam = EndpointIpamConfig::default();
+        for address in addresses(attachment)? {
+            match address {
+                IpAddr::V4(address) => ipam.ipv4_address = address.to_string(),
+                IpAddr::V6(address) => ipam.ipv6_address = address.to_string(),
+            }
+        }
+        let ipam = (ipam != EndpointIpamConfig::default()).then_some(ipam);
         // The service's names are the directory's business: a virtual address hides the tasks behind it.
         let settings = EndpointSettings {
             ipam_config: ipam,
@@ -370,13 +373,13 @@ fn networking(task: &Task) -> Result<NetworkingConfig, PlanError> {
     Ok(NetworkingConfig { endpoints_config })
 }
 
-/// The task's IPv4 address on a network, if the allocator gave it one.
-pub fn address(attachment: &NetworkAttachment) -> Result<Option<Ipv4Addr>, PlanError> {
+/// The task's addresses on a network that the allocator gave it: at most one of each IP version.
+pub fn addresses(attachment: &NetworkAttachment) -> Result<Vec<IpAddr>, PlanError> {
     let parse = |text: &String| {
         let address = text.split('/').next().unwrap_or_default();
         address.parse().map_err(|_| PlanError::Address(text.clone()))
     };
-    attachment.addresses.first().map(parse).transpose()
+    attachment.addresses.iter().map(parse).collect()
 }
 
 fn filled(words: &[String]) -> Option<Vec<String>> {

@@ -9,6 +9,7 @@ mod example;
 mod fencing;
 mod images;
 mod images_travel;
+mod ipv6;
 mod managers;
 mod overlay;
 mod partitions;

@@ -1,9 +1,10 @@
 //! What single objects get, each within one transaction.
 
 use std::collections::BTreeSet;
+use std::iter;
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proto::object::{Endpoint, EndpointVip, Ipam, NetworkAttachment, PORT_OPTION, TaskStatus, VXLAN_OPTION};
 use proto::spec::{EndpointMode, EndpointSpec, NetworkDriver, PortConfig, PublishMode};
 use proto::{Cluster, Network, NetworkId, Node, Service, ServiceId, Task, TaskId, TaskState, Timestamp};
@@ -12,6 +13,7 @@ use super::fixed::{self, FixedError, Wanted};
 use super::ledger::Ledger;
 use super::pool::Holder;
 use super::subnets::{self, Plan, SubnetError};
+use super::subnets6::{self, Plan6};
 use super::uses_ingress;
 use crate::state::{Reader, StoreError, WriteTx};
 
@@ -63,7 +65,7 @@ pub(super) fn network(
         return Ok(Outcome::Done);
     }
     match choose_plan(tx, &network) {
-        Ok(plan) => {
+        Ok((plan, plan6)) => {
             let vxlan = free_vxlan(tx).to_string();
             let port = data_path_port(tx).to_string();
             tx.modify(id, |network: &mut Network| {
@@ -82,7 +84,9 @@ pub(super) fn network(
                 };
                 network.ipam = Ipam {
                     driver,
-                    configs: vec![plan.to_config()],
+                    configs: iter::once(plan.to_config())
+                        .chain(plan6.map(Plan6::to_config))
+                        .collect(),
                 };
                 network.err.clear();
                 // Services and tasks of the same batch need it before the event comes back.
@@ -100,10 +104,24 @@ pub(super) fn network(
     }
 }
 
-fn choose_plan(tx: &impl Reader, network: &Network) -> Result<Plan, SubnetError> {
-    if let Some(plan) = subnets::plan_of_spec(&network.spec)? {
-        return Ok(plan);
-    }
+fn choose_plan(tx: &impl Reader, network: &Network) -> Result<(Plan, Option<Plan6>), SubnetError> {
+    let said = subnets::said_of_spec(&network.spec)?;
+    let clusters = tx.all::<Cluster>();
+    let cluster = clusters.first().map(AsRef::as_ref);
+    let (taken, taken6) = taken(tx);
+    let plan = match said.plan {
+        Some(plan) => plan,
+        None => subnets::choose(cluster, &taken).map(Plan::whole)?,
+    };
+    let plan6 = match said.plan6 {
+        None if network.spec.ipv6_enabled => Some(subnets6::choose(cluster, &taken6).map(Plan6::whole)?),
+        said => said,
+    };
+    Ok((plan, plan6))
+}
+
+/// The subnets that no new network may have.
+fn taken(tx: &impl Reader) -> (Vec<Ipv4Net>, Vec<Ipv6Net>) {
     let networks = tx.all::<Network>();
     let mut taken: Vec<_> = networks.iter().flat_map(|network| subnets::of(network)).collect();
     taken.extend(subnets::of_nodes(&tx.all::<Node>()).map(|(subnet, _)| subnet));
@@ -119,7 +137,14 @@ fn choose_plan(tx: &impl Reader, network: &Network) -> Result<Plan, SubnetError>
             .flat_map(|on| subnets::of(&on.network));
         networks.collect::<BTreeSet<_>>()
     }));
-    subnets::choose(tx.all::<Cluster>().first().map(AsRef::as_ref), &taken).map(Plan::whole)
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for subnet in taken {
+        match subnet {
+            IpNet::V4(subnet) => v4.push(subnet),
+            IpNet::V6(subnet) => v6.push(subnet),
+        }
+    }
+    (v4, v6)
 }
 
 fn free_vxlan(tx: &impl Reader) -> u32 {
@@ -180,21 +205,18 @@ fn endpoint(
             service.spec.task_template.networks.iter().map(|on| &on.target),
             ingress,
         )? {
-            let present = service
-                .endpoint
-                .virtual_ips
-                .iter()
-                .find(|vip| vip.network_id == network.id);
-            virtual_ips.push(match present {
-                Some(vip) => vip.clone(),
-                None => {
-                    let addr = take(ledger, &network, Holder::Service(service.id.clone()), taken)?;
-                    EndpointVip {
-                        network_id: network.id.clone(),
-                        addr,
-                    }
-                }
-            });
+            let present = service.endpoint.virtual_ips.iter();
+            let mut present = present.filter(|vip| vip.network_id == network.id).peekable();
+            if present.peek().is_some() {
+                virtual_ips.extend(present.cloned());
+                continue;
+            }
+            let holder = Holder::Service(service.id.clone());
+            let addresses = with_ipv6(&network, take(ledger, &network, holder, taken)?);
+            virtual_ips.extend(addresses.into_iter().map(|addr| EndpointVip {
+                network_id: network.id.clone(),
+                addr,
+            }));
         }
     }
     Ok(Endpoint {
@@ -305,8 +327,8 @@ fn attachments(
         };
         let aliases = config.map(|on| on.aliases.clone()).unwrap_or_default();
         attachments.push(NetworkAttachment {
+            addresses: with_ipv6(&network, address),
             network,
-            addresses: vec![address],
             aliases,
         });
     }
@@ -322,7 +344,13 @@ fn wait_for_service(tx: &impl Reader, ledger: &mut Ledger, service: &Service) ->
     } else {
         0
     };
-    if service.endpoint.spec == spec && service.endpoint.virtual_ips.len() == wanted {
+    let reached: BTreeSet<_> = service
+        .endpoint
+        .virtual_ips
+        .iter()
+        .map(|vip| &vip.network_id)
+        .collect();
+    if service.endpoint.spec == spec && reached.len() == wanted {
         return Ok(());
     }
     let mut probe = Vec::new();
@@ -365,6 +393,17 @@ fn take(
     let address = address.ok_or_else(|| Lack::NoAddress(network.spec.name.clone(), subnet))?;
     taken.push((network.id.clone(), address));
     Ok(format!("{address}/{}", subnet.prefix_len()))
+}
+
+/// The address and, on a network that has IPv6, the one that goes with it.
+fn with_ipv6(network: &Network, address: String) -> Vec<String> {
+    let beside = || {
+        let (plan, plan6) = (subnets::plan_of(network)?, subnets::plan6_of(network)?);
+        let beside = plan6.beside(&plan, super::ledger::parse(&address)?);
+        Some(format!("{beside}/{}", plan6.subnet.prefix_len()))
+    };
+    let beside = beside();
+    iter::once(address).chain(beside).collect()
 }
 
 /// The address that is asked for, with its prefix length, noted in `taken`.

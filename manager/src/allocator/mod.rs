@@ -4,7 +4,7 @@
 //! Input: networks, services and tasks in the store. Output: `Network.ipam`, `Service.endpoint`,
 //! `Task.networks_attachments` and the status of tasks that wait, with the reason when something is exhausted.
 //!
-//! - [`subnets`]: which subnet a network gets
+//! - [`subnets`], `subnets6`: which subnets a network gets
 //! - `pool`: the addresses of one network, and who holds them
 //! - `ledger`: all pools, as the store's objects say; there is no state that could leak
 //! - `claims`: addresses that services ask for by name
@@ -18,6 +18,7 @@ mod fixed_tests;
 mod ledger;
 mod pool;
 pub(crate) mod subnets;
+mod subnets6;
 #[cfg(test)]
 mod tests;
 

@@ -3,9 +3,11 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proto::spec::{IpamConfig, NetworkSpec};
 use proto::{Cluster, Network, Node};
+
+use super::subnets6::Plan6;
 
 /// The pool that a cluster has where its user named none.
 pub(crate) const DEFAULT_POOL: &str = "10.0.0.0/8";
@@ -15,19 +17,28 @@ pub(crate) const DEFAULT_SUBNET_SIZE: u32 = 24;
 /// An address or subnet that cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SubnetError {
-    /// Not an IPv4 subnet.
-    #[error("subnet {0:?} is not an IPv4 subnet such as 10.1.0.0/24")]
+    /// Not a subnet.
+    #[error("subnet {0:?} is not a subnet such as 10.1.0.0/24 or fd00:1::/64")]
     Malformed(String),
     /// Of no use for a network.
     #[error("subnet {0} is not usable: it must be unicast, and its prefix length between 8 and 29")]
     Unusable(Ipv4Net),
+    /// The same for IPv6.
+    #[error("subnet {0} is not usable: it must be unicast, and its prefix length between 16 and 96")]
+    Unusable6(Ipv6Net),
+    /// IPv6 addresses follow from IPv4 addresses.
+    #[error("an IP range within an IPv6 subnet is not supported")]
+    Range6,
+    /// A subnet for what the network is not to have.
+    #[error("an IPv6 subnet needs IPv6 enabled for the network (--ipv6, enable_ipv6)")]
+    NotEnabled,
     /// The gateway is elsewhere.
     #[error("gateway {gateway} is not an address of the subnet {subnet}")]
     Gateway {
         /// What was given.
         gateway: String,
         /// Where it should be.
-        subnet: Ipv4Net,
+        subnet: IpNet,
     },
     /// The range is elsewhere.
     #[error("IP range {range} is not within the subnet {subnet}")]
@@ -38,8 +49,8 @@ pub(crate) enum SubnetError {
         subnet: Ipv4Net,
     },
     /// More than one.
-    #[error("a network has one subnet; {0} were given")]
-    Several(usize),
+    #[error("a network has one subnet of each IP version; more were given")]
+    Several,
     /// Addresses without a subnet.
     #[error("a gateway or IP range needs a subnet")]
     NoSubnet,
@@ -122,7 +133,7 @@ fn gateway(text: &str, subnet: Ipv4Net) -> Result<Ipv4Addr, SubnetError> {
     let address = text.parse().ok().filter(inside);
     address.ok_or_else(|| SubnetError::Gateway {
         gateway: text.to_owned(),
-        subnet,
+        subnet: subnet.into(),
     })
 }
 
@@ -139,45 +150,76 @@ fn range(text: &str, subnet: Ipv4Net) -> Result<Ipv4Net, SubnetError> {
         })
 }
 
-/// The addresses that a spec asks for; `None` if it leaves the choice to us.
-pub(crate) fn plan_of_spec(spec: &NetworkSpec) -> Result<Option<Plan>, SubnetError> {
-    let configs = spec
-        .ipam_options
-        .as_ref()
-        .map(|ipam| ipam.configs.as_slice())
-        .unwrap_or_default();
-    match configs {
-        [] => Ok(None),
-        [config] => Plan::read(config),
-        several => Err(SubnetError::Several(several.len())),
+/// What is said of a network's addresses; `None` where the choice is ours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// Of IPv4.
+    pub(crate) plan: Option<Plan>,
+    /// Of IPv6.
+    pub(crate) plan6: Option<Plan6>,
+}
+
+impl Said {
+    fn read(configs: &[IpamConfig]) -> Result<Self, SubnetError> {
+        let is_ipv6 = |config: &&IpamConfig| config.subnet.contains(':');
+        let (v6, v4): (Vec<_>, Vec<_>) = configs.iter().partition(is_ipv6);
+        if v4.len() > 1 || v6.len() > 1 {
+            return Err(SubnetError::Several);
+        }
+        let plan = v4.first().map(|config| Plan::read(config)).transpose()?;
+        Ok(Self {
+            plan: plan.flatten(),
+            plan6: v6.first().map(|config| Plan6::read(config)).transpose()?,
+        })
     }
+
+    fn subnets(self) -> impl Iterator<Item = IpNet> {
+        let v4 = self.plan.map(|plan| plan.subnet.into());
+        v4.into_iter().chain(self.plan6.map(|plan| plan.subnet.into()))
+    }
+}
+
+/// The addresses that a spec asks for.
+pub(crate) fn said_of_spec(spec: &NetworkSpec) -> Result<Said, SubnetError> {
+    let ipam = spec.ipam_options.as_ref();
+    let said = Said::read(ipam.map(|ipam| ipam.configs.as_slice()).unwrap_or_default())?;
+    if said.plan6.is_some() && !spec.ipv6_enabled {
+        return Err(SubnetError::NotEnabled);
+    }
+    Ok(said)
 }
 
 /// The addresses that a network was given; `None` if the allocator has not seen it.
 pub(crate) fn plan_of(network: &Network) -> Option<Plan> {
-    network
-        .ipam
-        .configs
-        .first()
-        .and_then(|config| Plan::read(config).ok().flatten())
+    said_of(network).plan
+}
+
+/// The IPv6 addresses that a network was given, if it has any.
+pub(super) fn plan6_of(network: &Network) -> Option<Plan6> {
+    said_of(network).plan6
+}
+
+fn said_of(network: &Network) -> Said {
+    Said::read(&network.ipam.configs).unwrap_or_default()
 }
 
 /// The subnets that a spec asks for.
-pub(crate) fn of_spec(spec: &NetworkSpec) -> Result<Vec<Ipv4Net>, SubnetError> {
-    Ok(plan_of_spec(spec)?.into_iter().map(|plan| plan.subnet).collect())
+pub(crate) fn of_spec(spec: &NetworkSpec) -> Result<Vec<IpNet>, SubnetError> {
+    Ok(said_of_spec(spec)?.subnets().collect())
 }
 
 /// The subnets that a network has or asks for.
-pub(crate) fn of(network: &Network) -> Vec<Ipv4Net> {
-    match plan_of(network) {
-        Some(plan) => vec![plan.subnet],
+pub(crate) fn of(network: &Network) -> Vec<IpNet> {
+    let said = said_of(network);
+    match said.plan {
+        Some(_) => said.subnets().collect(),
         // What was stored has been checked before.
         None => of_spec(&network.spec).unwrap_or_default(),
     }
 }
 
 /// What the nodes reach otherwise, each with the node.
-pub(crate) fn of_nodes(nodes: &[Arc<Node>]) -> impl Iterator<Item = (Ipv4Net, &Node)> {
+pub(crate) fn of_nodes(nodes: &[Arc<Node>]) -> impl Iterator<Item = (IpNet, &Node)> {
     let subnets = |node: &Arc<Node>| node.description.subnets.clone();
     let each = nodes
         .iter()
@@ -199,8 +241,9 @@ pub(crate) fn conflict(network: &Network, node: &Node) -> Option<(Ipv4Net, Ipv4N
 }
 
 /// Whether two subnets have an address in common: one then contains the other.
-pub(crate) fn overlap(one: &Ipv4Net, two: &Ipv4Net) -> bool {
-    one.contains(two) || two.contains(one)
+pub(crate) fn overlap<N: Into<IpNet>>(one: N, two: N) -> bool {
+    let (one, two): (IpNet, IpNet) = (one.into(), two.into());
+    one.contains(&two) || two.contains(&one)
 }
 
 /// The first subnet of the cluster's pools that overlaps none of `taken`.
@@ -247,7 +290,7 @@ fn free_subnet(pool: &Ipv4Net, size: u8, taken: &[Ipv4Net]) -> Option<Ipv4Net> {
     let mut start = u64::from(u32::from(pool.network()));
     while start < end {
         let candidate = Ipv4Net::new(Ipv4Addr::from(u32::try_from(start).ok()?), size).ok()?;
-        let Some(obstacle) = taken.iter().find(|taken| overlap(taken, &candidate)) else {
+        let Some(obstacle) = taken.iter().find(|taken| overlap(**taken, candidate)) else {
             return Some(candidate);
         };
         let past = u64::from(u32::from(obstacle.broadcast())) + 1;

@@ -158,6 +158,40 @@ async fn a_task_goes_from_new_to_pending_with_its_addresses() {
 }
 
 #[tokio::test]
+async fn a_network_with_ipv6_gives_an_address_of_each_version() {
+    let mut bench = Bench::new();
+    let mut dual = network("n", "10.1.0.0/24", false);
+    dual.spec.ipv6_enabled = true;
+    create(&bench.store, dual).await;
+    let web = service("s", &["n"], &[]);
+    create(&bench.store, task("t", &web)).await;
+    create(&bench.store, web).await;
+    bench.settle().await;
+    let pools = bench
+        .store
+        .view(|tx| tx.get::<Network>("n"))
+        .unwrap()
+        .ipam
+        .configs
+        .clone();
+    let subnet: ipnet::Ipv6Net = pools[1].subnet.parse().unwrap();
+    assert_eq!((pools.len(), subnet.prefix_len()), (2, 64));
+    let vips = bench.service("s").endpoint.virtual_ips.clone();
+    let task = bench.task("t");
+    let addresses = &task.networks_attachments[0].addresses;
+    assert_eq!(task.status.state, TaskState::Pending);
+    for pair in [[&vips[0].addr, &vips[1].addr], [&addresses[0], &addresses[1]]] {
+        assert!(
+            pair[0].starts_with("10.1.0.") && pair[1].ends_with("/64"),
+            "{pair:?}"
+        );
+        let address: ipnet::Ipv6Net = pair[1].parse().unwrap();
+        assert!(subnet.contains(&address.addr()));
+    }
+    assert_ne!(vips[1].addr, addresses[1]);
+}
+
+#[tokio::test]
 async fn an_update_keeps_what_it_can() {
     let mut bench = Bench::new();
     create(&bench.store, network("a", "", false)).await;

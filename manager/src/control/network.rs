@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use proto::{Network, NetworkId, NetworkSpec, Node, Service, Task, TaskState};
 
 use super::{Control, ControlError, Result, lookup, validate};
@@ -110,7 +110,7 @@ fn refuse_overlap(tx: &impl Reader, spec: &NetworkSpec) -> Result<()> {
             .iter()
             .flat_map(|ours| subnets::of(&network).into_iter().map(move |t| (ours, t)))
         {
-            if subnets::overlap(ours, &theirs) {
+            if subnets::overlap(*ours, theirs) {
                 let message = format!(
                     "subnet {ours} overlaps with network {} ({theirs})",
                     network.spec.name
@@ -123,10 +123,10 @@ fn refuse_overlap(tx: &impl Reader, spec: &NetworkSpec) -> Result<()> {
 }
 
 /// What a user asks for must not hide what a node reaches otherwise.
-fn refuse_hiding(tx: &impl Reader, wanted: &[Ipv4Net]) -> Result<()> {
+fn refuse_hiding(tx: &impl Reader, wanted: &[IpNet]) -> Result<()> {
     let nodes = tx.all::<Node>();
     for (subnet, node) in subnets::of_nodes(&nodes) {
-        if let Some(ours) = wanted.iter().find(|ours| subnets::overlap(ours, &subnet)) {
+        if let Some(ours) = wanted.iter().find(|ours| subnets::overlap(**ours, subnet)) {
             let hostname = &node.description.hostname;
             let message =
                 format!("subnet {ours} overlaps with {subnet}, which node {hostname} reaches otherwise");

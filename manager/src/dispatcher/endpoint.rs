@@ -1,5 +1,7 @@
 //! How a service is reached: its virtual addresses, its published ports, and the tasks that answer.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use proto::object::{Backend, BackendAddress, ServiceNetwork};
@@ -48,29 +50,41 @@ pub(super) fn networks(service: &Service) -> impl Iterator<Item = ServiceNetwork
     let virtual_ips = &service.endpoint.virtual_ips;
     let asked = service.spec.task_template.networks.iter();
     let named = asked.clone().map(move |on| {
-        let network_id = NetworkId::from(on.target.as_str());
-        let vip = virtual_ips.iter().find(|vip| vip.network_id == network_id);
-        let virtual_ip = vip.and_then(|vip| vip.addr.split('/').next()?.parse().ok());
-        ServiceNetwork {
-            network_id,
-            virtual_ip,
-            aliases: on.aliases.clone(),
-        }
+        let aliases = on.aliases.clone();
+        network(service, NetworkId::from(on.target.as_str()), aliases)
     });
-    let further = virtual_ips
+    let further: BTreeSet<_> = virtual_ips
         .iter()
-        .filter(move |vip| asked.clone().all(|on| on.target != vip.network_id.as_str()));
-    named.chain(further.map(|vip| {
-        ServiceNetwork {
-            network_id: vip.network_id.clone(),
-            virtual_ip: vip
-                .addr
-                .split('/')
-                .next()
-                .and_then(|address| address.parse().ok()),
-            aliases: Vec::new(),
+        .map(|vip| &vip.network_id)
+        .filter(move |id| asked.clone().all(|on| on.target != id.as_str()))
+        .collect();
+    named.chain(
+        further
+            .into_iter()
+            .map(|id| network(service, id.clone(), Vec::new())),
+    )
+}
+
+fn network(service: &Service, network_id: NetworkId, aliases: Vec<String>) -> ServiceNetwork {
+    let mut found = ServiceNetwork {
+        network_id,
+        aliases,
+        ..ServiceNetwork::default()
+    };
+    let all = service.endpoint.virtual_ips.iter();
+    for vip in all.filter(|vip| vip.network_id == found.network_id) {
+        match bare(&vip.addr) {
+            Some(IpAddr::V4(address)) => found.virtual_ip = Some(address),
+            Some(IpAddr::V6(address)) => found.virtual_ip6 = Some(address),
+            None => {}
         }
-    }))
+    }
+    found
+}
+
+/// An address without its prefix length.
+fn bare(text: &str) -> Option<IpAddr> {
+    text.split('/').next()?.parse().ok()
 }
 
 /// The ports that every node publishes.
@@ -86,7 +100,7 @@ fn backend(task: &Task, known: impl Fn(&NetworkId) -> bool) -> Backend {
         .filter(|on| known(&on.network.id));
     let addresses = attachments.flat_map(|on| {
         on.addresses.iter().filter_map(|address| {
-            let address = address.split('/').next()?.parse().ok()?;
+            let address = bare(address)?;
             Some(BackendAddress {
                 network_id: on.network.id.clone(),
                 address,

@@ -202,7 +202,7 @@ fn pools(pools: Vec<String>, size: u32) -> Result<(Vec<String>, u32), ManagerErr
                 "subnets of prefix length {size} cannot be cut from the address pool {pool}"
             ));
         }
-        if let Some(other) = parsed.iter().find(|other| subnets::overlap(other, &pool)) {
+        if let Some(other) = parsed.iter().find(|other| subnets::overlap(**other, pool)) {
             return invalid(format!("the default address pools {other} and {pool} overlap"));
         }
         parsed.push(pool.trunc());

@@ -1,7 +1,7 @@
 //! What a node must know of a service in order to reach it: names, virtual addresses, published ports and the tasks
 //! that are ready. Derived by the manager from services and tasks; sent to each node that has need of it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::json::api_struct;
 use crate::spec::{EndpointMode, PortConfig};
@@ -35,6 +35,9 @@ api_struct! {
         /// The virtual address, in mode `vip`.
         #[serde(rename = "VirtualIP")]
         pub virtual_ip: Option<Ipv4Addr>,
+        /// The same of IPv6, on a network that has it.
+        #[serde(rename = "VirtualIP6")]
+        pub virtual_ip6: Option<Ipv6Addr>,
         /// Further names.
         pub aliases: Vec<String>,
     }
@@ -64,7 +67,7 @@ pub struct BackendAddress {
     #[serde(rename = "NetworkID")]
     pub network_id: NetworkId,
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 api_struct! {

@@ -41,7 +41,8 @@ pub(super) async fn create(client: &Client, spec: &NetworkSpec) -> Result<Value>
         .unwrap_or_default();
     let body = json!({
         "Name": spec.name, "Driver": driver.name, "Options": driver.options, "Labels": spec.labels,
-        "Internal": spec.internal, "Attachable": spec.attachable, "Scope": "swarm", "IPAM": {"Config": pools},
+        "Internal": spec.internal, "Attachable": spec.attachable, "Scope": "swarm",
+        "EnableIPv6": spec.ipv6_enabled, "IPAM": {"Config": pools},
     });
     let answer = client.post("/networks/create", &body).await;
     answer.with_context(|| format!("create network {}", spec.name))
@@ -58,6 +59,7 @@ fn same_network(found: &serde_json::Value, spec: &NetworkSpec) -> Result<()> {
         ("driver", found["Driver"] != json!(driver.name)),
         ("internal", found["Internal"] != json!(spec.internal)),
         ("attachable", found["Attachable"] != json!(spec.attachable)),
+        ("enable_ipv6", found["EnableIPv6"] != json!(spec.ipv6_enabled)),
         ("labels", found["Labels"] != json!(spec.labels)),
         ("ipam", pools.into_iter().any(|pool| !known_pool(&pool.subnet))),
         (

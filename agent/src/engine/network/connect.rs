@@ -1,11 +1,10 @@
 //! `network connect` and `disconnect` of a container, running or not.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 use netd::NetworkConfig;
 
-use super::places::is_of_cluster;
+use super::places::{Place, is_of_cluster};
 use super::{NetworkMode, check_endpoint, describe, endpoint_request, find};
 use crate::api::types::network_settings::EndpointSettings;
 use crate::engine::Engine;
@@ -70,7 +69,7 @@ impl Engine {
         let place = self.take_place(&record, network, &wanted).await?;
         let connected = match find(&self.known_networks(), &place.network) {
             Ok(network) => {
-                self.connect_running(container, &network, wanted, Some(place.address))
+                self.connect_running(container, &network, wanted, Some(&place))
                     .await
             }
             Err(error) => Err(error),
@@ -86,11 +85,13 @@ impl Engine {
         container: &Container,
         network: &NetworkConfig,
         wanted: EndpointSettings,
-        address: Option<Ipv4Addr>,
+        place: Option<&Place>,
     ) -> Result<()> {
         let record = container.record();
         let mut request = endpoint_request(&record, &wanted, network)?;
-        request.ipv4 = address.or(request.ipv4);
+        if let Some(place) = place {
+            place.enter(&mut request);
+        }
         let connected = self.config.netd.connect(record.id.as_str(), request).await;
         let endpoint = connected.map_err(EngineError::network(format!(
             "connect to network {}",

@@ -5,7 +5,7 @@ pub mod places;
 mod ports;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use netd::{AttachRequest, Endpoint, EndpointRequest, Mac, NetworkConfig, Sandbox};
 
@@ -112,11 +112,12 @@ pub fn wanted(
 
 pub(crate) fn check_endpoint(endpoint: &EndpointSettings) -> Result<()> {
     address(endpoint)?;
+    address6(endpoint)?;
     mac(endpoint)?;
     let ipam = endpoint.ipam_config.clone().unwrap_or_default();
-    if !ipam.ipv6_address.is_empty() || !ipam.link_local_ips.is_empty() {
+    if !ipam.link_local_ips.is_empty() {
         return Err(EngineError::Unsupported(
-            "IPv6 and link-local addresses of endpoints are not built yet".into(),
+            "link-local addresses of endpoints are not supported by this engine".into(),
         ));
     }
     if endpoint.gw_priority != 0 {
@@ -152,6 +153,17 @@ fn address(endpoint: &EndpointSettings) -> Result<Option<Ipv4Addr>> {
     text.parse()
         .map(Some)
         .map_err(|_| EngineError::Invalid(format!("invalid IPv4 address: {text}")))
+}
+
+fn address6(endpoint: &EndpointSettings) -> Result<Option<Ipv6Addr>> {
+    let ipam = endpoint.ipam_config.as_ref();
+    match ipam.map_or("", |ipam| ipam.ipv6_address.as_str()) {
+        "" => Ok(None),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|_| EngineError::Invalid(format!("invalid IPv6 address: {text}"))),
+    }
 }
 
 fn mac(endpoint: &EndpointSettings) -> Result<Option<Mac>> {
@@ -217,7 +229,9 @@ pub(crate) fn request(
             let place = places.get(name);
             let network = find(known, place.map_or(name, |place| &place.network))?;
             let mut request = endpoint_request(record, &record.networks[name], &network)?;
-            request.ipv4 = place.map(|place| place.address).or(request.ipv4);
+            if let Some(place) = place {
+                place.enter(&mut request);
+            }
             Ok(request)
         })
         .collect::<Result<_>>()?;
@@ -238,7 +252,7 @@ pub(crate) fn endpoint_request(
     Ok(EndpointRequest {
         network: network.id.clone(),
         ipv4: address(endpoint)?,
-        ipv6: None,
+        ipv6: address6(endpoint)?,
         mac: mac(endpoint)?,
         aliases: dns_names(record, endpoint),
     })
@@ -284,12 +298,16 @@ pub(crate) fn describe(
     wanted: &EndpointSettings,
     actual: &Endpoint,
 ) -> EndpointSettings {
+    let v6 = |part: fn(&netd::Ipv6Endpoint) -> String| actual.ipv6.as_ref().map(part).unwrap_or_default();
     EndpointSettings {
         network_id: actual.network.clone(),
         endpoint_id: endpoint_id(record.id.as_str(), &actual.network),
         gateway: actual.gateway.to_string(),
         ip_address: actual.ipv4.to_string(),
         ip_prefix_len: actual.prefix_len,
+        ipv6_gateway: v6(|v6| v6.gateway.to_string()),
+        global_ipv6_address: v6(|v6| v6.address.to_string()),
+        global_ipv6_prefix_len: actual.ipv6.map_or(0, |v6| v6.prefix_len),
         mac_address: actual.mac.to_string(),
         dns_names: dns_names(record, wanted),
         ..wanted.clone()

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -53,6 +53,16 @@ pub struct Place {
     pub network: String,
     /// The address.
     pub address: Ipv4Addr,
+    /// The one that goes with it, on a network that has IPv6.
+    pub address6: Option<Ipv6Addr>,
+}
+
+impl Place {
+    /// The endpoint gets these addresses.
+    pub(super) fn enter(&self, request: &mut netd::EndpointRequest) {
+        request.ipv4 = Some(self.address);
+        request.ipv6 = self.address6;
+    }
 }
 
 /// A place that a running container has.
@@ -158,6 +168,11 @@ impl Engine {
         let Some(cluster) = self.cluster() else {
             return Err(EngineError::NoSuchNetwork(name.to_owned()));
         };
+        if super::address6(wanted)?.is_some() {
+            return Err(EngineError::Unsupported(format!(
+                "an IPv6 address on {name}: on networks of the swarm it follows from the IPv4 address"
+            )));
+        }
         let request = place_request(record, name, wanted)?;
         let placed = cluster.attach(request).await;
         placed.map_err(|source| EngineError::Place {
@@ -212,7 +227,7 @@ impl Engine {
         left.map_err(failed("disconnect from"))?;
         let wanted = record.networks.get(name).cloned().unwrap_or_default();
         let mut request = super::endpoint_request(&record, &wanted, &network)?;
-        request.ipv4 = Some(place.address);
+        place.enter(&mut request);
         let endpoint = netd.connect(record.id.as_str(), request).await;
         let endpoint = endpoint.map_err(failed("connect to"))?;
         let described = super::describe(&record, &wanted, &endpoint);

@@ -103,7 +103,8 @@ fn bad_endpoints_are_refused() {
     };
     assert!(with(ipam("10.0.0.9", "")).is_ok());
     assert!(with(ipam("10.0.0", "")).is_err());
-    assert!(with(ipam("", "::1")).is_err());
+    assert!(with(ipam("", "fd00::9")).is_ok());
+    assert!(with(ipam("", "fd00::9::1")).is_err());
     assert!(
         with(EndpointSettings {
             mac_address: "nonsense".into(),
@@ -126,7 +127,11 @@ fn what_netd_did_in_dockers_words() {
             ipv4: [10, 0, 0, 2].into(),
             prefix_len: 24,
             gateway: [10, 0, 0, 1].into(),
-            ipv6: None,
+            ipv6: Some(netd::Ipv6Endpoint {
+                address: "fd00::2".parse().unwrap(),
+                prefix_len: 64,
+                gateway: "fd00::1".parse().unwrap(),
+            }),
             aliases: vec![],
         }],
         published: vec![],
@@ -135,6 +140,14 @@ fn what_netd_did_in_dockers_words() {
         options: vec![],
     };
     let back = &attached(&record, &sandbox, &known())["back"];
+    assert_eq!(
+        (
+            back.global_ipv6_address.as_str(),
+            back.ipv6_gateway.as_str(),
+            back.global_ipv6_prefix_len
+        ),
+        ("fd00::2", "fd00::1", 64)
+    );
     assert_eq!(
         (
             back.ip_address.as_str(),

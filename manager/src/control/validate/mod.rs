@@ -79,12 +79,6 @@ fn decoded_size(text: &str) -> Option<usize> {
 /// Checks a network's spec; fills in the driver, and gives back options that mean the default.
 pub(super) fn network(spec: &mut NetworkSpec) -> Result<()> {
     network_name(&spec.name)?;
-    if spec.ipv6_enabled {
-        return Err(ControlError::invalid(format!(
-            "network {}: IPv6 is not built yet",
-            spec.name
-        )));
-    }
     let driver = spec.driver_configuration.get_or_insert_default();
     if driver.name.is_empty() {
         "overlay".clone_into(&mut driver.name);
@@ -96,6 +90,11 @@ pub(super) fn network(spec: &mut NetworkSpec) -> Result<()> {
             "network {}: unknown IPAM driver {:?}",
             spec.name, driver.name
         )));
+    }
+    if spec.ingress && spec.ipv6_enabled {
+        return Err(ControlError::invalid(
+            "the ingress network cannot have IPv6: published ports of a swarm travel between nodes over IPv4",
+        ));
     }
     if spec.ingress && (spec.attachable || spec.internal) {
         return Err(ControlError::invalid(
