@@ -391,6 +391,23 @@ fn a_container_keeps_its_address_whatever_ends() -> Result<()> {
     assert_eq!(address(cluster.worker(), "box", "net")?, "10.77.0.3");
     assert!(inside(cluster.worker(), "box", "ip -4 -o addr show eth0")?.contains("10.77.0.3/24"));
 
+    // It ends while no agent lives: it starts again as soon as there is a manager to ask, where it was.
+    let process = cluster.worker().get("/containers/box/json")?["State"]["Pid"].to_string();
+    cluster.worker_mut().kill()?;
+    let killed = std::process::Command::new("kill")
+        .args(["-9", &process])
+        .status()?;
+    assert!(killed.success());
+    cluster.worker_mut().run()?;
+    eventually("it runs again", || {
+        let state = cluster.worker().get("/containers/box/json")?["State"].clone();
+        let runs = state["Status"] == "running" && state["Pid"] != process;
+        ensure!(runs, "{state}");
+        Ok(())
+    })?;
+    wait_places(&cluster, &expected)?;
+    let held = place(&cluster)?;
+
     // Without a manager what runs runs on, what would need one is told so, and what ends is told later.
     run(cluster.worker(), "gone", "--network net")?;
     cluster.nodes[0].kill()?;
