@@ -334,6 +334,18 @@ fn two_hundred_services_leave_nothing_behind() -> Result<()> {
     let manager = cluster.manager();
     manager.cli_ok("network create -d overlay net")?;
     everywhere(&cluster, "probe", "--network net", "sleep 10000")?;
+    // The first published port brings rules that all of them share, and that stay.
+    manager.cli_ok(
+        "service create --name first --network net -p 19999:80 --stop-grace-period 1s bb sleep 10000",
+    )?;
+    manager.cli_ok("service rm first")?;
+    eventually("the first one is gone", || {
+        for node in &cluster.nodes {
+            let gone = inside(node, "probe", "nslookup first").is_err();
+            ensure!(gone && !node.cli_ok("ps -a --format {{.Names}}")?.contains("first."));
+        }
+        Ok(())
+    })?;
     let before: Vec<_> = cluster.nodes.iter().map(kernel).collect::<Result<_>>()?;
     for batch in 0..5 {
         for number in 0..40 {
