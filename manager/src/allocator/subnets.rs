@@ -228,7 +228,7 @@ pub(crate) fn of_nodes(nodes: &[Arc<Node>]) -> impl Iterator<Item = (IpNet, &Nod
 }
 
 /// What keeps tasks of a network from a node: an address of the one is reached otherwise by the other.
-pub(crate) fn conflict(network: &Network, node: &Node) -> Option<(Ipv4Net, Ipv4Net)> {
+pub(crate) fn conflict(network: &Network, node: &Node) -> Option<(IpNet, IpNet)> {
     let ours = of(network);
     let theirs = node
         .description
@@ -236,8 +236,8 @@ pub(crate) fn conflict(network: &Network, node: &Node) -> Option<(Ipv4Net, Ipv4N
         .iter()
         .filter_map(|text| text.parse().ok());
     theirs
-        .flat_map(|theirs: Ipv4Net| ours.iter().map(move |ours| (*ours, theirs)))
-        .find(|(ours, theirs)| overlap(ours, theirs))
+        .flat_map(|theirs: IpNet| ours.iter().map(move |ours| (*ours, theirs)))
+        .find(|(ours, theirs)| overlap(*ours, *theirs))
 }
 
 /// Whether two subnets have an address in common: one then contains the other.
