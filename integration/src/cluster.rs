@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::{Agent, Switch, eventually};
+use crate::{Agent, Host, Switch, eventually};
 
 /// Machines, of which the first is the manager once there is a swarm. Dropped in this order, so that what the manager
 /// still wants is withdrawn first.
@@ -144,6 +144,11 @@ impl Cluster {
     pub fn set_availability(&self, name: &str, availability: &str) -> Result<()> {
         let words = ["node", "update", "--availability", availability, name];
         self.manager().cli_ok(&words).map(drop)
+    }
+
+    /// A machine on the same network that is no node: 10.99.0.`number`.
+    pub fn plug_in(&self, number: u8) -> Result<Host> {
+        self.switch.plug_in(number)
     }
 
     /// Cuts a node off, or connects it again. Neither side is told: packets are lost.

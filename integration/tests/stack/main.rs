@@ -11,6 +11,7 @@ mod images;
 mod images_travel;
 mod ipv6;
 mod managers;
+mod mesh;
 mod overlay;
 mod partitions;
 mod peer_port;
