@@ -211,13 +211,20 @@ impl Controller {
 
     /// The container is up and healthy: traffic first, then the word that it runs.
     async fn serve(&mut self) {
-        if let Err(error) = self.join_service().await {
-            let reason = format!("cannot be reached: {}", chain(&error));
-            self.stop_container().await;
-            return self.advance(TaskState::Failed, "starting", reason);
-        }
+        let trouble = match self.join_service().await {
+            Ok(()) => String::new(),
+            // Another program has a port of the service here; the other nodes answer for it.
+            Err(error) if error.kind() == netd::ErrorKind::Conflict => {
+                format!("this node does not answer for the service: {}", chain(&error))
+            }
+            Err(error) => {
+                let reason = format!("cannot be reached: {}", chain(&error));
+                self.stop_container().await;
+                return self.advance(TaskState::Failed, "starting", reason);
+            }
+        };
         self.status.port_status = self.host_ports().await;
-        self.advance(TaskState::Running, "started", String::new());
+        self.advance(TaskState::Running, "started", trouble);
     }
 
     async fn watch(&mut self) {
