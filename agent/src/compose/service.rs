@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proto::spec::{
-    ContainerSpec, LogDriver, Placement, Platform, PortConfig, RestartCondition, RestartPolicy,
+    ContainerSpec, LogDriver, Placement, Platform, PortConfig, PublishMode, RestartCondition, RestartPolicy,
 };
 
 use super::attachments::{Attachment, attachments};
@@ -284,15 +284,21 @@ fn long_port(at: &At<'_>) -> Read<Vec<PortConfig>> {
     let published = object
         .read("published", range)?
         .unwrap_or_else(|| vec![0; target.len()]);
+    let host_ip = object.read("host_ip", |at| {
+        let address = short::host_address(&at.text()?);
+        address.map_err(|problem| at.wrong(problem))
+    })?;
     let template = PortConfig {
         name: object.or_default("name", At::text)?,
         protocol: object.or_default("protocol", At::word)?,
-        publish_mode: object.or_default("mode", At::word)?,
+        publish_mode: match object.read("mode", At::word)? {
+            Some(mode) => mode,
+            None if host_ip.is_some() => PublishMode::Host,
+            None => PublishMode::default(),
+        },
+        host_ip,
         ..PortConfig::default()
     };
-    if let Some(at) = object.take("host_ip") {
-        return Err(at.wrong("a stack publishes ports on every address of the host: leave host_ip out"));
-    }
     object.ignore(&["app_protocol"]);
     object.finish()?;
     if published.len() != target.len() {

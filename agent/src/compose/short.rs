@@ -1,10 +1,12 @@
 //! Short forms: `8080:80/tcp`, `data:/data:ro`, and command lines.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use proto::spec::{BindOptions, Mount, MountType, PortConfig, PortProtocol, VolumeOptions};
+use proto::spec::{BindOptions, Mount, MountType, PortConfig, PortProtocol, PublishMode, VolumeOptions};
 
-/// Ports of `[published:]target[/protocol]`, where both may be ranges of the same length.
+/// Ports of `[[address:]published:]target[/protocol]`, where both may be ranges of the same length. One on an address of
+/// the host is published where the tasks run: there is no address that all nodes have.
 pub(crate) fn ports(text: &str) -> Result<Vec<PortConfig>, String> {
     let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol: PortProtocol = protocol
@@ -14,11 +16,10 @@ pub(crate) fn ports(text: &str) -> Result<Vec<PortConfig>, String> {
         Some((published, target)) => (Some(published), target),
         None => (None, numbers),
     };
-    if published.is_some_and(|published| published.contains(':')) {
-        return Err(format!(
-            "{text:?} names an address of the host: a stack publishes ports on every address, leave it out"
-        ));
-    }
+    let (address, published) = match published.and_then(|published| published.rsplit_once(':')) {
+        Some((address, published)) => (Some(host_address(address)?), Some(published)),
+        None => (None, published),
+    };
     let targets = range(target)?;
     let published = match published.filter(|published| !published.is_empty()) {
         None => vec![0; targets.len()],
@@ -31,9 +32,18 @@ pub(crate) fn ports(text: &str) -> Result<Vec<PortConfig>, String> {
         protocol,
         target_port,
         published_port,
+        publish_mode: address.map_or_else(PublishMode::default, |_| PublishMode::Host),
+        host_ip: address,
         ..PortConfig::default()
     };
     Ok(targets.into_iter().zip(published).map(port).collect())
+}
+
+/// An address of the host, IPv6 in brackets or not.
+pub(crate) fn host_address(text: &str) -> Result<IpAddr, String> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let address = bare.unwrap_or(text).parse();
+    address.map_err(|_| format!("{text:?} is not an address of the host"))
 }
 
 /// Port numbers of `80` or `8000-8010`.
@@ -196,10 +206,23 @@ mod tests {
             "1-2:3",
             "5-2",
             "80/icmp",
-            "127.0.0.1:80:80",
+            "eth0:80:80",
         ] {
             assert!(ports(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_address_of_the_host_means_the_hosts_of_the_tasks() {
+        for (text, address) in [("127.0.0.1:8080:80", "127.0.0.1"), ("[::1]:8080:80", "::1")] {
+            let port = ports(text).unwrap().remove(0);
+            assert_eq!(port.host_ip, Some(address.parse().unwrap()));
+            assert_eq!(
+                (port.published_port, port.publish_mode),
+                (8080, PublishMode::Host)
+            );
+        }
+        assert_eq!(ports("8080:80").unwrap()[0].publish_mode, PublishMode::Ingress);
     }
 
     #[test]

@@ -334,7 +334,10 @@ fn publish(host: &mut HostConfig, task: &Task) {
         let key = format!("{}/{}", port.target_port, port.protocol);
         let bindings = host.port_bindings.entry(key).or_default().get_or_insert_default();
         bindings.push(PortBinding {
-            host_ip: String::new(),
+            host_ip: port
+                .host_ip
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
             host_port,
         });
     }
@@ -482,6 +485,7 @@ mod tests {
         let port = PortConfig {
             target_port: 80,
             publish_mode: PublishMode::Host,
+            host_ip: Some(std::net::Ipv4Addr::LOCALHOST.into()),
             ..PortConfig::default()
         };
         let ingress = PortConfig {
@@ -502,5 +506,7 @@ mod tests {
         assert_eq!(host.extra_hosts, ["a:10.1.1.1", "b:10.1.1.1"]);
         assert_eq!(made.config.stop_timeout, Some(2));
         assert_eq!(host.port_bindings.keys().collect::<Vec<_>>(), ["80/tcp"]);
+        let binding = &host.port_bindings["80/tcp"].as_ref().unwrap()[0];
+        assert_eq!(binding.host_ip, "127.0.0.1");
     }
 }

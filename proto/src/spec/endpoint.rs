@@ -1,5 +1,7 @@
 //! How a service is reached.
 
+use std::net::IpAddr;
+
 use crate::json::{api_struct, api_word};
 
 api_word! {
@@ -66,4 +68,8 @@ pub struct PortConfig {
     /// Where it is published.
     #[serde(default)]
     pub publish_mode: PublishMode,
+    /// In mode `host`: the one address of the node that it is published on; `None`: every address. Docker has no such
+    /// field; its command lines pass over it.
+    #[serde(rename = "HostIP", default, skip_serializing_if = "Option::is_none")]
+    pub host_ip: Option<IpAddr>,
 }

@@ -340,6 +340,12 @@ fn endpoint(endpoint: &EndpointSpec) -> Result<()> {
                 "EndpointSpec: a published port must name the port of the container",
             ));
         }
+        if port.host_ip.is_some() && port.publish_mode == PublishMode::Ingress {
+            return Err(ControlError::invalid(
+                "EndpointSpec: a port published with ingress mode answers on every node: leave its address out, or publish \
+                 it with host mode",
+            ));
+        }
         if port.protocol == PortProtocol::Sctp {
             return Err(ControlError::invalid(
                 "EndpointSpec: publishing SCTP ports is not built yet",
