@@ -255,7 +255,8 @@ mod tests {
 
     #[test]
     fn a_wrong_pool_is_named() {
-        let error = config(&network("fd00::/64", "")).unwrap_err();
-        assert_eq!(error.to_string(), "network net: subnet \"fd00::/64\" is not IPv4");
+        let error = config(&network("10.0.1.0", "")).unwrap_err();
+        assert_eq!(error.to_string(), "network net: subnet \"10.0.1.0\" is not IPv4");
+        assert!(config(&network("fd00::/640", "")).is_err());
     }
 }

@@ -126,8 +126,14 @@ impl Link {
     /// Asks the managers in turn who leads, and connects to that one.
     async fn connect(&self) -> io::Result<TokioIo<Cut<TlsStream<TcpStream>>>> {
         let mut current = self.current.subscribe();
-        let config = current.borrow_and_update().0.clone();
-        let stream = self.leader(&config).await.map_err(io::Error::other)?;
+        let stream = loop {
+            let config = current.borrow_and_update().0.clone();
+            let stream = self.leader(&config).await;
+            // Who was renewed meanwhile may be believed no longer by what he showed.
+            if !current.has_changed().unwrap_or(false) {
+                break stream.map_err(io::Error::other)?;
+            }
+        };
         let renewed = async move {
             // Without a sender there is nobody who uses the connection.
             let _ = current.changed().await;

@@ -104,7 +104,7 @@ async fn subnets_of_networks_never_overlap() {
         text(control.create_network(network("b", "10.9.7.0/24")).await),
         "subnet 10.9.7.0/24 overlaps with 10.9.0.0/16, which node host reaches otherwise"
     );
-    assert!(text(control.create_network(network("c", "fd00::/64")).await).contains("not an IPv4 subnet"));
+    assert!(text(control.create_network(network("c", "fd00::/64")).await).contains("needs IPv6 enabled"));
     assert!(text(control.create_network(network("host", "")).await).contains("reserved"));
     let ingress = |name: &str| NetworkSpec {
         ingress: true,
