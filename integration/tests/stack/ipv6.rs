@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use integration::{Agent, Cluster, eventually};
 
 /// Says its address to whoever connects.
-const SERVER: &str = "exec nc -lk -p 80 -e cat /etc/hostname";
+const SERVER: &str = "exec nc -ll -p 80 -e cat /etc/hostname";
 
 #[test]
 fn containers_of_a_dual_stack_bridge_reach_each_other_over_ipv6() -> Result<()> {
