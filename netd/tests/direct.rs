@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use common::netlink::{Proxy, Route, Socket};
 use common::nodes::{Node, Nodes};
-use common::{Box, call, eventually, request};
+use common::{Box, call, eventually, request, world};
 use netd::{Member, MemberAttachment, Netd, NetworkConfig, Overlay, OverlayMode};
 
 const NETWORK: &str = "net";
@@ -113,105 +113,113 @@ fn proxies(namespace: &OwnedFd) -> usize {
 
 #[test]
 fn neighbours_are_reached_directly_and_see_each_others_addresses() {
-    let mut pair = Pair::new(&config(OverlayMode::Auto));
-    let _one = pair.boxes[0].serve(80, "one");
-    let _two = pair.boxes[1].serve(80, "two");
-    eventually("the nodes have found each other", || pair.is_direct());
-    eventually("the second one has, too", || {
-        !direct_routes(&pair.node(2).fabric()).is_empty()
+    world(|_| {
+        let mut pair = Pair::new(&config(OverlayMode::Auto));
+        let _one = pair.boxes[0].serve(80, "one");
+        let _two = pair.boxes[1].serve(80, "two");
+        eventually("the nodes have found each other", || pair.is_direct());
+        eventually("the second one has, too", || {
+            !direct_routes(&pair.node(2).fabric()).is_empty()
+        });
+        let answer = pair.boxes[0].call(container(2), 80).unwrap();
+        assert_eq!(answer, format!("two {}", container(1)), "nobody translates");
+        assert_eq!(
+            pair.boxes[1].call(container(1), 80).unwrap(),
+            format!("one {}", container(2))
+        );
+        // A reopened node keeps its routes, so that nothing that is under way is lost.
+        let (before, fabric) = (direct_routes(&pair.node(1).host), pair.node(1).fabric());
+        pair.node(1).wait(pair.netds[0].shutdown(false)).unwrap();
+        drop(pair.netds.remove(0));
+        let again = pair.node(1).open();
+        assert_eq!(direct_routes(&pair.node(1).host), before);
+        assert_eq!(
+            (direct_routes(&fabric), proxies(&fabric)),
+            (vec![container(2)], 1)
+        );
+        assert_eq!(
+            pair.boxes[0].call(container(2), 80).unwrap(),
+            format!("two {}", container(1))
+        );
+        // Whoever leaves the cluster has no way to it any more.
+        pair.node(1)
+            .wait(again.remove_members(["task2".to_owned()].into()))
+            .unwrap();
+        assert!(
+            direct_routes(&pair.node(1).host).is_empty(),
+            "neither containers nor probes"
+        );
+        assert!(direct_routes(&fabric).is_empty());
+        assert_eq!(proxies(&fabric), 0);
     });
-    let answer = pair.boxes[0].call(container(2), 80).unwrap();
-    assert_eq!(answer, format!("two {}", container(1)), "nobody translates");
-    assert_eq!(
-        pair.boxes[1].call(container(1), 80).unwrap(),
-        format!("one {}", container(2))
-    );
-    // A reopened node keeps its routes, so that nothing that is under way is lost.
-    let (before, fabric) = (direct_routes(&pair.node(1).host), pair.node(1).fabric());
-    pair.node(1).wait(pair.netds[0].shutdown(false)).unwrap();
-    drop(pair.netds.remove(0));
-    let again = pair.node(1).open();
-    assert_eq!(direct_routes(&pair.node(1).host), before);
-    assert_eq!(
-        (direct_routes(&fabric), proxies(&fabric)),
-        (vec![container(2)], 1)
-    );
-    assert_eq!(
-        pair.boxes[0].call(container(2), 80).unwrap(),
-        format!("two {}", container(1))
-    );
-    // Whoever leaves the cluster has no way to it any more.
-    pair.node(1)
-        .wait(again.remove_members(["task2".to_owned()].into()))
-        .unwrap();
-    assert!(
-        direct_routes(&pair.node(1).host).is_empty(),
-        "neither containers nor probes"
-    );
-    assert!(direct_routes(&fabric).is_empty());
-    assert_eq!(proxies(&fabric), 0);
 }
 
 #[test]
 fn a_way_that_does_not_carry_containers_packets_is_not_taken() {
-    let pair = Pair::new(&config(OverlayMode::Auto));
-    eventually("the nodes have found each other", || pair.is_direct());
-    // As a cloud does that knows no addresses but its machines'.
-    let cloud = "table ip cloud { chain in { type filter hook prerouting priority -400;\n\
+    world(|_| {
+        let pair = Pair::new(&config(OverlayMode::Auto));
+        eventually("the nodes have found each other", || pair.is_direct());
+        // As a cloud does that knows no addresses but its machines'.
+        let cloud = "table ip cloud { chain in { type filter hook prerouting priority -400;\n\
                  iifname eth0 ip saddr != 192.0.2.0/24 drop\n }\n }";
-    pair.nft(2, cloud);
-    eventually("the way is given up", || !pair.is_direct());
-    pair.nft(2, "delete table ip cloud");
-    eventually("and taken again", || pair.is_direct());
+        pair.nft(2, cloud);
+        eventually("the way is given up", || !pair.is_direct());
+        pair.nft(2, "delete table ip cloud");
+        eventually("and taken again", || pair.is_direct());
+    });
 }
 
 #[test]
 fn only_networks_that_may_go_directly_do() {
-    for config in [
-        config(OverlayMode::Vxlan),
-        NetworkConfig {
-            internal: true,
-            ..config(OverlayMode::Auto)
-        },
-        NetworkConfig {
-            overlay: None,
-            ..config(OverlayMode::Auto)
-        },
-    ] {
-        let pair = Pair::new(&config);
-        // What is not even asked is not found: no probe address is there.
-        assert!(direct_routes(&pair.node(1).host).is_empty(), "{config:?}");
-    }
-    let deaf = Nodes::new(2);
-    let netd = deaf.nodes[0].open();
-    let node = &deaf.nodes[0];
-    node.wait(netd.ensure_network(&config(OverlayMode::Auto)))
+    world(|_| {
+        for config in [
+            config(OverlayMode::Vxlan),
+            NetworkConfig {
+                internal: true,
+                ..config(OverlayMode::Auto)
+            },
+            NetworkConfig {
+                overlay: None,
+                ..config(OverlayMode::Auto)
+            },
+        ] {
+            let pair = Pair::new(&config);
+            // What is not even asked is not found: no probe address is there.
+            assert!(direct_routes(&pair.node(1).host).is_empty(), "{config:?}");
+        }
+        let deaf = Nodes::new(2);
+        let netd = deaf.nodes[0].open();
+        let node = &deaf.nodes[0];
+        node.wait(netd.ensure_network(&config(OverlayMode::Auto)))
+            .unwrap();
+        sys::netns::run_in(&node.host, || {
+            fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap()
+        })
         .unwrap();
-    sys::netns::run_in(&node.host, || {
-        fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap()
-    })
-    .unwrap();
-    node.wait(netd.set_underlay(Some(deaf.underlay(1)))).unwrap();
-    node.wait(netd.set_members(vec![member(2)])).unwrap();
-    assert!(
-        direct_routes(&node.host).is_empty(),
-        "a host that does not forward"
-    );
+        node.wait(netd.set_underlay(Some(deaf.underlay(1)))).unwrap();
+        node.wait(netd.set_members(vec![member(2)])).unwrap();
+        assert!(
+            direct_routes(&node.host).is_empty(),
+            "a host that does not forward"
+        );
+    });
 }
 
 #[test]
 fn strangers_do_not_come_in_by_the_direct_way() {
-    let pair = Pair::new(&config(OverlayMode::Auto));
-    let _one = pair.boxes[0].serve(80, "one");
-    eventually("the nodes have found each other", || pair.is_direct());
-    // Beside the nodes, with a route to their containers.
-    let via = pair.node(1).address();
-    sys::netns::run_in(&pair.nodes.client, || {
-        let status = Command::new("ip")
-            .args(["route", "add", "10.7.0.0/24", "via", &via.to_string()])
-            .status();
-        assert!(status.unwrap().success());
-    })
-    .unwrap();
-    assert!(call(&pair.nodes.client, container(1), 80).is_err());
+    world(|_| {
+        let pair = Pair::new(&config(OverlayMode::Auto));
+        let _one = pair.boxes[0].serve(80, "one");
+        eventually("the nodes have found each other", || pair.is_direct());
+        // Beside the nodes, with a route to their containers.
+        let via = pair.node(1).address();
+        sys::netns::run_in(&pair.nodes.client, || {
+            let status = Command::new("ip")
+                .args(["route", "add", "10.7.0.0/24", "via", &via.to_string()])
+                .status();
+            assert!(status.unwrap().success());
+        })
+        .unwrap();
+        assert!(call(&pair.nodes.client, container(1), 80).is_err());
+    });
 }
