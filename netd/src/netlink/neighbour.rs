@@ -105,14 +105,7 @@ impl Neighbour {
     }
 
     fn message(&self) -> NeighbourMessage {
-        let mut message = NeighbourMessage::default();
-        message.header.family = match self.address {
-            IpAddr::V4(_) => AddressFamily::Inet,
-            IpAddr::V6(_) => AddressFamily::Inet6,
-        };
-        message.header.ifindex = self.link;
-        message.attributes = vec![destination(self.address)];
-        message
+        on_link(self.link, self.address)
     }
 }
 
@@ -147,14 +140,8 @@ impl Proxy {
     }
 
     fn message(&self) -> NeighbourMessage {
-        let mut message = NeighbourMessage::default();
-        message.header.family = match self.address {
-            IpAddr::V4(_) => AddressFamily::Inet,
-            IpAddr::V6(_) => AddressFamily::Inet6,
-        };
-        message.header.ifindex = self.link;
+        let mut message = on_link(self.link, self.address);
         message.header.flags = NeighbourFlags::Proxy;
-        message.attributes = vec![destination(self.address)];
         message
     }
 }
@@ -251,6 +238,18 @@ impl Entry {
         }
         Some(entry)
     }
+}
+
+/// About an address on a link.
+fn on_link(link: u32, address: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.ifindex = link;
+    message.attributes = vec![destination(address)];
+    message
 }
 
 fn destination(address: IpAddr) -> NeighbourAttribute {
