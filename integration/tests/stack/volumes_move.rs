@@ -180,3 +180,79 @@ fn a_move_that_cannot_be_leaves_everything_as_it_was() -> Result<()> {
     assert!(data(&cluster.nodes[2]).join("mine").exists());
     Ok(())
 }
+
+fn leader(asked: &Agent) -> Result<usize> {
+    let listed = asked.cli_ok("node ls --format '{{.Hostname}} {{.ManagerStatus}}'")?;
+    let leads = |number: &usize| {
+        let line = format!("node{} Leader", number + 1);
+        listed.lines().any(|listed| listed.trim() == line)
+    };
+    (0..3).find(leads).with_context(|| format!("no leader: {listed}"))
+}
+
+/// A copy counts when it is whole.
+fn holds_whole(agent: &Agent) -> bool {
+    let bulk = std::fs::metadata(data(agent).join("bulk"));
+    bulk.is_ok_and(|bulk| bulk.len() == BULK as u64) && is_whole(&data(agent)).is_ok()
+}
+
+const BULK: usize = 96 << 20;
+
+/// Moves the volume between two nodes while the leader and one of the two die, as soon as the moment has come; says it
+/// again when all are back.
+fn move_among_deaths(
+    cluster: &mut Cluster,
+    (from, to): (usize, usize),
+    dies: usize,
+    moment: impl Fn(&Cluster, &Agent) -> Result<()>,
+) -> Result<()> {
+    let name = format!("node{}", to + 1);
+    let words = ["volume", "mv", "data", &name];
+    let leads = leader(cluster.manager())?;
+    let asked = (0..3).find(|manager| ![leads, dies].contains(manager));
+    let asked = asked.context("another manager")?;
+    let mut moving = cluster.nodes[asked].cli_piped(&words)?;
+    eventually("the moment has come", || moment(cluster, &cluster.nodes[asked]))?;
+    cluster.nodes[leads].kill()?;
+    cluster.nodes[dies].kill()?;
+    let moved = moving.wait()?.success();
+    assert!(
+        holds_whole(&cluster.nodes[from]) || holds_whole(&cluster.nodes[to]),
+        "said to have moved: {moved}"
+    );
+    cluster.nodes[leads].run()?;
+    cluster.nodes[dies].run()?;
+    let asked = &cluster.nodes[asked];
+    eventually("all are back", || {
+        let nodes = asked.cli_ok("node ls --format '{{.Status}}'")?;
+        ensure!(nodes.lines().all(|line| line.trim() == "Ready"), "{nodes}");
+        Ok(())
+    })?;
+
+    if !moved {
+        asked.cli_ok(&words)?;
+    }
+    let spread: Vec<usize> = (0..4).map(|node| usize::from(node == to)).collect();
+    cluster.wait_spread("db", &spread)?;
+    assert!(holds_whole(&cluster.nodes[to]));
+    assert_eq!(volumes(&cluster.nodes[from])?, [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn a_move_goes_on_after_its_leader_and_a_node_have_died() -> Result<()> {
+    let mut cluster = with_database_in(Cluster::managed(3, 1)?, "node2")?;
+    std::fs::write(data(cluster.worker()).join("bulk"), vec![7; BULK])?;
+    // The node that gets it, when the tasks are held.
+    move_among_deaths(&mut cluster, (1, 3), 3, |_, asked| {
+        let node = asked.get("/nodes/node2")?;
+        let labels = node["Spec"]["Labels"].as_object();
+        ensure!(labels.is_some_and(|labels| !labels.is_empty()), "{node}");
+        Ok(())
+    })?;
+    // The node that gives it, when the copy is there.
+    move_among_deaths(&mut cluster, (3, 1), 3, |cluster, _| {
+        ensure!(data(&cluster.nodes[1]).join("bulk").exists());
+        Ok(())
+    })
+}

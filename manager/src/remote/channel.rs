@@ -48,7 +48,7 @@ pub(super) struct Link {
     current: watch::Sender<(Arc<ClientConfig>, Certificate)>,
     /// The same for connections with other nodes.
     peer: watch::Sender<Arc<Speaker>>,
-    /// How often there was another.
+    /// How often there was another, or another leader had to be looked for.
     renewals: watch::Sender<u64>,
     /// One renewal at a time.
     pub(super) renewing: tokio::sync::Mutex<()>,
@@ -106,6 +106,15 @@ impl Link {
     /// Changes when connections are to be made anew.
     pub(super) fn renewals(&self) -> watch::Receiver<u64> {
         self.renewals.subscribe()
+    }
+
+    /// Connections are made anew, unless they already have been since the count was `made`.
+    pub(super) fn look_again(&self, made: u64) {
+        self.renewals.send_if_modified(|count| {
+            let stale = *count == made;
+            *count += u64::from(stale);
+            stale
+        });
     }
 
     /// A channel that connects when it is used, again when its connection has ended, and anew after a renewal.

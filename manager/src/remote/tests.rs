@@ -6,6 +6,7 @@ use proto::Cluster;
 use proto::object::NodeState;
 use proto::spec::ClusterSpec;
 use proto::wire::managers_server::{Managers, ManagersServer};
+use proto::wire::node_ca_client::NodeCaClient;
 use proto::wire::node_ca_server::{NodeCa, NodeCaServer};
 use proto::wire::{
     AssignmentsRequest, ConsensusMessage, GetLeaderRequest, GetLeaderResponse, GetRootCertificateRequest,
@@ -14,6 +15,7 @@ use proto::wire::{
     RenewNodeCertificateRequest, RenewNodeCertificateResponse, RootMessage, SessionRequest, SnapshotPart,
     WatchRootRequest,
 };
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -415,22 +417,19 @@ impl NodeCa for Impostor {
         &self,
         _: Request<RenewNodeCertificateRequest>,
     ) -> Result<Response<RenewNodeCertificateResponse>, Status> {
-        Err(Status::internal("not asked"))
+        Err(Status::unavailable("this manager does not lead"))
     }
 }
 
-/// Says that the leader is here.
-struct Leader(String);
+/// Says where the leader is.
+#[derive(Clone)]
+struct Leader(Arc<Mutex<ManagerAddress>>);
 
 #[tonic::async_trait]
 impl Managers for Leader {
     async fn get_leader(&self, _: Request<GetLeaderRequest>) -> Result<Response<GetLeaderResponse>, Status> {
-        let leader = ManagerAddress {
-            node_id: "n".into(),
-            address: self.0.clone(),
-        };
         Ok(Response::new(GetLeaderResponse {
-            leader: Some(leader),
+            leader: Some(self.0.lock().unwrap().clone()),
             managers: Vec::new(),
         }))
     }
@@ -460,10 +459,21 @@ impl Managers for Leader {
 
 /// Serves an impostor that says `root` and shows a certificate of `own`, of the role.
 async fn impostor(root: &RootCa, own: &RootCa, role: NodeRole) -> (String, Arc<AtomicUsize>) {
+    let (address, asked, _) = impostor_of("c".into(), root, own, role).await;
+    (address, asked)
+}
+
+/// The same in this cluster, and what it says of the leader: that it is the impostor.
+async fn impostor_of(
+    cluster: ClusterId,
+    root: &RootCa,
+    own: &RootCa,
+    role: NodeRole,
+) -> (String, Arc<AtomicUsize>, Leader) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let identity = Identity {
-        cluster: "c".into(),
+        cluster,
         node: "n".into(),
         role,
     };
@@ -481,17 +491,21 @@ async fn impostor(root: &RootCa, own: &RootCa, role: NodeRole) -> (String, Arc<A
     let (end, ended) = tokio::sync::watch::channel(());
     let (reign, reigning) = tokio::sync::watch::channel(true);
     tokio::spawn(server::accept(listener, config, ended, reigning, taken));
-    let leader = Leader(address.clone());
+    let leader = Leader(Arc::new(Mutex::new(ManagerAddress {
+        node_id: "n".into(),
+        address: address.clone(),
+    })));
+    let says = leader.clone();
     tokio::spawn(async move {
         let _ends = (end, reign);
         let incoming = ReceiverStream::new(connections);
         let _ = tonic::transport::Server::builder()
             .add_service(service)
-            .add_service(ManagersServer::new(leader))
+            .add_service(ManagersServer::new(says))
             .serve_with_incoming(incoming)
             .await;
     });
-    (address, asked)
+    (address, asked, leader)
 }
 
 #[tokio::test]
@@ -526,6 +540,31 @@ async fn the_secret_is_said_to_a_manager_under_the_tokens_root_alone() {
         (refused.to_string().as_str(), asked.load(Ordering::SeqCst)),
         ("heard the secret", 1)
     );
+}
+
+#[tokio::test]
+async fn who_was_wrongly_taken_for_the_leader_is_asked_once() {
+    let site = Site::new().await;
+    let joined = site.join(&site.token()).await.unwrap();
+    let (cluster, root) = site.root();
+    let (address, _, says) = impostor_of(cluster, &root, &root, NodeRole::Manager).await;
+    let managers = vec![RemoteManager {
+        node: "n".into(),
+        address: address.parse().unwrap(),
+    }];
+    record::save(&site.node_dir(), &Joined { managers, ..joined }).unwrap();
+    let mut client = NodeCaClient::new(Link::open(&site.node_dir()).unwrap().channel());
+    let mut renew = async || {
+        client
+            .renew_node_certificate(RenewNodeCertificateRequest::default())
+            .await
+    };
+    assert_eq!(renew().await.unwrap_err().code(), Code::Unavailable);
+    *says.0.lock().unwrap() = ManagerAddress {
+        node_id: "the one that leads".into(),
+        address: site.address.clone(),
+    };
+    assert_eq!(renew().await.unwrap_err().code(), Code::InvalidArgument);
 }
 
 #[tokio::test]
