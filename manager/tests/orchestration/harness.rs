@@ -247,20 +247,33 @@ fn behaviour(task: &Task) -> Behaviour {
 
 /// The agents of all nodes that are not down.
 async fn pretend(store: Store) {
-    let mut events = store.watch(Filter::kinds(&[Kind::Task]));
+    let mut events = store.watch(Filter::kinds(&[Kind::Task, Kind::Node]));
     let mut containers = JoinSet::new();
     while let Some(event) = events.next().await {
         while let Some(ended) = containers.try_join_next() {
             ended.expect("an imagined container");
         }
-        let Event::Task(change) = event else { continue };
-        let Some(task) = change.new_object().cloned() else {
-            continue;
-        };
-        let told = change.old().map(|old| (old.status.state, old.desired_state));
-        if told != Some((task.status.state, task.desired_state)) {
+        for task in moved(&store, &event) {
             containers.spawn(step(store.clone(), task));
         }
+    }
+}
+
+/// The tasks that their nodes go on with after the event.
+fn moved(store: &Store, event: &Event) -> Vec<Arc<Task>> {
+    match event {
+        Event::Task(change) => {
+            let told = change.old().map(|old| (old.status.state, old.desired_state));
+            let new = change.new_object().cloned().into_iter();
+            new.filter(|task| told != Some((task.status.state, task.desired_state)))
+                .collect()
+        }
+        // A node that is back hears what is wanted of it.
+        Event::Node(change) if change.old().is_some_and(|old| old.status.state == NodeState::Down) => {
+            let node = change.object().id.as_str().to_owned();
+            store.view(|tx| tx.by_key::<Task>(Key::Node(node)))
+        }
+        _ => Vec::new(),
     }
 }
 

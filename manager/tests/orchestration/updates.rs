@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use manager::state::{Event, Filter, Kind};
-use proto::object::UpdateState;
+use proto::object::{NodeState, UpdateState};
 use proto::spec::{FailureAction, ServiceMode, UpdateConfig, UpdateOrder};
 use proto::{TaskState, Timestamp};
 use tokio::time::{Instant, sleep};
@@ -393,6 +393,41 @@ async fn a_global_service_is_updated_node_by_node() {
             .all(|pair| pair[1] >= pair[0] + Duration::from_secs(2)),
         "{started:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_leaves_out_a_node_that_is_lost_meanwhile_and_comes_to_it_when_it_is_back() {
+    let cluster = Cluster::of(3).await;
+    let mut spec = updating(
+        service("log", "app:1", 1),
+        UpdateConfig {
+            delay: seconds(2),
+            ..config()
+        },
+    );
+    spec.mode = ServiceMode::global();
+    cluster.create(spec).await;
+    cluster.update("log", |spec| set_image(spec, "app:2")).await;
+    cluster
+        .change_node("n3", |node| node.status.state = NodeState::Down)
+        .await;
+    let completed = |cluster: &Cluster| cluster.update_state("log") == Some(UpdateState::Completed);
+    cluster.until("completed", completed).await;
+    let wanted = || {
+        let tasks = cluster.tasks("log").into_iter();
+        tasks.filter(|task| task.desired_state == TaskState::Running)
+    };
+    let mut nodes: Vec<String> = wanted().map(|task| task.node_id.to_string()).collect();
+    nodes.sort();
+    assert_eq!(nodes, ["n1", "n2"]);
+    cluster
+        .change_node("n3", |node| node.status.state = NodeState::Ready)
+        .await;
+    cluster
+        .until("it is everywhere", |cluster| {
+            cluster.images("log") == ["app:2"; 3]
+        })
+        .await;
 }
 
 /// Updates a service of two slots to an image that never becomes healthy, with a progress deadline of 30 s.

@@ -119,7 +119,7 @@ pub(crate) async fn watch(
             }
             Event::Commit(version) => {
                 for task in changed.drain(..) {
-                    one_wanted_task_per_slot(&world, &mirror, &task);
+                    one_wanted_task_per_slot(&world, &mut mirror, &task);
                 }
                 if version <= mirror.version {
                     let before = mirror.version;
@@ -152,6 +152,8 @@ fn tell(world: &World, place: &str, change: &Change<Task>) {
 /// The store as its events tell it.
 struct Mirror {
     version: u64,
+    /// Slots that have two tasks because the service started first then, which it may do no longer.
+    doubled: BTreeSet<(ServiceId, u64, Option<NodeId>)>,
     tasks: BTreeMap<TaskId, Arc<Task>>,
     services: BTreeMap<ServiceId, Arc<Service>>,
     nodes: BTreeMap<NodeId, Arc<Node>>,
@@ -161,6 +163,7 @@ impl Mirror {
     fn new(tasks: Vec<Arc<Task>>, services: &[Arc<Service>], nodes: &[Arc<Node>]) -> Self {
         Self {
             version: 0,
+            doubled: BTreeSet::new(),
             tasks: tasks.into_iter().map(|task| (task.id.clone(), task)).collect(),
             services: services
                 .iter()
@@ -244,14 +247,29 @@ fn satisfies(task: &Task, node: &Node) -> bool {
 }
 
 /// Of a slot at most one task is wanted running, outside of start-first and but for one from which the other takes over.
-fn one_wanted_task_per_slot(world: &World, mirror: &Mirror, task: &Task) {
-    let Some(service) = mirror
-        .services
-        .get(&task.service_id)
-        .filter(|service| !starts_first(service))
-    else {
+fn one_wanted_task_per_slot(world: &World, mirror: &mut Mirror, task: &Task) {
+    let Some(service) = mirror.services.get(&task.service_id) else {
         return;
     };
+    let slot = (
+        task.service_id.clone(),
+        task.slot,
+        (task.slot == 0).then(|| task.node_id.clone()),
+    );
+    let wanted = wanted_in_slot(mirror, task);
+    if wanted.len() < 2 {
+        mirror.doubled.remove(&slot);
+    } else if starts_first(service) {
+        mirror.doubled.insert(slot);
+    } else if !mirror.doubled.contains(&slot) {
+        let (spec, status) = (&service.spec, &service.update_status);
+        let what = format_args!("{} {}: {wanted:?}, {status:?}, {spec:?}", spec.name, task.slot);
+        world.violated("one wanted task per slot", what);
+    }
+}
+
+/// The tasks of a task's slot that are wanted running and of which none takes over from the other.
+fn wanted_in_slot(mirror: &Mirror, task: &Task) -> Vec<TaskId> {
     let same = |other: &&Arc<Task>| {
         other.service_id == task.service_id
             && other.slot == task.slot
@@ -262,12 +280,7 @@ fn one_wanted_task_per_slot(world: &World, mirror: &Mirror, task: &Task) {
     let mut wanted: Vec<_> = mirror.tasks.values().filter(same).collect();
     let leaving: Vec<_> = wanted.iter().filter_map(|task| takes_over_from(task)).collect();
     wanted.retain(|task| !leaving.contains(&&task.id));
-    let wanted: Vec<_> = wanted.iter().map(|task| task.id.clone()).collect();
-    if wanted.len() > 1 {
-        let (spec, status) = (&service.spec, &service.update_status);
-        let what = format_args!("{} {}: {wanted:?}, {status:?}, {spec:?}", spec.name, task.slot);
-        world.violated("one wanted task per slot", what);
-    }
+    wanted.iter().map(|task| task.id.clone()).collect()
 }
 
 /// The task from which this one takes over while that one still runs: its node is drained, or has more than its share.

@@ -150,7 +150,7 @@ async fn run(world: &World, kind: Kind, seed: u64) {
     if let Managers::Group(group) = &mut managers {
         group.settle().await;
     }
-    workers.iter().for_each(Worker::start);
+    restart(world, &workers);
     if timeout(Duration::from_secs(60), user.settle(FINAL))
         .await
         .is_err()
@@ -163,6 +163,17 @@ async fn run(world: &World, kind: Kind, seed: u64) {
     }
     for (place, store) in stores(&managers) {
         user.no_acknowledged_write_is_lost(&store, &place);
+    }
+}
+
+/// The nodes start again; in some runs one never does, and what it had must run elsewhere.
+fn restart(world: &World, workers: &[Worker]) {
+    let lost = world.pick(workers).filter(|_| world.chance(0.4));
+    for worker in workers {
+        match lost {
+            Some(lost) if lost.id == worker.id && worker.may_be_missed() => worker.lose_power(),
+            _ => worker.start(),
+        }
     }
 }
 

@@ -80,6 +80,7 @@ impl User {
     }
 
     async fn put_spec(&self, seat: &Seat, name: &str, current: Option<&Service>, spec: ServiceSpec) -> bool {
+        self.ask(name, Some(spec.clone()));
         let asked = spec.clone();
         let done = async {
             match current {
@@ -104,6 +105,7 @@ impl User {
 
     async fn remove(&self, seat: &Seat, name: &str) {
         if seat.control.service(name).is_ok() {
+            self.ask(name, None);
             let answer = timeout(PATIENCE, seat.control.remove_service(name)).await;
             self.note(
                 seat,
@@ -116,7 +118,15 @@ impl User {
         }
     }
 
-    /// Remembers what was asked for and what was answered. True if it was acknowledged.
+    /// Remembers what is asked for: it may come true although nobody hears the answer.
+    fn ask(&self, name: &str, asked: Option<ServiceSpec>) {
+        let mut told = self.told();
+        told.entry(name.to_owned())
+            .or_insert_with(|| vec![None])
+            .push(asked);
+    }
+
+    /// Remembers what was answered. True if it was acknowledged.
     fn note(&self, seat: &Seat, name: &str, asked: Option<ServiceSpec>, answer: Result<(), String>) -> bool {
         let short = asked.as_ref().map(|spec| {
             let image = spec
@@ -130,12 +140,9 @@ impl User {
             "user at {}: {name} {short:?}: {answer:?}",
             seat.place
         ));
-        let mut told = self.told();
-        let candidates = told.entry(name.to_owned()).or_insert_with(|| vec![None]);
         if answer.is_ok() {
-            candidates.clear();
+            self.told().insert(name.to_owned(), vec![asked]);
         }
-        candidates.push(asked);
         answer.is_ok()
     }
 

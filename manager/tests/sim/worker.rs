@@ -96,6 +96,11 @@ impl Worker {
         }
     }
 
+    /// Whether it never comes back when all is well again. Every zone has another node.
+    pub(crate) fn may_be_missed(&self) -> bool {
+        self.id.as_str() != "n2"
+    }
+
     /// The machine loses its power: agent and containers are gone. What had run is found ended when it starts again.
     pub(crate) fn lose_power(&self) {
         self.stop();
@@ -323,25 +328,35 @@ impl Worker {
                 self.news.notified().await;
                 continue;
             }
-            let updates = news.iter().map(|(id, state)| update(id, *state)).collect();
             let request = UpdateTaskStatusRequest {
                 session_id: session.to_owned(),
-                updates,
+                updates: news.iter().map(|(id, state)| update(id, *state)).collect(),
             };
-            within(async {
-                self.world.way(self.id.as_str(), &seat.place).await;
-                let request = Dispatcher::in_process_request(request);
-                let answer = seat.dispatcher.update_task_status(request).await;
-                self.world.way(&seat.place, self.id.as_str()).await;
-                answer.map_err(|_| Ended("report refused"))
-            })
-            .await?;
+            if self.world.chance(0.1) {
+                tokio::spawn(self.clone().say_again(seat.clone(), request.clone()));
+            }
+            within(self.say(seat, request)).await?;
             for (id, state) in news {
                 if let Some(known) = self.tasks().get_mut(&id) {
                     known.reported = Some(state);
                 }
             }
         }
+    }
+
+    async fn say(&self, seat: &Seat, report: UpdateTaskStatusRequest) -> Result<(), Ended> {
+        self.world.way(self.id.as_str(), &seat.place).await;
+        let request = Dispatcher::in_process_request(report);
+        let answer = seat.dispatcher.update_task_status(request).await;
+        self.world.way(&seat.place, self.id.as_str()).await;
+        answer.map(drop).map_err(|_| Ended("report refused"))
+    }
+
+    /// A report is doubled, and the second comes when later ones may have come.
+    async fn say_again(self, seat: Seat, report: UpdateTaskStatusRequest) {
+        self.world.pause(50..3000).await;
+        // What is refused is refused: the session may be over.
+        let _ = within(self.say(&seat, report)).await;
     }
 
     fn advance(&self, id: &TaskId, state: TaskState) {

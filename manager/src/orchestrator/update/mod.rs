@@ -76,6 +76,7 @@ pub(crate) fn update(
     match current {
         // The same spec was written again meanwhile, which cleared the status.
         Some(update) if update.continues(draft) => {
+            update.leave_out(slots);
             update.take_in(draft, slots);
             if update.phase != Phase::Ended && draft.update_state().is_none() {
                 draft.update(UpdateChange::Start);
@@ -128,6 +129,23 @@ impl Update {
             failed: HashSet::new(),
             phase: Phase::Rolling,
         })
+    }
+
+    /// Leaves out slots that are no more: scaled away, or those of a node that takes no tasks now. They are taken in again
+    /// when they come back.
+    fn leave_out(&mut self, slots: &[SlotKey]) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let there: HashSet<&SlotKey> = slots.iter().collect();
+        self.queue.retain(|key| {
+            let stays = there.contains(key);
+            if !stays {
+                self.known.remove(key);
+                self.slots -= 1;
+            }
+            stays
+        });
     }
 
     /// Takes in slots that it could not see before: those of a node that was paused meanwhile.
