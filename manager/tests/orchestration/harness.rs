@@ -269,7 +269,11 @@ fn moved(store: &Store, event: &Event) -> Vec<Arc<Task>> {
                 .collect()
         }
         // A node that is back hears what is wanted of it.
-        Event::Node(change) if change.old().is_some_and(|old| old.status.state == NodeState::Down) => {
+        Event::Node(change)
+            if change
+                .old()
+                .is_some_and(|old| old.status.state == NodeState::Down) =>
+        {
             let node = change.object().id.as_str().to_owned();
             store.view(|tx| tx.by_key::<Task>(Key::Node(node)))
         }
