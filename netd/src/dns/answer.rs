@@ -147,7 +147,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::dns::{Directory, Scope, Zone};
+    use crate::dns::{Directory, Names, Scope, Source, Zone};
 
     fn directory(internal: bool, backends: u8) -> Directory {
         let mut zone = Zone::new(
@@ -155,12 +155,14 @@ mod tests {
             internal,
             ["10.0.1.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()],
         );
-        zone.add("web", [Ipv4Addr::new(10, 0, 1, 2)]);
-        zone.add(
+        let mut names = Names::default();
+        names.add("web", [Ipv4Addr::new(10, 0, 1, 2)]);
+        names.add(
             "tasks.web",
             (0..backends).map(|n| Ipv4Addr::new(10, 0, 1, 10 + n)),
         );
-        zone.point(Ipv4Addr::new(10, 0, 1, 2), "web");
+        names.point(Ipv4Addr::new(10, 0, 1, 2), "web");
+        zone.set(&Source::Service("web".into()), names);
         let mut directory = Directory::default();
         directory.set_zone("n", zone);
         directory

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
-use crate::types::Protocol;
+use super::zone::{Entry, Names, Source, Zone};
 
 /// Who is asking.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,26 +12,6 @@ pub(crate) enum Scope {
     Network(String),
     /// This sandbox.
     Sandbox(String),
-}
-
-/// What is known of one name.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) addresses: Vec<IpAddr>,
-    /// Where it is to be found by protocol and port (SRV): names of the same zone.
-    pub(crate) targets: Vec<String>,
-    pub(crate) ports: Vec<(Protocol, u16)>,
-}
-
-/// The names of one network, in lower case and without a final dot.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Zone {
-    pub(crate) name: String,
-    pub(crate) internal: bool,
-    subnets: Vec<IpNet>,
-    names: HashMap<String, Entry>,
-    pointers: HashMap<IpAddr, String>,
-    members: HashMap<IpAddr, String>,
 }
 
 /// What all the node's DNS sockets answer from.
@@ -49,71 +27,16 @@ pub(crate) struct View<'a> {
     zones: Vec<&'a Zone>,
 }
 
-impl Zone {
-    pub(crate) fn new(name: &str, internal: bool, subnets: impl IntoIterator<Item = IpNet>) -> Self {
-        Self {
-            name: name.to_ascii_lowercase(),
-            internal,
-            subnets: subnets.into_iter().collect(),
-            ..Self::default()
-        }
-    }
-
-    /// One more address for a name. A name without an address is known, but answers with nothing.
-    pub(crate) fn add(&mut self, name: &str, addresses: impl IntoIterator<Item = impl Into<IpAddr>>) {
-        let known = &mut self.entry(name).addresses;
-        for address in addresses.into_iter().map(Into::into) {
-            if !known.contains(&address) {
-                known.push(address);
-            }
-        }
-    }
-
-    /// The name answers at these ports, under the names of `targets`.
-    pub(crate) fn offer(&mut self, name: &str, ports: &[(Protocol, u16)], targets: &[String]) {
-        let entry = self.entry(name);
-        let new = |port: &&(Protocol, u16)| !entry.ports.contains(port);
-        let new: Vec<_> = ports.iter().filter(new).copied().collect();
-        entry.ports.extend(new);
-        for target in targets.iter().map(|t| lower(t)) {
-            if !entry.targets.contains(&target) {
-                entry.targets.push(target);
-            }
-        }
-    }
-
-    /// The answer to a reverse question; the first one given stays.
-    pub(crate) fn point(&mut self, address: impl Into<IpAddr>, name: &str) {
-        self.pointers
-            .entry(address.into())
-            .or_insert_with(|| name.to_owned());
-    }
-
-    /// The address belongs to this sandbox.
-    pub(crate) fn member(&mut self, address: impl Into<IpAddr>, sandbox: &str) {
-        self.members.insert(address.into(), sandbox.to_owned());
-    }
-
-    pub(crate) fn addresses(&self, name: &str) -> &[IpAddr] {
-        self.names.get(name).map_or(&[], |entry| &entry.addresses)
-    }
-
-    fn entry(&mut self, name: &str) -> &mut Entry {
-        self.names.entry(lower(name)).or_default()
-    }
-
-    fn contains(&self, address: IpAddr) -> bool {
-        self.subnets.iter().any(|net| net.contains(&address))
-    }
-}
-
-fn lower(name: &str) -> String {
-    name.trim_end_matches('.').to_ascii_lowercase()
-}
-
 impl Directory {
     pub(crate) fn set_zone(&mut self, network: &str, zone: Zone) {
         self.zones.insert(network.to_owned(), zone);
+    }
+
+    /// These are the names of one who has some on the network, if the network is known.
+    pub(crate) fn set_names(&mut self, network: &str, source: &Source, names: Names) {
+        if let Some(zone) = self.zones.get_mut(network) {
+            zone.set(source, names);
+        }
     }
 
     pub(crate) fn remove_zone(&mut self, network: &str) {
@@ -132,13 +55,13 @@ impl Directory {
     /// it asks. Who can make up the address it asks from could otherwise have the answer sent to somebody else.
     pub(crate) fn view(&self, scope: &Scope, client: IpAddr) -> Option<View<'_>> {
         let (sandbox, own) = match scope {
-            Scope::Sandbox(id) => (Some(id), None),
+            Scope::Sandbox(id) => (Some(id.as_str()), None),
             Scope::Network(id) => {
                 let zone = self
                     .zones
                     .get(id)
                     .filter(|z| z.contains(client) || on_link(client))?;
-                (zone.members.get(&client), Some(zone))
+                (zone.sandbox_at(client), Some(zone))
             }
         };
         let networks = sandbox.and_then(|id| self.sandboxes.get(id));
@@ -166,7 +89,7 @@ impl<'a> View<'a> {
     fn first<'n>(&self, name: impl Fn(&Zone) -> Option<&'n str>) -> Option<(&'a Zone, &'a Entry)> {
         let mut known = None;
         for zone in &self.zones {
-            match name(zone).and_then(|name| zone.names.get(name)) {
+            match name(zone).and_then(|name| zone.find(name)) {
                 Some(entry) if !entry.addresses.is_empty() => return Some((zone, entry)),
                 Some(entry) => known = known.or(Some((*zone, entry))),
                 None => {}
@@ -179,7 +102,7 @@ impl<'a> View<'a> {
     pub(crate) fn pointer(&self, address: IpAddr) -> Option<String> {
         self.zones
             .iter()
-            .find_map(|zone| Some(format!("{}.{}", zone.pointers.get(&address)?, zone.name)))
+            .find_map(|zone| Some(format!("{}.{}", zone.pointer(address)?, zone.name)))
     }
 
     /// The address lies on one of the client's networks: the world outside knows nothing about it.
@@ -219,10 +142,12 @@ mod tests {
             ("n3", "10.0.3.0/24", 3),
         ] {
             let mut zone = Zone::new(&format!("Net{last}"), last == 1, [subnet.parse().unwrap()]);
-            zone.add("Web", [IpAddr::from([10, 0, last, 9])]);
-            zone.add("half", (last == 1).then_some(IpAddr::from([10, 0, last, 8])));
-            zone.add("empty", None::<IpAddr>);
-            zone.member(IpAddr::from([10, 0, last, 5]), "box");
+            let mut names = Names::default();
+            names.add("Web", [IpAddr::from([10, 0, last, 9])]);
+            names.add("half", (last == 1).then_some(IpAddr::from([10, 0, last, 8])));
+            names.add("empty", None::<IpAddr>);
+            names.member(IpAddr::from([10, 0, last, 5]), "box");
+            zone.set(&Source::Sandbox("box".into()), names);
             directory.set_zone(id, zone);
         }
         directory.set_sandbox("box", vec!["n2".into(), "n1".into()]);

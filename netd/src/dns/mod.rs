@@ -10,7 +10,9 @@ mod server;
 mod tcp;
 mod upstream;
 mod wire;
+mod zone;
 
-pub(crate) use directory::{Directory, Scope, Zone};
+pub(crate) use directory::{Directory, Scope};
 pub(crate) use server::{DnsServer, DnsSockets, DnsTasks};
 pub(crate) use upstream::Upstreams;
+pub(crate) use zone::{Names, Source, Zone};

@@ -7,7 +7,8 @@ use hickory_proto::rr::rdata::{A, AAAA, PTR, SRV};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use rand::seq::SliceRandom;
 
-use super::directory::{Entry, View, Zone};
+use super::directory::View;
+use super::zone::{Entry, Zone};
 use crate::types::Protocol;
 
 /// Seconds. Answers change whenever a task does.

@@ -227,7 +227,7 @@ mod tests {
     use hickory_proto::rr::{Name, RecordType};
 
     use super::*;
-    use crate::dns::Zone;
+    use crate::dns::{Names, Source, Zone};
 
     /// After a restart the sockets are there before all the names are.
     #[tokio::test]
@@ -238,8 +238,8 @@ mod tests {
         let sockets = DnsSockets::bind([127, 0, 0, 1], 0).unwrap();
         let (port, _) = sockets.ports().unwrap();
         let _tasks = server.serve(sockets, Scope::Network("n".into())).unwrap();
-        let mut zone = Zone::new("front", true, ["127.0.0.0/8".parse().unwrap()]);
-        directory.write().unwrap().set_zone("n", zone.clone());
+        let zone = Zone::new("front", true, ["127.0.0.0/8".parse().unwrap()]);
+        directory.write().unwrap().set_zone("n", zone);
         let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         client.connect(("127.0.0.1", port)).await.unwrap();
         let mut question = Message::new(1, MessageType::Query, OpCode::Query);
@@ -248,8 +248,10 @@ mod tests {
         for _ in 0..200 {
             tokio::task::yield_now().await; // time enough to deny it
         }
-        zone.add("web", [IpAddr::from([127, 1, 1, 1])]);
-        directory.write().unwrap().set_zone("n", zone);
+        let mut names = Names::default();
+        names.add("web", [IpAddr::from([127, 1, 1, 1])]);
+        let web = Source::Service("web".into());
+        directory.write().unwrap().set_names("n", &web, names);
         server.begin();
         let mut buffer = [0; 512];
         let n = client.recv(&mut buffer).await.unwrap();

@@ -22,6 +22,16 @@ pub(crate) struct Balancer {
     current: BTreeMap<Key, Vec<Key>>,
 }
 
+/// Frontends with the backends to which they are to lead; `None`: it is no frontend any more.
+pub(crate) type Leads = BTreeMap<Key, Option<Vec<Key>>>;
+
+/// A change of the maps.
+#[derive(Debug)]
+pub(crate) struct Step {
+    leads: Leads,
+    chains: BTreeSet<u32>,
+}
+
 impl Balancer {
     pub(super) fn new(
         table: Table,
@@ -41,52 +51,77 @@ impl Balancer {
         }
     }
 
-    /// Add to `transaction` what brings the maps to `wanted`. Replaces `self` only after the transaction was carried out.
+    /// Add to `transaction` what makes these frontends lead where they should; others stay as they are. The step is taken
+    /// with [`Balancer::accept`], after the transaction was carried out.
     #[must_use]
-    pub(crate) fn update(&self, wanted: BTreeMap<Key, Vec<Key>>, transaction: &mut Transaction) -> Self {
-        let mut next = self.clone();
+    pub(crate) fn steer(&self, mut wanted: Leads, transaction: &mut Transaction) -> Step {
+        wanted.retain(|front, backs| self.current.get(front) != backs.as_ref());
         let (mut old_fronts, mut old_backs) = (Vec::new(), Vec::new());
-        for (front, backs) in self
-            .current
-            .iter()
-            .filter(|(front, backs)| wanted.get(front) != Some(backs))
-        {
-            old_fronts.extend(self.frontend(front, backs));
-            old_backs.extend(slots(front, backs));
-        }
         let (mut new_fronts, mut new_backs) = (Vec::new(), Vec::new());
-        for (front, backs) in wanted
-            .iter()
-            .filter(|(front, backs)| self.current.get(front) != Some(backs))
-        {
-            next.ensure_chain(backs.len() as u32, transaction);
-            new_fronts.extend(self.frontend(front, backs));
-            new_backs.extend(slots(front, backs));
+        let mut chains = BTreeSet::new();
+        for (front, backs) in &wanted {
+            if let Some(old) = self.current.get(front) {
+                old_fronts.extend(self.frontend(front, old));
+                old_backs.extend(slots(front, old));
+            }
+            if let Some(backs) = backs {
+                self.ensure_chain(backs.len() as u32, &mut chains, transaction);
+                new_fronts.extend(self.frontend(front, backs));
+                new_backs.extend(slots(front, backs));
+            }
         }
         transaction.remove(&self.table, self.frontends, &old_fronts);
         transaction.remove(&self.table, self.backends, &old_backs);
         transaction.add(&self.table, self.backends, &new_backs);
         transaction.add(&self.table, self.frontends, &new_fronts);
-        next.current = wanted;
-        next
+        Step {
+            leads: wanted,
+            chains,
+        }
     }
 
-    /// What `next` no longer leads to: frontends with the backends that they lost.
-    pub(crate) fn lost(&self, next: &Self) -> Vec<(Key, Key)> {
-        let kept =
-            |front: &Key, back: &Key| next.current.get(front).is_some_and(|backs| backs.contains(back));
-        let pairs = self
-            .current
-            .iter()
-            .flat_map(|(f, backs)| backs.iter().map(move |b| (f, b)));
-        pairs
-            .filter(|(f, b)| !kept(f, b))
-            .map(|(f, b)| (f.clone(), b.clone()))
-            .collect()
+    /// The same for all frontends: there are to be no others.
+    #[must_use]
+    pub(crate) fn replace(&self, wanted: BTreeMap<Key, Vec<Key>>, transaction: &mut Transaction) -> Step {
+        let gone = self.current.keys().filter(|front| !wanted.contains_key(*front));
+        let mut leads: Leads = gone.map(|front| (front.clone(), None)).collect();
+        leads.extend(wanted.into_iter().map(|(front, backs)| (front, Some(backs))));
+        self.steer(leads, transaction)
     }
 
-    fn ensure_chain(&mut self, modulus: u32, transaction: &mut Transaction) {
-        if modulus > 0 && self.chains.insert(modulus) {
+    /// The kernel has it so now.
+    pub(crate) fn accept(&mut self, step: Step) {
+        self.chains.extend(step.chains);
+        for (front, backs) in step.leads {
+            match backs {
+                Some(backs) => self.current.insert(front, backs),
+                None => self.current.remove(&front),
+            };
+        }
+    }
+
+    /// What will not be led to any more: frontends with the backends that they lose.
+    pub(crate) fn lost(&self, step: &Step) -> Vec<(Key, Key)> {
+        let mut lost = Vec::new();
+        for (front, new) in &step.leads {
+            let kept = |back: &&Key| new.as_ref().is_some_and(|new| new.contains(back));
+            let old = self.current.get(front).into_iter().flatten();
+            lost.extend(
+                old.filter(|back| !kept(back))
+                    .map(|back| (front.clone(), back.clone())),
+            );
+        }
+        lost
+    }
+
+    /// Whether no frontend will be left.
+    pub(crate) fn ends_with(&self, step: &Step) -> bool {
+        let stays = |front: &Key| step.leads.get(front).is_none_or(Option::is_some);
+        !step.leads.values().any(Option::is_some) && !self.current.keys().any(stays)
+    }
+
+    fn ensure_chain(&self, modulus: u32, new: &mut BTreeSet<u32>, transaction: &mut Transaction) {
+        if modulus > 0 && !self.chains.contains(&modulus) && new.insert(modulus) {
             let name = chain(modulus);
             transaction.chain(
                 &self.table,
@@ -130,20 +165,19 @@ mod tests {
 
     #[test]
     fn only_what_changed_is_sent() {
-        let empty = TaskFirewall::balancer();
+        let mut balancer = TaskFirewall::balancer();
         let mut first = Transaction::default();
-        let one = empty.update(
-            BTreeMap::from([(ip(1), vec![ip(11), ip(12)]), (ip(2), vec![ip(21)])]),
-            &mut first,
-        );
+        let both = BTreeMap::from([(ip(1), vec![ip(11), ip(12)]), (ip(2), vec![ip(21)])]);
+        let step = balancer.replace(both.clone(), &mut first);
+        balancer.accept(step);
+        let one = balancer.clone();
         let mut same = Transaction::default();
-        let again = one.update(one.current.clone(), &mut same);
+        balancer.accept(one.replace(both, &mut same));
         assert_eq!(same, Transaction::default());
         let mut less = Transaction::default();
-        let two = again.update(
-            BTreeMap::from([(ip(1), vec![ip(11), ip(12)]), (ip(2), vec![])]),
-            &mut less,
-        );
+        let step = balancer.steer(BTreeMap::from([(ip(2), Some(vec![]))]), &mut less);
+        assert_eq!(balancer.lost(&step), [(ip(2), ip(21))]);
+        balancer.accept(step);
         let mut by_hand = Transaction::default();
         by_hand.remove(
             &one.table,
@@ -157,6 +191,11 @@ mod tests {
             &[Element::Verdict(ip(2), Verdict::Goto("refuse".into()))],
         );
         assert_eq!(less, by_hand);
-        assert!(two.chains.is_superset(&BTreeSet::from([1, 2])));
+        assert!(balancer.chains.is_superset(&BTreeSet::from([1, 2])));
+        let without = |fronts: &[u8]| {
+            let leads = fronts.iter().map(|front| (ip(*front), None)).collect();
+            balancer.steer(leads, &mut Transaction::default())
+        };
+        assert!(!balancer.ends_with(&without(&[1])) && balancer.ends_with(&without(&[1, 2])));
     }
 }

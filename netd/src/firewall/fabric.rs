@@ -87,6 +87,11 @@ impl FabricFirewall {
         Key::default().ip(address.into()).port(port)
     }
 
+    /// Whether it is a port of UDP.
+    pub(crate) fn is_udp(frontend: &Key) -> bool {
+        frontend.0.first() == Some(&Protocol::Udp.number())
+    }
+
     /// The UDP flows that go on to a backend which their frontend has lost.
     pub(crate) fn is_stale(flow: &Flow, lost: &[(Key, Key)]) -> bool {
         let front = Self::frontend(Protocol::Udp, flow.wanted.1);

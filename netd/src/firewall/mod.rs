@@ -12,7 +12,7 @@ mod task;
 mod transit;
 mod underlay;
 
-pub(crate) use balancer::Balancer;
+pub(crate) use balancer::{Balancer, Leads, Step};
 pub(crate) use direct::Direct;
 pub(crate) use fabric::FabricFirewall;
 pub(crate) use host::{Frontend, HostFirewall};

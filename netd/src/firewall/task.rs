@@ -82,10 +82,14 @@ impl TaskFirewall {
     }
 
     pub(crate) fn elements(vips: &VirtualIps) -> BTreeMap<Key, Vec<Key>> {
-        let key = |ip: &Ipv4Addr| Key::default().ipv4(*ip);
         vips.iter()
-            .map(|(vip, backends)| (key(vip), backends.iter().map(key).collect()))
+            .map(|(vip, backends)| (Self::address(vip), backends.iter().map(Self::address).collect()))
             .collect()
+    }
+
+    /// A virtual IP, or what is behind one.
+    pub(crate) fn address(address: &Ipv4Addr) -> Key {
+        Key::default().ipv4(*address)
     }
 
     /// The UDP flows that go on to a backend which their virtual IP has lost.

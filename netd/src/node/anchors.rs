@@ -3,9 +3,9 @@
 //! refused at once in the protocol's own words.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Errors, Node};
+use super::{Errors, Node, Service};
 use crate::error::{Error, Result};
 use crate::firewall::FabricFirewall;
 use crate::netlink::{Request, Route, errno};
@@ -21,17 +21,36 @@ impl Node {
     /// Bring the bridges' addresses in line with the services.
     pub(super) fn anchor_vips(&mut self) -> Result<()> {
         let wanted = self.wanted_anchors();
-        if wanted == self.anchors {
+        let gone = self.anchors.difference(&wanted).cloned().collect();
+        let new = wanted.difference(&self.anchors).cloned().collect();
+        self.change_anchors(new, gone)
+    }
+
+    /// The same for these virtual IPs, which the service has got or lost.
+    pub(super) fn anchor_these(&mut self, service: &str, vips: &BTreeSet<(IpAddr, String)>) -> Result<()> {
+        let anchors = vips.iter().filter_map(|(vip, network)| match vip {
+            IpAddr::V4(vip) => Some((network.clone(), *vip)),
+            IpAddr::V6(_) => None,
+        });
+        let is_wrong = |anchor: &Anchor| self.wants_anchor(service, anchor) != self.anchors.contains(anchor);
+        let wrong = anchors.filter(is_wrong);
+        let (gone, new) = wrong.partition(|anchor| self.anchors.contains(anchor));
+        self.change_anchors(new, gone)
+    }
+
+    fn change_anchors(&mut self, new: Vec<Anchor>, gone: Vec<Anchor>) -> Result<()> {
+        if new.is_empty() && gone.is_empty() {
             return Ok(());
         }
-        let before = std::mem::replace(&mut self.anchors, wanted);
-        let new: Vec<_> = self.anchors.difference(&before).cloned().collect();
-        let gone: Vec<_> = before.difference(&self.anchors).cloned().collect();
+        self.anchors.extend(new.iter().cloned());
+        for anchor in &gone {
+            self.anchors.remove(anchor);
+        }
         let mut filter = Transaction::default();
         self.admit_anchors(&mut filter, &new, true);
         self.admit_anchors(&mut filter, &gone, false);
         let mut errors = Errors::default();
-        errors.collect(self.change_fabric(filter, "admit virtual IPs to"));
+        errors.collect(self.change_fabric_at(filter, Default::default(), "admit virtual IPs to"));
         errors.collect(self.address_anchors(&new, Route::add_address));
         errors.collect(self.address_anchors(&gone, Route::delete_address));
         errors.first()
@@ -55,6 +74,16 @@ impl Node {
         on.filter(|on| self.networks.contains_key(&on.network))
             .filter_map(|on| Some((on.network.clone(), on.vip?)))
             .collect()
+    }
+
+    /// Whether the service has it or, which is not looked at first because they are many, another one.
+    fn wants_anchor(&self, service: &str, (network, vip): &Anchor) -> bool {
+        let has = |service: &Service| {
+            let mut networks = service.wanted.networks.iter();
+            networks.any(|on| on.network == *network && on.vip == Some(*vip))
+        };
+        let wanted = self.services.get(service).is_some_and(has) || self.services.values().any(has);
+        wanted && self.networks.contains_key(network)
     }
 
     fn admit_anchors(&self, filter: &mut Transaction, anchors: &[Anchor], admit: bool) {

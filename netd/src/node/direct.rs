@@ -243,7 +243,7 @@ impl Node {
         Direct::change(&mut host, &self.host_firewall.table(Ip::V4), present, wanted);
         Direct::change(&mut fabric, &own_table(Family::Ipv4), present, wanted);
         self.change_host(host, "admit containers of other nodes to")?;
-        self.change_fabric(fabric, "admit containers of other nodes to")
+        self.change_fabric_at(fabric, Default::default(), "admit containers of other nodes to")
     }
 
     /// The fabric takes the probe address, and the host leads there.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::interfaces::bindings;
 use super::{NetworkRecord, Node};
 use crate::error::{Error, Result};
-use crate::firewall::{Balancer, Direct, FabricFirewall, own_table};
+use crate::firewall::{Direct, FabricFirewall, Leads, Step, own_table};
 use crate::netlink::Flow;
 use crate::nft::{Family, Ip, Key, Transaction};
 
@@ -21,29 +21,43 @@ impl Node {
     /// Bring the fabric's published ports in line with all sandboxes and services, together with `change`; all anew if that
     /// is refused, as in [`Node::change_host`].
     pub(super) fn change_fabric(&mut self, mut change: Transaction, operation: &'static str) -> Result<()> {
-        let next = self.balance(&self.fabric.balancers, &mut change);
+        let [v4, v6] = &self.fabric.balancers;
+        let steps = [
+            v4.replace(self.published(Ip::V4), &mut change),
+            v6.replace(self.published(Ip::V6), &mut change),
+        ];
+        self.step_fabric(change, steps, operation)
+    }
+
+    /// The same for these published ports, of IPv4 and IPv6; nothing else has changed.
+    pub(super) fn change_fabric_at(
+        &mut self,
+        mut change: Transaction,
+        leads: [Leads; 2],
+        operation: &'static str,
+    ) -> Result<()> {
+        let ([v4, v6], [leads4, leads6]) = (&self.fabric.balancers, leads);
+        let steps = [v4.steer(leads4, &mut change), v6.steer(leads6, &mut change)];
+        self.step_fabric(change, steps, operation)
+    }
+
+    fn step_fabric(&mut self, change: Transaction, steps: [Step; 2], operation: &'static str) -> Result<()> {
         match self.commit_fabric(change, operation) {
             Ok(()) => {
-                let both = self.fabric.balancers.iter().zip(&next);
-                let lost: Vec<_> = both.flat_map(|(before, next)| before.lost(next)).collect();
-                self.fabric.balancers = next;
+                let mut lost = Vec::new();
+                for (balancer, step) in self.fabric.balancers.iter_mut().zip(steps) {
+                    lost.extend(balancer.lost(&step));
+                    balancer.accept(step);
+                }
                 self.forget_flows(&lost)
             }
             Err(refusal) => self.restore_fabric().map_err(|_| refusal),
         }
     }
 
-    fn balance(&self, now: &[Balancer; 2], change: &mut Transaction) -> [Balancer; 2] {
-        let [v4, v6] = now;
-        [
-            v4.update(self.published(Ip::V4), change),
-            v6.update(self.published(Ip::V6), change),
-        ]
-    }
-
     /// Let UDP clients of lost backends find another one.
     fn forget_flows(&mut self, lost: &[(Key, Key)]) -> Result<()> {
-        if lost.is_empty() {
+        if !lost.iter().any(|(front, _)| FabricFirewall::is_udp(front)) {
             return Ok(());
         }
         let forgotten = Flow::forget(&mut self.fabric.netfilter, |flow| {
@@ -90,9 +104,18 @@ impl Node {
             &BTreeSet::new(),
             self.admitted(),
         );
-        let next = self.balance(&FabricFirewall::balancers(), &mut ruleset);
+        let mut balancers = FabricFirewall::balancers();
+        let steps = [Ip::V4, Ip::V6].map(|ip| self.published(ip));
+        let steps = balancers.iter().zip(steps);
+        let steps: Vec<_> = steps
+            .map(|(balancer, wanted)| balancer.replace(wanted, &mut ruleset))
+            .collect();
         self.commit_fabric(ruleset, "write the rules of")?;
-        self.fabric.balancers = next;
+        balancers
+            .iter_mut()
+            .zip(steps)
+            .for_each(|(balancer, step)| balancer.accept(step));
+        self.fabric.balancers = balancers;
         self.mesh.sets = transit;
         Ok(())
     }

@@ -66,17 +66,21 @@ impl Node {
         Ok(())
     }
 
-    /// Make the ways that are missing, and leave those that are too many.
-    pub(super) fn extend_mesh(&mut self) -> Result<()> {
+    /// Make the ways that are missing, and leave those that are too many; whether any was missing.
+    pub(super) fn extend_mesh(&mut self) -> Result<bool> {
         let mut wanted = self.wanted_mesh();
-        let steps = self.mesh.known.steps(&wanted);
-        self.take(steps.into_iter().filter(Step::grows).collect())?;
+        let mut steps = self.mesh.known.steps(&wanted);
+        steps.retain(Step::grows);
+        if steps.is_empty() {
+            return Ok(false);
+        }
+        self.take(steps)?;
         for (task, tag) in std::mem::take(&mut self.mesh.known.routes) {
             wanted.routes.entry(task).or_insert(tag);
         }
         wanted.peers.extend(std::mem::take(&mut self.mesh.known.peers));
         self.mesh.known = wanted;
-        Ok(())
+        Ok(true)
     }
 
     /// Bring the device, and with it the mesh, in line with the records.

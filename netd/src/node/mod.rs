@@ -16,6 +16,7 @@ mod mesh;
 mod networks;
 mod overlay;
 mod publish;
+mod published;
 mod sandboxes;
 mod services;
 mod unpublished;

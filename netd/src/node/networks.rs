@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{Errors, Network, NetworkRecord, Node};
-use crate::dns::{DnsSockets, DnsTasks, Scope, Zone};
+use super::{Errors, Network, NetworkRecord, Node, overlay, sandboxes, services};
+use crate::dns::{DnsSockets, DnsTasks, Names, Scope, Source, Zone};
 use crate::error::{Error, Result};
 use crate::firewall::FabricFirewall;
 use crate::netlink::Route;
@@ -24,11 +24,15 @@ impl Node {
         names::check_id(&config.id)?;
         if let Some(network) = self.networks.get_mut(&config.id) {
             check_same(&network.record, config)?;
+            let renamed = network.record.config.name != config.name;
             network.record.config.name.clone_from(&config.name);
             network.record.config.labels.clone_from(&config.labels);
             if network.record.config.overlay != config.overlay {
                 network.record.config.overlay = config.overlay;
                 self.respan_network(&config.id)?;
+            }
+            if renamed {
+                self.refresh_zone(&config.id);
             }
             return Ok(self.network(&config.id)?.state.clone());
         }
@@ -186,27 +190,38 @@ impl Node {
         };
         let NetworkRecord { config, state } = &network.record;
         let mut zone = Zone::new(&config.name, config.internal, subnets(state));
-        self.name_services(id, &mut zone);
-        self.name_members(id, &mut zone);
-        for sandbox in self.sandboxes.values() {
-            for endpoint in sandbox.record.endpoints.iter().filter(|e| e.network == id) {
-                for address in endpoint.addresses() {
-                    zone.member(address, &sandbox.record.id);
-                    let mut aliases = endpoint.aliases.iter();
-                    aliases.clone().for_each(|alias| zone.add(alias, [address]));
-                    if let Some(first) = aliases.next() {
-                        zone.point(address, first);
-                    }
-                }
-                if let Some(first) = endpoint.aliases.first() {
-                    let ports = sandbox.record.container_ports();
-                    let targets = std::slice::from_ref(first);
-                    let aliases = endpoint.aliases.iter();
-                    aliases.for_each(|alias| zone.offer(alias, &ports, targets));
-                }
-            }
+        let services = self.services.keys().cloned().map(Source::Service);
+        let members = self.overlay.members.keys().cloned().map(Source::Member);
+        let sandboxes = self.sandboxes.keys().cloned().map(Source::Sandbox);
+        for source in services.chain(members).chain(sandboxes) {
+            zone.set(&source, self.names_of(&source, id));
         }
         self.directory().set_zone(id, zone);
+    }
+
+    /// Compute the names that one has on a network anew from the records.
+    pub(super) fn rename(&self, network: &str, source: Source) {
+        let names = self.names_of(&source, network);
+        self.directory().set_names(network, &source, names);
+    }
+
+    /// None for one of which there is no record.
+    fn names_of(&self, source: &Source, network: &str) -> Names {
+        let found = match source {
+            Source::Service(id) => {
+                let service = self.services.get(id);
+                service.map(|service| services::names_on(&service.wanted, network))
+            }
+            Source::Member(id) => {
+                let member = self.overlay.members.get(id);
+                member.map(|member| overlay::names_on(member, network))
+            }
+            Source::Sandbox(id) => {
+                let sandbox = self.sandboxes.get(id);
+                sandbox.map(|sandbox| sandboxes::names_on(&sandbox.record, network))
+            }
+        };
+        found.unwrap_or_default()
     }
 
     /// Choose an address, or check the wanted one. `also` is taken too.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::carriers::Carrier;
 use super::encryption::Tunnels;
 use super::{Errors, Node};
-use crate::dns::Zone;
+use crate::dns::{Names, Source};
 use crate::error::Result;
 use crate::firewall::UnderlayFirewall;
 use crate::names;
@@ -75,15 +75,19 @@ impl Node {
                 continue;
             }
             errors.collect(self.stores.members.write(&member.id, &member));
-            named.extend(named_on(&member));
+            let id = member.id.clone();
+            named.extend(named_on(&member).map(|network| (network, id.clone())));
             touched.extend(networks_of(&member));
-            let old = self.overlay.members.insert(member.id.clone(), member);
-            named.extend(old.iter().flat_map(named_on));
+            let old = self.overlay.members.insert(id.clone(), member);
+            let before = old.iter().flat_map(named_on);
+            named.extend(before.map(|network| (network, id.clone())));
             touched.extend(old.iter().flat_map(networks_of));
         }
         errors.collect(self.sync_direct());
         self.sync_members(&touched, &mut errors);
-        named.iter().for_each(|network| self.refresh_zone(network));
+        for (network, member) in named {
+            self.rename(&network, Source::Member(member));
+        }
         errors.collect(self.follow_mesh());
         errors.first()
     }
@@ -95,13 +99,15 @@ impl Node {
         for id in ids {
             if let Some(member) = self.overlay.members.remove(id) {
                 errors.collect(self.stores.members.remove(id));
-                named.extend(named_on(&member));
+                named.extend(named_on(&member).map(|network| (network, id.clone())));
                 touched.extend(networks_of(&member));
             }
         }
         errors.collect(self.sync_direct());
         self.sync_members(&touched, &mut errors);
-        named.iter().for_each(|network| self.refresh_zone(network));
+        for (network, member) in named {
+            self.rename(&network, Source::Member(member));
+        }
         errors.collect(self.follow_mesh());
         errors.first()
     }
@@ -126,21 +132,6 @@ impl Node {
         self.overlay.members.keys().cloned().collect()
     }
 
-    /// A network's names of other nodes' containers.
-    pub(super) fn name_members(&self, network: &str, zone: &mut Zone) {
-        let attachments = self.overlay.members.values().flat_map(|m| &m.attachments);
-        for on in attachments.filter(|on| on.network == network) {
-            for name in &on.names {
-                zone.add(name, on.addresses.iter().copied());
-            }
-            if let Some(first) = on.names.first() {
-                on.addresses
-                    .iter()
-                    .for_each(|address| zone.point(*address, first));
-            }
-        }
-    }
-
     /// What an earlier process of this agent was told.
     pub(super) fn adopt_overlay(&mut self) -> Result<()> {
         self.overlay.underlay = self.stores.underlay.read_all()?.pop();
@@ -151,6 +142,21 @@ impl Node {
             .collect();
         Ok(())
     }
+}
+
+/// A member's names on a network.
+pub(super) fn names_on(member: &Member, network: &str) -> Names {
+    let mut names = Names::default();
+    for on in member.attachments.iter().filter(|on| on.network == network) {
+        for name in &on.names {
+            names.add(name, on.addresses.iter().copied());
+        }
+        if let Some(first) = on.names.first() {
+            let all = on.addresses.iter();
+            all.for_each(|address| names.point(*address, first));
+        }
+    }
+    names
 }
 
 /// The networks on which a member has names.

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use super::interfaces::{RESOLVER, bind_resolver, bindings, prepare};
 use super::publish::owner;
 use super::{Errors, Node, Sandbox, SandboxRecord, Vips};
+use crate::dns::{Names, Source};
 use crate::error::{Error, Result};
 use crate::firewall::FabricFirewall;
 use crate::netlink::Socket;
@@ -60,7 +61,7 @@ impl Node {
         let frontends = sandbox.record.frontends();
         let mut errors = Errors::default();
         self.directory().remove_sandbox(id);
-        self.refresh_zones(endpoints);
+        self.rename_sandbox(id, endpoints);
         errors.collect(self.dismiss_sandbox(id));
         drop(sandbox.dns);
         if !frontends.is_empty() {
@@ -70,7 +71,8 @@ impl Node {
         }
         let mut fabric = Transaction::default();
         FabricFirewall::unbind(&mut fabric, &bindings(id, endpoints));
-        errors.collect(self.change_fabric(fabric, "change the ports of"));
+        let leads = self.leads_of_sandbox(id, &frontends);
+        errors.collect(self.change_fabric_at(fabric, leads, "change the ports of"));
         // The last reference to the namespace goes here, and the kernel removes its veths behind our back, many at a time;
         // deleting each here would wait for it. Nothing passes them any more, for they are unbound.
         self.runtime.spawn_blocking(move || drop(sandbox.netfilter));
@@ -113,10 +115,11 @@ impl Node {
         }
         let mut errors = Errors::default();
         self.name_sandbox(id);
-        self.refresh_zone(network);
+        self.rename(network, Source::Sandbox(id.to_owned()));
         let mut fabric = Transaction::default();
         FabricFirewall::unbind(&mut fabric, &bindings(id, std::slice::from_ref(endpoint)));
-        errors.collect(self.change_fabric(fabric, "change the ports of"));
+        let leads = self.leads_of_sandbox(id, &record.frontends());
+        errors.collect(self.change_fabric_at(fabric, leads, "change the ports of"));
         errors.collect(self.fabric.delete_link(&names::port(id, network)));
         self.sync_addresses(std::slice::from_ref(endpoint), &mut errors);
         errors.collect(self.route_sandbox(id));
@@ -200,7 +203,8 @@ impl Node {
             self.make_links(id, &namespace, &mut inside, &record.endpoints)?;
             let mut fabric = Transaction::default();
             FabricFirewall::bind(&mut fabric, &bindings(id, &record.endpoints));
-            self.change_fabric(fabric, "change the ports of")?;
+            let leads = self.leads_of_sandbox(id, &record.frontends());
+            self.change_fabric_at(fabric, leads, "change the ports of")?;
             self.balance_sandbox(id)?;
         }
         let frontends = record.frontends();
@@ -210,7 +214,7 @@ impl Node {
             self.change_host(host, "publish ports in")?;
         }
         self.name_sandbox(id);
-        self.refresh_zones(&record.endpoints);
+        self.rename_sandbox(id, &record.endpoints);
         self.sandbox(id)
             .ok_or_else(|| Error::SandboxNotFound(id.to_owned()))
     }
@@ -242,11 +246,12 @@ impl Node {
         self.make_links(id, &namespace, &mut inside, std::slice::from_ref(endpoint))?;
         let mut fabric = Transaction::default();
         FabricFirewall::bind(&mut fabric, &bindings(id, std::slice::from_ref(endpoint)));
-        self.change_fabric(fabric, "change the ports of")?;
+        let leads = self.leads_of_sandbox(id, &self.record(id)?.frontends());
+        self.change_fabric_at(fabric, leads, "change the ports of")?;
         self.route_sandbox(id)?;
         self.balance_sandbox(id)?;
         self.name_sandbox(id);
-        self.refresh_zone(&endpoint.network);
+        self.rename_sandbox(id, std::slice::from_ref(endpoint));
         Ok(())
     }
 
@@ -290,8 +295,11 @@ impl Node {
         }
     }
 
-    fn refresh_zones(&self, endpoints: &[Endpoint]) {
-        endpoints.iter().for_each(|e| self.refresh_zone(&e.network));
+    fn rename_sandbox(&self, id: &str, endpoints: &[Endpoint]) {
+        let source = Source::Sandbox(id.to_owned());
+        endpoints
+            .iter()
+            .for_each(|e| self.rename(&e.network, source.clone()));
     }
 
     pub(super) fn record(&self, id: &str) -> Result<&SandboxRecord> {
@@ -324,6 +332,27 @@ impl Node {
             options: vec!["ndots:0".into()],
         }
     }
+}
+
+/// A sandbox's names on a network.
+pub(super) fn names_on(record: &SandboxRecord, network: &str) -> Names {
+    let mut names = Names::default();
+    for endpoint in record.endpoints.iter().filter(|e| e.network == network) {
+        let aliases = endpoint.aliases.iter();
+        for address in endpoint.addresses() {
+            names.member(address, &record.id);
+            aliases.clone().for_each(|alias| names.add(alias, [address]));
+        }
+        let Some(first) = aliases.clone().next() else {
+            continue;
+        };
+        endpoint
+            .addresses()
+            .for_each(|address| names.point(address, first));
+        let ports = record.container_ports();
+        aliases.for_each(|alias| names.offer(alias, &ports, std::slice::from_ref(first)));
+    }
+    names
 }
 
 fn free_interface(endpoints: &[Endpoint]) -> String {

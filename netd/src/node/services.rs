@@ -4,15 +4,36 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Errors, Node, Sandbox, Service, Vips};
-use crate::dns::Zone;
+use crate::dns::{Names, Source};
 use crate::error::{Error, Result};
-use crate::firewall::{FabricFirewall, Frontend, TaskFirewall};
+use crate::firewall::{Balancer, Frontend, Leads, Step, TaskFirewall};
 use crate::names;
 use crate::netlink::{Flow, Socket};
-use crate::nft::{Ip, Key, Transaction};
+use crate::nft::{Key, Transaction};
 use crate::ports::Wanted;
 use crate::sockets::VirtualIp;
 use crate::types::{Backend, IngressPort, ServiceEndpoint, ServiceNetwork};
+
+/// A change of one service.
+#[derive(Debug)]
+struct Changed {
+    id: String,
+    /// On which it is, or was.
+    networks: BTreeSet<String>,
+    /// Virtual IPs that it has or had, each with its network.
+    vips: BTreeSet<(IpAddr, String)>,
+    /// Ports that it has now, and those that it has no longer.
+    new: Vec<Frontend>,
+    dropped: Vec<Frontend>,
+}
+
+/// What is to happen to the table of virtual IPs in a sandbox.
+enum Rules {
+    None,
+    Remove,
+    Change(Step),
+    Anew(Balancer, Step),
+}
 
 impl Node {
     /// See [`crate::Netd::set_service`].
@@ -24,6 +45,7 @@ impl Node {
         touched.extend(old.iter().flat_map(|s| networks_of(&s.wanted)));
         let led = old.as_ref().map(|s| virtual_ips(&s.wanted)).unwrap_or_default();
         let mut errors = Errors::default();
+        let meshed = touched.iter().any(|network| self.is_ingress(network));
         let before = old.map(|s| s.frontends).unwrap_or_default();
         let (kept, dropped): (Vec<_>, Vec<_>) = before
             .into_iter()
@@ -34,12 +56,29 @@ impl Node {
             frontends: [kept, new.clone()].concat(),
             wanted,
         };
-        errors.collect(self.stores.services.write(&service.wanted.id, &service));
-        self.services.insert(service.wanted.id.clone(), service);
+        let id = service.wanted.id.clone();
+        errors.collect(self.stores.services.write(&id, &service));
+        self.services.insert(id.clone(), service);
+        let changed = Changed {
+            id,
+            vips: led
+                .iter()
+                .chain(&lead)
+                .map(|vip| (vip.address, vip.network.clone()))
+                .collect(),
+            networks: touched,
+            new,
+            dropped,
+        };
         errors.collect(self.steer_sockets(&led, lead));
-        errors.collect(self.extend_mesh());
-        self.apply_services(&touched, &new, &dropped, &mut errors);
-        errors.collect(self.follow_mesh());
+        if meshed && errors.collect(self.extend_mesh()) != Some(false) {
+            // Others may have become reachable, too.
+            errors.collect(self.change_fabric(Transaction::default(), "publish ports in"));
+        }
+        self.apply_service(&changed, &mut errors);
+        if meshed {
+            errors.collect(self.follow_mesh());
+        }
         errors.first()
     }
 
@@ -62,12 +101,21 @@ impl Node {
         };
         self.ports
             .release(&owner(&service.wanted.name), &service.frontends);
-        let touched = networks_of(&service.wanted);
+        let led = virtual_ips(&service.wanted);
+        let changed = Changed {
+            id: id.to_owned(),
+            vips: led.iter().map(|vip| (vip.address, vip.network.clone())).collect(),
+            networks: networks_of(&service.wanted),
+            new: Vec::new(),
+            dropped: service.frontends,
+        };
         let mut errors = Errors::default();
         errors.collect(self.stores.services.remove(id));
-        errors.collect(self.steer_sockets(&virtual_ips(&service.wanted), Vec::new()));
-        self.apply_services(&touched, &[], &service.frontends, &mut errors);
-        errors.collect(self.follow_mesh());
+        errors.collect(self.steer_sockets(&led, Vec::new()));
+        self.apply_service(&changed, &mut errors);
+        if changed.networks.iter().any(|network| self.is_ingress(network)) {
+            errors.collect(self.follow_mesh());
+        }
         errors.first()
     }
 
@@ -92,69 +140,67 @@ impl Node {
         new
     }
 
-    /// Bring the kernel and the names in line after a service has changed. Goes on after errors.
-    fn apply_services(
-        &mut self,
-        touched: &BTreeSet<String>,
-        new: &[Frontend],
-        old: &[Frontend],
-        errors: &mut Errors,
-    ) {
-        errors.collect(self.change_fabric(Transaction::default(), "publish ports in"));
-        errors.collect(self.anchor_vips());
+    /// Bring the kernel and the names in line after a service has changed: what is its own, and nothing else, for there may
+    /// be thousands of others. Goes on after errors.
+    fn apply_service(&mut self, changed: &Changed, errors: &mut Errors) {
+        let leads = self.leads_of_service(&changed.id, &changed.dropped);
+        errors.collect(self.change_fabric_at(Transaction::default(), leads, "publish ports in"));
+        errors.collect(self.anchor_these(&changed.id, &changed.vips));
         let mut host = Transaction::default();
-        self.host_firewall.remove(&mut host, old);
-        self.host_firewall.add(&mut host, new);
+        self.host_firewall.remove(&mut host, &changed.dropped);
+        self.host_firewall.add(&mut host, &changed.new);
         errors.collect(self.change_host(host, "publish a service's ports in"));
-        let sandboxes: Vec<String> = self
-            .sandboxes
-            .iter()
-            .filter(|(_, s)| sees(s, touched))
-            .map(|(id, _)| id.clone())
-            .collect();
+        let ruled = |s: &Sandbox| s.record.by_rules && sees(s, &changed.networks);
+        let sandboxes = self.sandboxes.iter().filter(|(_, s)| ruled(s));
+        let sandboxes: Vec<_> = sandboxes.map(|(id, _)| id.clone()).collect();
         for sandbox in &sandboxes {
-            errors.collect(self.balance_sandbox(sandbox));
+            errors.collect(self.translate(sandbox, Some(changed)));
         }
-        touched.iter().for_each(|network| self.refresh_zone(network));
+        for network in &changed.networks {
+            self.rename(network, Source::Service(changed.id.clone()));
+        }
     }
 
     /// Bring the virtual IPs in one sandbox's namespace in line.
     pub(super) fn balance_sandbox(&mut self, id: &str) -> Result<()> {
         self.admit_sandbox(id)?;
-        let Some(sandbox) = self.sandboxes.get(id) else {
-            return Ok(());
+        self.translate(id, None)
+    }
+
+    /// Bring the packet filters of one sandbox in line; as to this one service only, if they are known to be in line with
+    /// the others.
+    fn translate(&mut self, id: &str, changed: Option<&Changed>) -> Result<()> {
+        let mut transaction = Transaction::default();
+        let plan = match self.sandboxes.get(id) {
+            Some(sandbox) => self.plan_rules(sandbox, changed, &mut transaction),
+            None => return Ok(()),
         };
-        let vips = if sandbox.record.by_rules {
-            self.virtual_ips_of(sandbox)
-        } else {
-            BTreeMap::new()
-        };
-        let (mut transaction, before) = match (&sandbox.vips, vips.is_empty()) {
-            (Vips::Absent, true) => return Ok(()),
-            (_, true) => (TaskFirewall::remove(), None),
-            (Vips::Absent, false) => (TaskFirewall::ruleset(), Some(TaskFirewall::balancer())),
-            (Vips::Unknown, false) => (TaskFirewall::replacement(), Some(TaskFirewall::balancer())),
-            (Vips::Present(balancer), false) => (Transaction::default(), Some(balancer.clone())),
-        };
-        let next = before.map(|b| b.update(TaskFirewall::elements(&vips), &mut transaction));
         let Some(sandbox) = self.sandboxes.get_mut(id) else {
             return Ok(());
         };
-        let Some(socket) = &mut sandbox.netfilter else {
+        let Some(socket) = sandbox
+            .netfilter
+            .as_mut()
+            .filter(|_| !matches!(plan, Rules::None))
+        else {
             return Ok(());
         };
-        let lost = match (&sandbox.vips, &next) {
-            (Vips::Present(before), Some(next)) => before.lost(next),
+        let lost = match (&sandbox.vips, &plan) {
+            (Vips::Present(balancer), Rules::Change(step)) => balancer.lost(step),
             _ => Vec::new(), // without a table nothing is translated any more
         };
         let done = transaction
             .commit(socket)
             .and_then(|()| forget_flows(socket, &lost));
-        sandbox.vips = match (&done, next) {
-            (Err(_), _) => Vips::Unknown,
-            (Ok(()), None) => Vips::Absent,
-            (Ok(()), Some(balancer)) => Vips::Present(balancer),
-        };
+        match (&done, plan, &mut sandbox.vips) {
+            (Ok(()), Rules::Change(step), Vips::Present(balancer)) => balancer.accept(step),
+            (Ok(()), Rules::Anew(mut balancer, step), vips) => {
+                balancer.accept(step);
+                *vips = Vips::Present(balancer);
+            }
+            (Ok(()), _, vips) => *vips = Vips::Absent,
+            (Err(_), _, vips) => *vips = Vips::Unknown,
+        }
         let gone = matches!(sandbox.vips, Vips::Absent);
         done.map_err(|source| Error::Kernel {
             operation: "set virtual IPs in sandbox",
@@ -164,38 +210,53 @@ impl Node {
         if gone { self.forget_rules(id) } else { Ok(()) }
     }
 
-    /// A network's names of services.
-    pub(super) fn name_services(&self, network: &str, zone: &mut Zone) {
-        for service in self.services.values() {
-            let ServiceEndpoint {
-                name,
-                networks,
-                backends,
-                ..
-            } = &service.wanted;
-            let Some(on) = networks.iter().find(|n| n.network == network) else {
-                continue;
-            };
-            let tasks: Vec<_> = addresses(backends, network).collect();
-            for alias in std::iter::once(name).chain(&on.aliases) {
-                match on.vip {
-                    Some(vip) => zone.add(alias, [vip]),
-                    None => zone.add(alias, tasks.clone()),
-                }
-                zone.add(&format!("tasks.{alias}"), tasks.clone());
-            }
-            if let Some(vip) = on.vip {
-                zone.point(vip, name);
-            }
-            name_ipv6(&service.wanted, on, zone);
-            offer_ports(&service.wanted, on, zone);
-            for backend in backends {
-                if let Some(address) = address_on(backend, network) {
-                    zone.add(&backend.name, [address]);
-                    zone.point(address, &backend.name);
-                }
+    fn plan_rules(&self, sandbox: &Sandbox, changed: Option<&Changed>, t: &mut Transaction) -> Rules {
+        if let (Vips::Present(balancer), Some(changed)) = (&sandbox.vips, changed) {
+            let step = balancer.steer(self.vip_leads(sandbox, changed), t);
+            if !balancer.ends_with(&step) {
+                return Rules::Change(step);
             }
         }
+        let vips = match sandbox.record.by_rules {
+            true => self.virtual_ips_of(sandbox),
+            false => BTreeMap::new(),
+        };
+        let (start, anew) = match (&sandbox.vips, vips.is_empty()) {
+            (Vips::Absent, true) => return Rules::None,
+            (_, true) => (TaskFirewall::remove(), None),
+            (Vips::Absent, false) => (TaskFirewall::ruleset(), Some(TaskFirewall::balancer())),
+            (Vips::Unknown, false) => (TaskFirewall::replacement(), Some(TaskFirewall::balancer())),
+            (Vips::Present(balancer), false) => {
+                *t = Transaction::default();
+                return Rules::Change(balancer.replace(TaskFirewall::elements(&vips), t));
+            }
+        };
+        *t = start;
+        anew.map_or(Rules::Remove, |balancer| {
+            let step = balancer.replace(TaskFirewall::elements(&vips), t);
+            Rules::Anew(balancer, step)
+        })
+    }
+
+    /// The service's virtual IPs that the sandbox sees or has seen, with what is behind each now.
+    fn vip_leads(&self, sandbox: &Sandbox, changed: &Changed) -> Leads {
+        let seen = |network: &str| sandbox.record.endpoints.iter().any(|e| e.network == network);
+        let service = self.services.get(&changed.id).map(|s| &s.wanted);
+        let behind = |vip: Ipv4Addr, network: &str| {
+            let service = service?;
+            let mut networks = service.networks.iter();
+            networks.find(|on| on.network == network && on.vip == Some(vip))?;
+            let backends = addresses(&service.backends, network);
+            Some(backends.map(|address| TaskFirewall::address(&address)).collect())
+        };
+        let known = changed.vips.iter().filter(|(_, network)| seen(network));
+        let known = known.filter_map(|(vip, network)| match vip {
+            IpAddr::V4(vip) => Some((*vip, network)),
+            IpAddr::V6(_) => None,
+        });
+        known
+            .map(|(vip, network)| (TaskFirewall::address(&vip), behind(vip, network)))
+            .collect()
     }
 
     fn virtual_ips_of(&self, sandbox: &Sandbox) -> BTreeMap<Ipv4Addr, Vec<Ipv4Addr>> {
@@ -210,80 +271,6 @@ impl Node {
             }
         }
         vips
-    }
-
-    /// Everything that is published, by port at the fabric's uplink.
-    pub(super) fn published(&self, ip: Ip) -> BTreeMap<Key, Vec<Key>> {
-        let mut all = BTreeMap::new();
-        for sandbox in self.sandboxes.values() {
-            let Some(address) = self.way_out(sandbox, ip) else {
-                continue;
-            };
-            for p in &sandbox.record.published {
-                let front = FabricFirewall::frontend(p.publish.protocol, p.fabric_port);
-                all.insert(
-                    front,
-                    vec![FabricFirewall::backend(address, p.publish.container_port)],
-                );
-            }
-        }
-        for service in self.services.values() {
-            for frontend in &service.frontends {
-                let Some(port) = service.wanted.ports.iter().find(|p| serves(frontend, p)) else {
-                    continue;
-                };
-                let front = FabricFirewall::frontend(frontend.protocol, frontend.fabric_port);
-                let backends = self.nearest(&service.wanted.backends, ip).into_iter();
-                let backends = backends.map(|address| FabricFirewall::backend(address, port.target));
-                all.insert(front, backends.collect());
-            }
-        }
-        all
-    }
-
-    /// The tasks that answer at this node's published ports: its own or, only if it has none, those of other nodes. What
-    /// another node answers has crossed the wire twice more. Between nodes that is IPv4.
-    fn nearest(&self, backends: &[Backend], ip: Ip) -> Vec<IpAddr> {
-        let (far, near): (Vec<_>, Vec<_>) = backends.iter().partition(|backend| backend.node.is_some());
-        let near: Vec<_> = near
-            .into_iter()
-            .filter_map(|backend| self.reachable(backend, ip))
-            .collect();
-        if near.is_empty() && ip == Ip::V4 {
-            return far
-                .into_iter()
-                .filter_map(|backend| self.reachable_far(backend))
-                .map(Into::into)
-                .collect();
-        }
-        near
-    }
-
-    /// The address at which the fabric reaches a task and from which its answers come back: that of its default route.
-    fn reachable(&self, backend: &Backend, ip: Ip) -> Option<IpAddr> {
-        if let Some(sandbox) = backend.sandbox.as_ref().and_then(|id| self.sandboxes.get(id)) {
-            return self.way_out(sandbox, ip);
-        }
-        let open = |network: &str| {
-            self.networks
-                .get(network)
-                .is_some_and(|n| !n.record.config.internal)
-        };
-        let mut all = backend.all_addresses();
-        all.find(|(network, address)| Ip::of(*address) == ip && open(network))
-            .map(|(_, address)| address)
-    }
-
-    /// The address on the interface with the default route.
-    fn way_out(&self, sandbox: &Sandbox, ip: Ip) -> Option<IpAddr> {
-        let endpoints = &sandbox.record.endpoints;
-        match ip {
-            Ip::V4 => self.default_endpoint(endpoints).map(|e| e.ipv4.into()),
-            Ip::V6 => self
-                .default_endpoint6(endpoints)?
-                .ipv6
-                .map(|v6| v6.address.into()),
-        }
     }
 }
 
@@ -325,8 +312,36 @@ pub(super) fn virtual_ips(service: &ServiceEndpoint) -> Vec<VirtualIp> {
     found
 }
 
+/// A service's names on a network; none if it is not there.
+pub(super) fn names_on(service: &ServiceEndpoint, network: &str) -> Names {
+    let mut names = Names::default();
+    let Some(on) = service.networks.iter().find(|on| on.network == network) else {
+        return names;
+    };
+    let tasks: Vec<_> = addresses(&service.backends, network).collect();
+    for alias in std::iter::once(&service.name).chain(&on.aliases) {
+        match on.vip {
+            Some(vip) => names.add(alias, [vip]),
+            None => names.add(alias, tasks.clone()),
+        }
+        names.add(&format!("tasks.{alias}"), tasks.clone());
+    }
+    if let Some(vip) = on.vip {
+        names.point(vip, &service.name);
+    }
+    name_ipv6(service, on, &mut names);
+    offer_ports(service, on, &mut names);
+    for backend in &service.backends {
+        if let Some(address) = address_on(backend, network) {
+            names.add(&backend.name, [address]);
+            names.point(address, &backend.name);
+        }
+    }
+    names
+}
+
 /// A service's names on a network that has IPv6.
-fn name_ipv6(service: &ServiceEndpoint, on: &ServiceNetwork, zone: &mut Zone) {
+fn name_ipv6(service: &ServiceEndpoint, on: &ServiceNetwork, names: &mut Names) {
     let address = |b: &Backend| {
         let mut all = b.addresses6.iter().filter(|(network, _)| *network == on.network);
         all.next().map(|(_, address)| *address)
@@ -334,25 +349,25 @@ fn name_ipv6(service: &ServiceEndpoint, on: &ServiceNetwork, zone: &mut Zone) {
     let tasks: Vec<_> = service.backends.iter().filter_map(address).collect();
     for alias in std::iter::once(&service.name).chain(&on.aliases) {
         match (on.vip6, on.vip) {
-            (Some(vip), _) => zone.add(alias, [vip]),
-            (None, None) => zone.add(alias, tasks.clone()),
+            (Some(vip), _) => names.add(alias, [vip]),
+            (None, None) => names.add(alias, tasks.clone()),
             (None, Some(_)) => {} // reached through its virtual address, which is of the other family
         }
-        zone.add(&format!("tasks.{alias}"), tasks.clone());
+        names.add(&format!("tasks.{alias}"), tasks.clone());
     }
     if let Some(vip) = on.vip6 {
-        zone.point(vip, &service.name);
+        names.point(vip, &service.name);
     }
     for backend in &service.backends {
         if let Some(address) = address(backend) {
-            zone.add(&backend.name, [address]);
-            zone.point(address, &backend.name);
+            names.add(&backend.name, [address]);
+            names.point(address, &backend.name);
         }
     }
 }
 
 /// Where a service's ports are, for those who ask for them by name (SRV): at its virtual address, or at its tasks.
-fn offer_ports(service: &ServiceEndpoint, on: &ServiceNetwork, zone: &mut Zone) {
+fn offer_ports(service: &ServiceEndpoint, on: &ServiceNetwork, names: &mut Names) {
     let ports: Vec<_> = service.ports.iter().map(|p| (p.protocol, p.target)).collect();
     let here = |b: &&Backend| address_on(b, &on.network).is_some();
     let tasks: Vec<_> = service
@@ -363,13 +378,13 @@ fn offer_ports(service: &ServiceEndpoint, on: &ServiceNetwork, zone: &mut Zone) 
         .collect();
     for alias in std::iter::once(&service.name).chain(&on.aliases) {
         match on.vip {
-            Some(_) => zone.offer(alias, &ports, std::slice::from_ref(alias)),
-            None => zone.offer(alias, &ports, &tasks),
+            Some(_) => names.offer(alias, &ports, std::slice::from_ref(alias)),
+            None => names.offer(alias, &ports, &tasks),
         }
-        zone.offer(&format!("tasks.{alias}"), &ports, &tasks);
+        names.offer(&format!("tasks.{alias}"), &ports, &tasks);
     }
     for task in &tasks {
-        zone.offer(task, &ports, std::slice::from_ref(task));
+        names.offer(task, &ports, std::slice::from_ref(task));
     }
 }
 
@@ -377,7 +392,7 @@ fn networks_of(service: &ServiceEndpoint) -> BTreeSet<String> {
     service.networks.iter().map(|n| n.network.clone()).collect()
 }
 
-fn serves(frontend: &Frontend, port: &IngressPort) -> bool {
+pub(super) fn serves(frontend: &Frontend, port: &IngressPort) -> bool {
     frontend.port == port.published && frontend.protocol == port.protocol
 }
 
