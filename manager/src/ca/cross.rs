@@ -16,6 +16,11 @@ use super::{BACKDATE, CaError, RootCa};
 /// How long an old root vouches for a new one: longer than any node's certificate lives on after the rotation.
 const CROSS_LIFE: time::Duration = time::Duration::days(5 * 365);
 
+/// So many roots back somebody may be who has not heard of the others.
+const KEPT: u8 = 4;
+/// Where a certificate in PEM begins.
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+
 /// What a root is, read from its PEM.
 pub(super) struct Read {
     pub(super) subject: Vec<u8>,
@@ -87,7 +92,8 @@ pub(super) fn sign(old: &RootCa, new: &str, new_key: &str) -> Result<String, CaE
     let issuer = Issuer::from_ca_cert_pem(old.cert(), KeyPair::from_pem(old.own_key())?)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = with(new, |cert| name(cert.subject()))?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    // Below it are the roots that follow.
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(KEPT));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(read(new)?.key_id);
     params.use_authority_key_identifier_extension = true;
@@ -99,6 +105,12 @@ pub(super) fn sign(old: &RootCa, new: &str, new_key: &str) -> Result<String, CaE
         return Err(CaError::Root("the certificate's name cannot be copied"));
     }
     Ok(cross)
+}
+
+/// The certificate and those that lead from still earlier roots to the one that has signed it, all in PEM.
+pub(super) fn follow(cross: String, earlier: &str) -> String {
+    let earlier = earlier.split(BEGIN).skip(1).take(usize::from(KEPT) - 1);
+    earlier.fold(cross, |chain, cert| chain + BEGIN + cert)
 }
 
 fn with<T>(pem: &str, then: impl FnOnce(&X509Certificate<'_>) -> Result<T, CaError>) -> Result<T, CaError> {
@@ -131,4 +143,16 @@ fn name(of: &X509Name<'_>) -> Result<DistinguishedName, CaError> {
         name.push(DnType::from_oid(&oid), value);
     }
     Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_of_all_that_vouch_are_kept() {
+        let one = |name: u8| format!("{BEGIN}\n{name}\n-----END CERTIFICATE-----\n");
+        let chain = (0..10).fold(String::new(), |chain, name| follow(one(name), &chain));
+        assert_eq!(chain, [9, 8, 7, 6].map(one).concat());
+    }
 }

@@ -5,8 +5,8 @@
 //!          certificate along, so that whoever trusts the old root believes them. Everybody renews at once.
 //! finish   every node has shown a certificate of the new root: it alone is trusted now. Join tokens change with it.
 //! ```
-//! Nobody ever needs to trust two roots. The cross-signed certificate is carried on afterwards: a node that has not heard
-//! of the end yet still believes its managers.
+//! Nobody ever needs to trust two roots. The cross-signed certificates are carried on afterwards: a node that has not heard
+//! of the end yet still believes its managers, also when the next exchange has begun meanwhile.
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ fn begin(cluster: &mut Cluster, new: &RootCa) -> Result<(), CaError> {
         // Back to the one that is trusted.
         true => None,
         false => Some(NextRoot {
-            cross: cross::sign(&trusted, new.cert(), new.own_key())?,
+            cross: cross::follow(cross::sign(&trusted, new.cert(), new.own_key())?, &object.cross),
             cert: new.cert().to_owned(),
             key: new.own_key().into(),
         }),

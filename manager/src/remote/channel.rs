@@ -52,6 +52,8 @@ pub(super) struct Link {
     renewals: watch::Sender<u64>,
     /// One renewal at a time.
     pub(super) renewing: tokio::sync::Mutex<()>,
+    /// What is shown is what is on the disk.
+    keeping: Mutex<()>,
 }
 
 impl Link {
@@ -59,16 +61,16 @@ impl Link {
     pub(super) fn open(state_dir: &Path) -> Result<Arc<Self>, RemoteError> {
         let joined = record::load(state_dir)?.ok_or(RemoteError::Missing)?;
         let credentials = record::credentials(state_dir)?;
-        let current = speaker(&credentials, &joined.cluster)?;
-        let peer = peer(&credentials)?;
+        let shown = Showing::new(&credentials, &joined.cluster)?;
         Ok(Arc::new(Self {
             state_dir: state_dir.to_owned(),
             cluster: joined.cluster,
             managers: Mutex::new(joined.managers),
-            current: watch::Sender::new(current),
-            peer: watch::Sender::new(peer),
+            current: watch::Sender::new(shown.managers),
+            peer: watch::Sender::new(shown.peers),
             renewals: watch::Sender::new(0),
             renewing: tokio::sync::Mutex::default(),
+            keeping: Mutex::default(),
         }))
     }
 
@@ -89,13 +91,17 @@ impl Link {
 
     /// Keeps new credentials; connections are made anew with them.
     pub(super) fn replace(&self, credentials: &Credentials) -> Result<(), RemoteError> {
-        let current = speaker(credentials, &self.cluster)?;
-        let peer = peer(credentials)?;
+        let _turn = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = Showing::new(credentials, &self.cluster)?;
         record::save_credentials(&self.state_dir, credentials)?;
-        self.current.send_replace(current);
-        self.peer.send_replace(peer);
-        self.renewals.send_modify(|count| *count += 1);
+        self.show(shown);
         Ok(())
+    }
+
+    fn show(&self, shown: Showing) {
+        self.current.send_replace(shown.managers);
+        self.peer.send_replace(shown.peers);
+        self.renewals.send_modify(|count| *count += 1);
     }
 
     /// As whom this node speaks to others, also after a renewal.
@@ -136,11 +142,12 @@ impl Link {
     async fn connect(&self) -> io::Result<TokioIo<Cut<TlsStream<TcpStream>>>> {
         let mut current = self.current.subscribe();
         let stream = loop {
-            let config = current.borrow_and_update().0.clone();
-            let stream = self.leader(&config).await;
-            // Who was renewed meanwhile may be believed no longer by what he showed.
-            if !current.has_changed().unwrap_or(false) {
-                break stream.map_err(io::Error::other)?;
+            let shown = current.borrow_and_update().clone();
+            match self.leader(&shown.0).await {
+                Ok(stream) => break stream,
+                // Nothing was asked yet: the managers do not know of the attempt.
+                Err(_) if current.has_changed().unwrap_or(false) || self.is_overtaken(&shown.1) => {}
+                Err(failures) => return Err(io::Error::other(failures)),
             }
         };
         let renewed = async move {
@@ -150,6 +157,26 @@ impl Link {
             tokio::time::sleep(GRACE).await;
         };
         Ok(TokioIo::new(Cut::new(stream, renewed)))
+    }
+
+    /// Whether somebody else on this node has kept a newer certificate than the one that was shown; it is shown from now on.
+    /// Managers give up an old root after every node has shown a new certificate, and a certificate is kept before it is
+    /// shown: who is refused for the old one finds the new one.
+    fn is_overtaken(&self, shown: &Certificate) -> bool {
+        self.find_newer(shown).unwrap_or_else(|error| {
+            tracing::debug!(error = chain(&error), "the node's certificate was not read again");
+            false
+        })
+    }
+
+    fn find_newer(&self, shown: &Certificate) -> Result<bool, RemoteError> {
+        let _turn = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let credentials = record::credentials(&self.state_dir)?;
+        if certificate(&credentials)? == *shown {
+            return Ok(false);
+        }
+        self.show(Showing::new(&credentials, &self.cluster)?);
+        Ok(true)
     }
 
     async fn leader(&self, config: &Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, String> {
@@ -272,20 +299,22 @@ pub(super) fn certificate(credentials: &Credentials) -> Result<Certificate, Remo
     Ok(Certificate::read(key.end_entity_cert().map_err(TlsError::from)?)?)
 }
 
-fn speaker(
-    credentials: &Credentials,
-    cluster: &ClusterId,
-) -> Result<(Arc<ClientConfig>, Certificate), RemoteError> {
-    let key = certified(&credentials.cert, &credentials.key)?;
-    let certificate = Certificate::read(key.end_entity_cert().map_err(TlsError::from)?)?;
-    let config = trusting(&credentials.root, Some(cluster.clone()), Some(key))?;
-    Ok((config, certificate))
+/// What credentials are to others.
+struct Showing {
+    managers: (Arc<ClientConfig>, Certificate),
+    peers: Arc<Speaker>,
 }
 
-fn peer(credentials: &Credentials) -> Result<Arc<Speaker>, RemoteError> {
-    let key = certified(&credentials.cert, &credentials.key)?;
-    let certificate = Certificate::read(key.end_entity_cert().map_err(TlsError::from)?)?;
-    Ok(Speaker::new(&credentials.root, key, certificate)?)
+impl Showing {
+    fn new(credentials: &Credentials, cluster: &ClusterId) -> Result<Self, RemoteError> {
+        let key = certified(&credentials.cert, &credentials.key)?;
+        let certificate = Certificate::read(key.end_entity_cert().map_err(TlsError::from)?)?;
+        let config = trusting(&credentials.root, Some(cluster.clone()), Some(key.clone()))?;
+        Ok(Self {
+            peers: Speaker::new(&credentials.root, key, certificate.clone())?,
+            managers: (config, certificate),
+        })
+    }
 }
 
 fn endpoint() -> Endpoint {

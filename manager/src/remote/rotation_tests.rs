@@ -9,13 +9,18 @@ use proto::wire::{GetRootCertificateRequest, HeartbeatRequest, SessionRequest};
 use proto::{Cluster, Node};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;
 
+use super::record::Credentials;
 use super::*;
 use crate::ca::RootCa;
 use crate::control::Rotate;
 use crate::manager::{InitRequest, Manager, ManagerConfig};
 use crate::state::{Event, Filter, Kind, Reader};
+use crate::tls::certified;
+use crate::tls::client::trusting;
 
 struct Site {
     manager: Arc<Manager>,
@@ -215,7 +220,7 @@ async fn the_root_is_exchanged_without_a_failed_call() {
     let forged = old_authority
         .issue(&cluster, &joined.node, NodeRole::Worker, day)
         .unwrap();
-    let credentials = record::Credentials {
+    let credentials = Credentials {
         root: site.root(),
         cert: forged.cert,
         key: forged.key,
@@ -225,6 +230,131 @@ async fn the_root_is_exchanged_without_a_failed_call() {
     let refused = forger.heartbeat(HeartbeatRequest::default()).await.unwrap_err();
     assert_ne!(refused.code(), Code::NotFound, "{refused:?}");
     assert_ne!(old, site.root());
+}
+
+/// A way to a manager on which one connection stops in the middle of its handshake: the node has shown its certificate, and
+/// the manager has not seen it yet.
+struct Held {
+    address: std::net::SocketAddr,
+    /// Says that the node's certificate has come.
+    shown: tokio::sync::oneshot::Receiver<()>,
+    /// Lets it go on.
+    go_on: tokio::sync::oneshot::Sender<()>,
+    _ways: AbortOnDrop,
+}
+
+impl Held {
+    /// Holds the connection with this number, counted from 0.
+    async fn new(manager: std::net::SocketAddr, number: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (has_shown, shown) = tokio::sync::oneshot::channel();
+        let (go_on, gone_on) = tokio::sync::oneshot::channel();
+        let mut hold = Some((has_shown, gone_on));
+        let ways = tokio::spawn(async move {
+            for count in 0.. {
+                let (node, _) = listener.accept().await.unwrap();
+                let manager = TcpStream::connect(manager).await.unwrap();
+                let held = hold.take_if(|_| count == number);
+                tokio::spawn(way(node, manager, held));
+            }
+        });
+        Self {
+            address,
+            shown,
+            go_on,
+            _ways: AbortOnDrop(ways),
+        }
+    }
+}
+
+type Hold = (
+    tokio::sync::oneshot::Sender<()>,
+    tokio::sync::oneshot::Receiver<()>,
+);
+
+async fn way(mut node: TcpStream, mut manager: TcpStream, hold: Option<Hold>) {
+    let (mut from_node, mut to_node) = node.split();
+    let (mut from_manager, mut to_manager) = manager.split();
+    let up = async {
+        if let Some((shown, go_on)) = hold {
+            // The first record is the greeting, all that follows is the node's end of the handshake and its calls.
+            let mut greeting = vec![0; 5];
+            from_node.read_exact(&mut greeting).await?;
+            let length = u16::from_be_bytes([greeting[3], greeting[4]]);
+            greeting.resize(5 + usize::from(length), 0);
+            from_node.read_exact(&mut greeting[5..]).await?;
+            to_manager.write_all(&greeting).await?;
+            from_node.readable().await?;
+            shown.send(()).unwrap();
+            go_on.await.unwrap();
+        }
+        tokio::io::copy(&mut from_node, &mut to_manager).await?;
+        to_manager.shutdown().await
+    };
+    let down = async {
+        tokio::io::copy(&mut from_manager, &mut to_node).await?;
+        to_node.shutdown().await
+    };
+    // Whoever goes away ends it.
+    let _ = tokio::try_join!(up, down);
+}
+
+/// The root's exchange ends between a node's showing its certificate and the manager's looking at it: TLS 1.3 lets the node
+/// believe that it is connected.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_shows_an_old_certificate_while_the_exchange_ends_shows_the_new_one() {
+    // First the question who leads, then the connection for the calls.
+    for number in [0, 1] {
+        let site = Site::new().await;
+        let token = site.tokens().worker.into_inner();
+        let joined = site.join("worker", &token).await.unwrap();
+        let away = site.join("away", &token).await.unwrap();
+        let dir = site.dir("worker");
+        let held = Held::new(site.manager.listen_addr(), number).await;
+        let managers = joined.managers.iter().map(|manager| RemoteManager {
+            address: held.address,
+            ..manager.clone()
+        });
+        let through = Joined {
+            managers: managers.collect(),
+            ..joined.clone()
+        };
+        record::save(&dir, &through).unwrap();
+        let link = Link::open(&dir).unwrap();
+        record::save(&dir, &joined).unwrap();
+        let kept = record::credentials(&dir).unwrap();
+        let key = certified(&kept.cert, &kept.key).unwrap();
+        let old = trusting(&kept.root, None, Some(key)).unwrap();
+
+        // Somebody else on the node has renewed its certificate, and the exchange waits for one more node.
+        let (_client, _remotes) = dispatcher(&dir).unwrap();
+        site.rotate(forced).await.unwrap();
+        let wanted = site.cluster().tls_info.cert_issuer_public_key;
+        site.wait(|_, nodes| {
+            let node = nodes.iter().find(|node| node.id == joined.node);
+            node.is_some_and(|node| node.description.tls_info.cert_issuer_public_key == wanted)
+        })
+        .await;
+        let mut client = DispatcherClient::new(link.channel());
+        let call = tokio::spawn(async move { client.heartbeat(HeartbeatRequest::default()).await });
+        held.shown.await.unwrap();
+        let control = site.manager.control();
+        control.remove_node(away.node.as_str(), true).await.unwrap();
+        while channel::leader_at(site.manager.listen_addr(), old.clone())
+            .await
+            .is_ok()
+        {}
+        held.go_on.send(()).unwrap();
+        let answer = call.await.unwrap().unwrap_err();
+        // Heard and answered: there is no session.
+        assert_eq!(
+            answer.code(),
+            Code::NotFound,
+            "connection {number}: {}",
+            explain(&answer)
+        );
+    }
 }
 
 #[tokio::test]
@@ -261,6 +391,33 @@ async fn a_node_that_is_away_is_waited_for_or_removed() {
     let mut renewals = third.link.renewals();
     while record::credentials(&site.dir("third")).unwrap().root != site.root() {
         renewals.changed().await.unwrap();
+    }
+}
+
+/// It goes away when it has shown its certificate, before it is told of the end; the next exchange has begun when it is back.
+#[tokio::test]
+async fn a_node_that_has_not_heard_of_the_last_root_follows_to_the_next() {
+    let site = Site::new().await;
+    site.join("worker", &site.tokens().worker).await.unwrap();
+    let (dir, first) = (site.dir("worker"), site.root());
+    for _ in 0..3 {
+        let present = dispatcher(&dir).unwrap();
+        site.rotate(forced).await.unwrap();
+        let end = site.wait(|cluster, _| !cluster.root_rotation_in_progress);
+        let end = tokio::time::timeout(Duration::from_secs(30), end).await;
+        end.expect("the node believes its managers");
+        drop(present);
+        let credentials = Credentials {
+            root: first.clone(),
+            ..record::credentials(&dir).unwrap()
+        };
+        record::save_credentials(&dir, &credentials).unwrap();
+    }
+    let (_client, remotes) = dispatcher(&dir).unwrap();
+    let mut renewals = remotes.link.renewals();
+    while record::credentials(&dir).unwrap().root != site.root() {
+        let heard = tokio::time::timeout(Duration::from_secs(30), renewals.changed()).await;
+        heard.expect("the node believes its managers").unwrap();
     }
 }
 

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use proto::ClusterId;
 use proto::wire::managers_client::ManagersClient;
 use proto::wire::{ConsensusMessage, SnapshotPart};
+use rustls::sign::CertifiedKey;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -88,18 +89,31 @@ async fn dial(arms: Arc<OnceLock<Arms>>, to: Member) -> Result<TlsStream<TcpStre
         .address
         .parse()
         .map_err(|_| format!("{:?} is not an IP address with a port", to.address))?;
-    let config = client::trusting(
-        &arms.trust.root(),
-        Some(arms.cluster.clone()),
-        Some(arms.own.current()),
-    );
-    let config = config.map_err(|error| chain(&error))?;
-    let stream = client::connect(address, config).await;
-    let stream = stream.map_err(|error| chain(&error))?;
-    match client::manager(&stream).map(|certificate| certificate.node) {
-        Some(node) if node == to.node || to.node.is_empty() => Ok(stream),
-        Some(node) => Err(format!("node {node} is there instead of {}", to.node)),
-        None => Err("its certificate cannot be read".to_owned()),
+    loop {
+        let own = arms.own.current();
+        let connected = arms.connect(address, &to, own.clone()).await;
+        // Who was renewed meanwhile may be believed no longer by what he showed.
+        if connected.is_ok() || Arc::ptr_eq(&own, &arms.own.current()) {
+            return connected;
+        }
+    }
+}
+
+impl Arms {
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        to: &Member,
+        own: Arc<CertifiedKey>,
+    ) -> Result<TlsStream<TcpStream>, String> {
+        let config = client::trusting(&self.trust.root(), Some(self.cluster.clone()), Some(own));
+        let stream = client::connect(address, config.map_err(|error| chain(&error))?).await;
+        let stream = stream.map_err(|error| chain(&error))?;
+        match client::manager(&stream).map(|certificate| certificate.node) {
+            Some(node) if node == to.node || to.node.is_empty() => Ok(stream),
+            Some(node) => Err(format!("node {node} is there instead of {}", to.node)),
+            None => Err("its certificate cannot be read".to_owned()),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Connections to managers.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme};
+use tokio::io::AsyncBufReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -30,13 +32,16 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(crate) enum ConnectError {
     /// Nobody listens, or there is no way.
     #[error("connect")]
-    Connect(#[source] std::io::Error),
+    Connect(#[source] io::Error),
     /// Nobody answers.
     #[error("no answer within {} s", CONNECT.as_secs())]
     Silent,
     /// The other side is none of the cluster's managers, or does not want us.
     #[error("TLS handshake")]
-    Handshake(#[source] std::io::Error),
+    Handshake(#[source] io::Error),
+    /// The other side has shaken hands, and does not want us now that it has seen who we are.
+    #[error("the manager does not take the connection")]
+    Unwelcome(#[source] io::Error),
 }
 
 /// The certificate is good, but not of whom it should be.
@@ -78,7 +83,9 @@ pub(crate) fn to_node(
     config(Arc::new(Members { chain, expected }), Some(own), PEERS)
 }
 
-/// Connects, shakes hands, and says who is at the other end.
+/// Connects, shakes hands, and waits for the manager's first word. Who shows a certificate in TLS 1.3 has ended the handshake
+/// before the other side has looked at it (RFC 8446, 4.4.2.4): without that word a call would be sent over a connection
+/// that the manager refuses, and nobody could tell whether it has been heard.
 pub(crate) async fn connect(
     address: SocketAddr,
     config: Arc<ClientConfig>,
@@ -92,14 +99,24 @@ pub(crate) async fn connect(
         stream.set_nodelay(true).map_err(ConnectError::Connect)?;
         let connector = TlsConnector::from(config);
         let name = name().map_err(ConnectError::Handshake)?;
-        connector
+        let mut stream = connector
             .connect(name, stream)
             .await
-            .map_err(ConnectError::Handshake)
+            .map_err(ConnectError::Handshake)?;
+        welcomed(&mut stream).await.map_err(ConnectError::Unwelcome)?;
+        Ok(stream)
     };
     tokio::time::timeout(CONNECT, connect)
         .await
         .unwrap_or(Err(ConnectError::Silent))
+}
+
+/// An HTTP/2 server speaks first: its settings (RFC 9113, 3.4). They are waited for and left where they are.
+async fn welcomed(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
+    match stream.fill_buf().await?.is_empty() {
+        true => Err(io::ErrorKind::UnexpectedEof.into()),
+        false => Ok(()),
+    }
 }
 
 /// The manager's certificate.
@@ -108,8 +125,8 @@ pub(crate) fn manager(stream: &TlsStream<TcpStream>) -> Option<Certificate> {
 }
 
 /// Every manager's certificate goes by this name, beside its own.
-fn name() -> std::io::Result<ServerName<'static>> {
-    ServerName::try_from(role_name(NodeRole::Manager)).map_err(std::io::Error::other)
+fn name() -> io::Result<ServerName<'static>> {
+    ServerName::try_from(role_name(NodeRole::Manager)).map_err(io::Error::other)
 }
 
 fn config(
