@@ -19,6 +19,7 @@ mod placement;
 mod reach;
 mod recovery;
 mod services;
+mod shortage;
 mod stack_versions;
 mod stacks;
 mod two_agents;

@@ -52,6 +52,12 @@ enum Lack {
     NoPort(u16, proto::spec::PortProtocol),
 }
 
+/// What the tasks say that wait for an address of this network.
+pub(crate) fn no_address(network: &Network) -> Option<String> {
+    let plan = subnets::plan_of(network)?;
+    Some(Lack::NoAddress(network.spec.name.clone(), plan.subnet).to_string())
+}
+
 /// Gives a network its subnet.
 pub(super) fn network(
     tx: &mut WriteTx<'_>,

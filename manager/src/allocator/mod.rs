@@ -30,6 +30,7 @@ use proto::{Network, NetworkId, Node, Service, ServiceId, ServiceSpec, Task, Tas
 
 use crate::state::{Change, Event, Filter, Kind, ReadTx, Reader, Store, StoreError, WatchStream};
 use assign::Outcome;
+pub(crate) use assign::no_address;
 use ledger::Ledger;
 
 /// Whether the service has ports that every node publishes.

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use proto::{Network, NetworkId, NetworkSpec, Node, Service, Task, TaskState};
 
 use super::{Control, ControlError, Result, lookup, validate};
-use crate::allocator::subnets;
+use crate::allocator::{no_address, subnets};
 use crate::state::{Key, Kind, Reader};
 
 impl Control {
@@ -47,7 +47,7 @@ impl Control {
         self.store.view(|tx| tx.all())
     }
 
-    /// What is wrong with a network: it has no addresses, or some nodes reach its addresses otherwise.
+    /// What is wrong with a network: it has no addresses or too few, or some nodes reach its addresses otherwise.
     pub fn network_problems(&self, id: &str) -> Vec<String> {
         self.store.view(|tx| {
             let Some(network) = tx.get::<Network>(id) else {
@@ -56,7 +56,11 @@ impl Control {
             let nodes = tx.all::<Node>();
             let conflicts = nodes.iter().filter_map(|node| conflict(&network, node));
             let failed = Some(network.err.clone()).filter(|error| !error.is_empty());
-            failed.into_iter().chain(conflicts).collect()
+            failed
+                .into_iter()
+                .chain(exhaustion(&tx, &network))
+                .chain(conflicts)
+                .collect()
         })
     }
 
@@ -81,6 +85,18 @@ impl Control {
                 Ok::<_, ControlError>(tx.remove::<Network>(network.id.as_str())?)
             })
             .await
+    }
+}
+
+/// The tasks that have no address of the network say so themselves.
+fn exhaustion(tx: &impl Reader, network: &Network) -> Option<String> {
+    let text = no_address(network)?;
+    let tasks = tx.by_key::<Task>(Key::Network(network.id.as_str().to_owned()));
+    let waits = |task: &&Arc<Task>| task.status.state == TaskState::New && task.status.err == text;
+    match tasks.iter().filter(waits).count() {
+        0 => None,
+        1 => Some(format!("{text}: 1 task waits")),
+        count => Some(format!("{text}: {count} tasks wait")),
     }
 }
 
