@@ -4,7 +4,7 @@
 //! netload serve PORT               answers the three below
 //! netload bulk ADDRESS:PORT SECS   gigabits per second one way
 //! netload trips ADDRESS:PORT SECS  round trips of one byte per second on one connection
-//! netload calls ADDRESS:PORT SECS  connections with one byte each way per second
+//! netload calls ADDRESS:PORT SECS  connections with one byte each way per second, each ended by a reset
 //! netload reach NAME PORT          when a connection to the name's first address succeeds: seconds since 1970
 //! netload gone NAME ADDRESS        when the name no longer has the address, likewise
 //! ```
@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::socket::{setsockopt, sockopt};
 
 const TRIPS: u8 = b't';
 const BULK: u8 = b'b';
@@ -99,8 +100,15 @@ fn trips(to: SocketAddr, time: Duration) -> Result<f64> {
 }
 
 fn calls(to: SocketAddr, time: Duration) -> Result<f64> {
+    // A connection that ends by a reset waits for nothing: otherwise a fast way runs out of ports in one round and the next
+    // one pays for it.
+    let at_once = nix::libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
     rate(time, || {
         let mut stream = open(to, CALLS)?;
+        setsockopt(&stream, sockopt::Linger, &at_once)?;
         Ok(stream.read_exact(&mut [0])?)
     })
 }
