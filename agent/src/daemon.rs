@@ -111,6 +111,7 @@ async fn open(options: &RunOptions) -> anyhow::Result<App> {
         upstreams: None,
         cgroup: cgroup::unified(&instance),
         balancer: options.balancer,
+        kept: Engine::kept_sockets(&options.root, &options.run_dir),
     };
     let netd = Netd::open(network).await.context("open the network")?;
     ensure_default(&netd).await.context("make the default network")?;

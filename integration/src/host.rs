@@ -15,6 +15,20 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::sethostname;
 use tempfile::TempDir;
 
+/// Runs a closure on a thread in the network namespace of a process.
+pub fn in_network_of<T: Send>(pid: i64, work: impl FnOnce() -> T + Send) -> Result<T> {
+    let namespace = File::open(format!("/proc/{pid}/ns/net"))?;
+    on_a_thread(|| {
+        setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+        Ok(work())
+    })
+}
+
+fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let ended = thread::scope(|scope| scope.spawn(work).join());
+    ended.map_err(|_| anyhow!("a thread in the namespace panicked"))?
+}
+
 /// A network namespace, alive while this value is.
 #[derive(Debug)]
 pub struct Host {
@@ -92,18 +106,13 @@ impl Host {
             return Ok(work());
         }
         let namespace = File::open(self.namespace())?;
-        thread::scope(|scope| {
-            scope
-                .spawn(move || -> Result<T> {
-                    setns(&namespace, CloneFlags::CLONE_NEWNET)?;
-                    if let Some(name) = &self.name {
-                        unshare(CloneFlags::CLONE_NEWUTS)?;
-                        sethostname(name)?;
-                    }
-                    Ok(work())
-                })
-                .join()
-                .map_err(|_| anyhow!("a thread in the namespace panicked"))?
+        on_a_thread(|| {
+            setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+            if let Some(name) = &self.name {
+                unshare(CloneFlags::CLONE_NEWUTS)?;
+                sethostname(name)?;
+            }
+            Ok(work())
         })
     }
 

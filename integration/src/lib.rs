@@ -18,7 +18,7 @@ pub mod words;
 
 pub use agent::Agent;
 pub use cluster::Cluster;
-pub use host::Host;
+pub use host::{Host, in_network_of};
 pub use switch::Switch;
 pub use words::Words;
 

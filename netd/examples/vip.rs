@@ -72,6 +72,7 @@ async fn measure(balancer: BalancerChoice, cgroup: &Path) -> Outcome<()> {
         upstreams: Some(Vec::new()),
         cgroup: Some(cgroup.to_owned()),
         balancer,
+        ..NetdConfig::default()
     };
     let netd = Netd::open(config).await?;
     let front = pair(&netd, "front", "10.1.0.0/16").await?;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ipnet::Ipv4Net;
@@ -110,6 +111,12 @@ impl Netd {
     /// The sandbox as it is, if there is one.
     pub fn sandbox(&self, id: &str) -> Option<Sandbox> {
         self.read(|node| node.sandbox(id))
+    }
+
+    /// Another descriptor of the UDP socket at which the sandbox's names are asked for, for somebody who outlives this process:
+    /// questions that come while it is away wait there; see [`NetdConfig::kept`].
+    pub fn resolver(&self, id: &str) -> Option<OwnedFd> {
+        self.read(|node| node.resolver(id))
     }
 
     /// Who is on the network.

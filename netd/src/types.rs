@@ -1,8 +1,11 @@
 //! What callers hand to `netd` and get back. Plain data. Every network has IPv4; some have IPv6 beside it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -24,6 +27,39 @@ pub struct NetdConfig {
     pub cgroup: Option<PathBuf>,
     /// How virtual IPs are to be balanced.
     pub balancer: BalancerChoice,
+    /// Who has kept the sandboxes' resolver sockets since the last start.
+    pub kept: KeptSockets,
+}
+
+/// Gives a sandbox's resolver socket ([`crate::Netd::resolver`]) back to who opens anew, if somebody has kept it. Questions
+/// that came meanwhile wait in it.
+#[derive(Clone)]
+pub struct KeptSockets(Arc<GiveBack>);
+
+type GiveBack = dyn Fn(&str) -> Option<OwnedFd> + Send + Sync;
+
+impl KeptSockets {
+    /// Asked with the sandbox's identifier, once at the start.
+    pub fn new(of: impl Fn(&str) -> Option<OwnedFd> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(of))
+    }
+
+    pub(crate) fn of(&self, sandbox: &str) -> Option<OwnedFd> {
+        (self.0)(sandbox)
+    }
+}
+
+/// Nobody has kept any.
+impl Default for KeptSockets {
+    fn default() -> Self {
+        Self::new(|_| None)
+    }
+}
+
+impl fmt::Debug for KeptSockets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeptSockets").finish_non_exhaustive()
+    }
 }
 
 /// How virtual IPs are to be balanced.

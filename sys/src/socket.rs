@@ -51,6 +51,19 @@ pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
     number(socket, SO_NETNS_COOKIE)
 }
 
+/// Whether the socket is one of datagrams. `ENOTSOCK`: it is no socket.
+pub fn is_datagram(socket: impl AsFd) -> io::Result<bool> {
+    Ok(rustix::net::sockopt::socket_type(socket)? == rustix::net::SocketType::DGRAM)
+}
+
+/// The process that has called connect(2) or listen(2) at the other end (`SO_PEERCRED`, unix(7)).
+pub fn peer_process(socket: impl AsFd) -> io::Result<i32> {
+    Ok(rustix::net::sockopt::socket_peercred(socket)?
+        .pid
+        .as_raw_nonzero()
+        .get())
+}
+
 /// The kernel's number of a socket, never given twice between boots.
 pub fn cookie(socket: impl AsFd) -> io::Result<u64> {
     number(socket, libc::SO_COOKIE)
@@ -92,6 +105,15 @@ mod tests {
         let (length, fds) = recv_with_fds(&right, &mut data).unwrap();
         assert_eq!((&data[..length], fds.len()), (&b"x"[..], 1));
         passed.write_all(b"still open").unwrap();
+    }
+
+    #[test]
+    fn a_socket_says_what_it_is_and_who_is_there() {
+        let (left, _right) = UnixStream::pair().unwrap();
+        assert!(!is_datagram(&left).unwrap());
+        assert!(is_datagram(std::os::unix::net::UnixDatagram::unbound().unwrap()).unwrap());
+        assert!(is_datagram(std::fs::File::open("/dev/null").unwrap()).is_err());
+        assert_eq!(peer_process(&left).unwrap().cast_unsigned(), std::process::id());
     }
 
     #[test]

@@ -5,14 +5,16 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use netd::KeptSockets;
+
 use super::container::Container;
 use super::create::remove_tree;
 use super::ended::lost;
 use super::error::{EngineError, Result};
 use super::id::ContainerId;
-use super::record::ContainerRecord;
+use super::record::{ContainerRecord, Paths};
 use super::restart::RestartPolicy;
-use super::shim;
+use super::shim::{self, Shim};
 use super::start;
 use super::state::Status;
 use super::{Engine, blocking};
@@ -22,6 +24,15 @@ use crate::api::error::chain;
 const ANSWER_TIME: std::time::Duration = std::time::Duration::from_secs(5);
 
 impl Engine {
+    /// The resolver sockets of the containers that still run: each shim has kept its container's.
+    pub(crate) fn kept_sockets(root: &Path, run_dir: &Path) -> KeptSockets {
+        let (root, run_dir) = (root.to_owned(), run_dir.to_owned());
+        KeptSockets::new(move |sandbox| {
+            let id = ContainerId::parse(sandbox)?;
+            Shim::new(&Paths::new(&root, &run_dir, &id).bundle, &id).kept()
+        })
+    }
+
     /// Takes stock. What cannot be put right is logged and left: it must not keep the agent from starting.
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<()> {
         let Found { records, known } = self.load_records().await?;

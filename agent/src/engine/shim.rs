@@ -1,6 +1,6 @@
 //! The agent's side of the shim: starts it, and speaks its socket protocol (`runtime::shim`): one JSON line each way.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -91,8 +91,9 @@ impl Shim {
         }
     }
 
-    /// Starts the shim of a prepared bundle; returns the pid of the container's init, which waits for [`Self::start`].
-    pub(crate) async fn spawn(&self, runtime: &Path, state_dir: &Path) -> Result<i32> {
+    /// Starts the shim of a prepared bundle; returns the pid of the container's init, which waits for [`Self::start`]. The
+    /// shim keeps `kept` for as long as it lives; see [`Self::kept`].
+    pub(crate) async fn spawn(&self, runtime: &Path, state_dir: &Path, kept: Option<OwnedFd>) -> Result<i32> {
         let log = self.bundle.join("shim.log");
         let stderr = std::fs::File::create(&log).map_err(EngineError::file("create", &log))?;
         let mut child = Command::new(runtime)
@@ -100,7 +101,7 @@ impl Shim {
             .arg(state_dir)
             .args(["shim", "--bundle"])
             .args([self.bundle.as_os_str(), self.id.as_str().as_ref()])
-            .stdin(Stdio::null())
+            .stdin(kept.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()
@@ -244,10 +245,17 @@ impl Shim {
         })
     }
 
+    /// What the shim was given to keep: its standard input. `None` if there is no such shim.
+    pub(crate) fn kept(&self) -> Option<OwnedFd> {
+        let dir = std::fs::File::open(&self.bundle).ok()?;
+        let shim = std::os::unix::net::UnixStream::connect(short_path(&dir)).ok()?;
+        let shim = sys::socket::peer_process(&shim).ok()?;
+        sys::process::duplicate_of(shim, std::io::stdin().as_raw_fd()).ok()
+    }
+
     async fn connect(&self) -> std::io::Result<UnixStream> {
-        // A socket path holds 108 bytes (unix(7)) and a state directory may be deeper: go through its descriptor.
         let dir = std::fs::File::open(&self.bundle)?;
-        UnixStream::connect(format!("/proc/self/fd/{}/shim.sock", dir.as_raw_fd())).await
+        UnixStream::connect(short_path(&dir)).await
     }
 
     fn failed<E: Into<Cause>>(&self, action: &'static str) -> impl FnOnce(E) -> EngineError {
@@ -320,4 +328,10 @@ pub(crate) fn refusal(error: &EngineError) -> Option<&Refusal> {
         EngineError::Shim { source, .. } => source.downcast_ref::<Refusal>(),
         _ => None,
     }
+}
+
+/// The socket in a bundle. A socket path holds 108 bytes (unix(7)) and a state directory may be deeper: it goes through the
+/// bundle's descriptor.
+fn short_path(bundle: &std::fs::File) -> String {
+    format!("/proc/self/fd/{}/shim.sock", bundle.as_raw_fd())
 }

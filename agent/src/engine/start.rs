@@ -134,9 +134,10 @@ impl Engine {
             bundle::shim_config(&record, &container.paths, &prepared.overlay, container.lease())?;
         bundle::write(&container.paths.bundle, &config, &shim_config)?;
         let shim = container.shim();
-        let pid = shim
-            .spawn(&self.config.runtime_bin, &self.config.run_dir.join("runtime"))
-            .await?;
+        let (runtime, state) = (&self.config.runtime_bin, self.config.run_dir.join("runtime"));
+        // Names that are asked for while no agent runs are answered by the next one.
+        let resolver = self.config.netd.resolver(record.id.as_str());
+        let pid = shim.spawn(runtime, &state, resolver).await?;
         // Both before the payload runs, so that neither its end nor its first byte is missed.
         let exit = shim.wait(None).await?;
         for pending in container.take_pending() {

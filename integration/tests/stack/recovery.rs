@@ -1,9 +1,10 @@
 //! Containers outlive the agent (law 4): killed and started again, it finds them as they were.
 
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use integration::{Agent, eventually};
+use integration::{Agent, eventually, in_network_of};
 use serde_json::{Value, json};
 
 fn pids(agent: &Agent) -> Result<Vec<(String, Value)>> {
@@ -160,5 +161,49 @@ fn the_network_goes_on_without_the_agent() -> Result<()> {
             "and after it is back"
         );
     }
+    Ok(())
+}
+
+/// Asks for the address of `db`, by one packet that is not sent again.
+fn ask_for_db() -> Result<UdpSocket> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.set_read_timeout(Some(Duration::from_secs(30)))?;
+    socket.connect("127.0.0.11:53")?;
+    socket.send(b"\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x02db\x00\x00\x01\x00\x01")?;
+    Ok(socket)
+}
+
+/// How many addresses came.
+fn addresses_of_db(socket: &UdpSocket) -> Result<u8> {
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer).context("an answer")?;
+    ensure!(
+        length > 12 && answer[1] == 7 && answer[3] & 0xf == 0,
+        "{:?}",
+        &answer[..length]
+    );
+    Ok(answer[7])
+}
+
+#[test]
+fn names_that_are_asked_for_without_the_agent_are_answered_by_the_next_one() -> Result<()> {
+    let mut agent = Agent::start()?;
+    agent.build_busybox()?;
+    agent.cli_ok("network create inner")?;
+    agent.cli_ok("run -d --network inner --name db bb sleep 1000")?;
+    agent.cli_ok("run -d --network inner --name asks bb sleep 1000")?;
+    let pid = agent.get("/containers/asks/json")?["State"]["Pid"].as_i64();
+    let pid = pid.context("a process")?;
+    for _ in 0..2 {
+        agent.kill()?;
+        let asked = in_network_of(pid, ask_for_db)??;
+        agent.run()?;
+        assert_eq!(addresses_of_db(&asked)?, 1);
+    }
+    let seen = agent.cli_ok("exec asks ls -l /proc/1/fd /proc/self/fd")?;
+    assert!(
+        !seen.contains("socket"),
+        "what the shim keeps is not the container's: {seen}"
+    );
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::runtime::Handle;
@@ -40,7 +41,10 @@ pub(crate) struct DnsSockets {
 
 /// A pair of sockets being served; dropping it closes them.
 #[derive(Debug)]
-pub(crate) struct DnsTasks([AbortHandle; 2]);
+pub(crate) struct DnsTasks {
+    tasks: [AbortHandle; 2],
+    udp: Arc<tokio::net::UdpSocket>,
+}
 
 /// One socket's share.
 pub(super) struct Service {
@@ -69,6 +73,25 @@ impl DnsSockets {
         let address = address.into();
         let udp = UdpSocket::bind((address, port))?;
         let tcp = TcpListener::bind((address, port))?;
+        Self::new(udp, tcp)
+    }
+
+    /// The same with a UDP socket that somebody has kept and that may hold questions; a new one if it is not one of this
+    /// address in this namespace.
+    pub(crate) fn resume(address: impl Into<IpAddr>, kept: OwnedFd) -> io::Result<Self> {
+        let address = address.into();
+        let tcp = TcpListener::bind((address, 0))?;
+        let kept = UdpSocket::from(kept);
+        let bound = |socket: &UdpSocket| socket.local_addr().is_ok_and(|bound| bound.ip() == address);
+        let here = sys::socket::netns_cookie(&kept).ok() == sys::socket::netns_cookie(&tcp).ok();
+        let is_udp = sys::socket::is_datagram(&kept).unwrap_or(false);
+        match here && is_udp && bound(&kept) {
+            true => Self::new(kept, tcp),
+            false => Self::new(UdpSocket::bind((address, 0))?, tcp),
+        }
+    }
+
+    fn new(udp: UdpSocket, tcp: TcpListener) -> io::Result<Self> {
         udp.set_nonblocking(true)?;
         tcp.set_nonblocking(true)?;
         Ok(Self { udp, tcp })
@@ -80,9 +103,16 @@ impl DnsSockets {
     }
 }
 
+impl DnsTasks {
+    /// Another descriptor of the UDP socket.
+    pub(crate) fn udp(&self) -> io::Result<OwnedFd> {
+        self.udp.as_fd().try_clone_to_owned()
+    }
+}
+
 impl Drop for DnsTasks {
     fn drop(&mut self) {
-        self.0.iter().for_each(AbortHandle::abort);
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -119,9 +149,11 @@ impl DnsServer {
                 forwards: Arc::new(Semaphore::new(FORWARDS)),
             })
         };
-        let udp = self.after_begin(serve_udp(udp, service()));
-        let tcp = self.after_begin(tcp::serve(listener, service()));
-        Ok(DnsTasks([udp, tcp]))
+        let tasks = [
+            self.after_begin(serve_udp(udp.clone(), service())),
+            self.after_begin(tcp::serve(listener, service())),
+        ];
+        Ok(DnsTasks { tasks, udp })
     }
 
     fn after_begin(&self, serving: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
@@ -228,6 +260,29 @@ mod tests {
 
     use super::*;
     use crate::dns::{Names, Source, Zone};
+
+    #[test]
+    fn a_socket_that_was_kept_is_used_if_it_is_the_right_one() {
+        let resumed = |kept: OwnedFd| {
+            DnsSockets::resume([127, 0, 0, 1], kept)
+                .unwrap()
+                .ports()
+                .unwrap()
+                .0
+        };
+        let udp = |address: &str| {
+            let socket = UdpSocket::bind((address, 0)).unwrap();
+            (socket.local_addr().unwrap().port(), OwnedFd::from(socket))
+        };
+        let (port, right) = udp("127.0.0.1");
+        assert_eq!(resumed(right), port);
+        let (port, elsewhere) = udp("127.0.0.2");
+        assert_ne!(resumed(elsewhere), port);
+        let (_namespace, (port, foreign)) = sys::netns::create(|| udp("0.0.0.0")).unwrap();
+        assert_ne!(resumed(foreign), port);
+        resumed(std::fs::File::open("/dev/null").unwrap().into());
+        resumed(TcpListener::bind("127.0.0.1:0").unwrap().into());
+    }
 
     /// After a restart the sockets are there before all the names are.
     #[tokio::test]

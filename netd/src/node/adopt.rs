@@ -93,8 +93,10 @@ impl Node {
             .into_iter()
             .filter(|e| !ports.contains(&names::port(&id, &e.network)))
             .collect();
-        let (mut inside, resolver) =
-            netns::run(&path, &namespace, || Ok((Socket::route()?, bind_resolver(false))))?;
+        let kept = self.config.kept.of(&id);
+        let (mut inside, resolver) = netns::run(&path, &namespace, || {
+            Ok((Socket::route()?, bind_resolver(false, kept)))
+        })?;
         if !missing.is_empty() {
             tracing::warn!(container.id = %id, count = missing.len(), "interfaces were missing; making them again");
             if let Err(error) = self.make_links(&id, &namespace, &mut inside, &missing) {

@@ -139,7 +139,7 @@ pub(super) fn prepare(with_dns: bool) -> io::Result<(Socket, Option<(DnsSockets,
         },
     ))?;
     let sockets = if with_dns {
-        Some(bind_resolver(true)?)
+        Some(bind_resolver(true, None)?)
     } else {
         None
     };
@@ -147,9 +147,12 @@ pub(super) fn prepare(with_dns: bool) -> io::Result<(Socket, Option<(DnsSockets,
 }
 
 /// Sockets for 127.0.0.11 in the calling thread's namespace, and the rules that lead port 53 there; with the socket that
-/// wrote them. `fresh` if there cannot be such rules yet.
-pub(super) fn bind_resolver(fresh: bool) -> io::Result<(DnsSockets, Socket)> {
-    let sockets = DnsSockets::bind(RESOLVER, 0)?;
+/// wrote them. `fresh` if there cannot be such rules yet; `kept`: the UDP socket of earlier.
+pub(super) fn bind_resolver(fresh: bool, kept: Option<OwnedFd>) -> io::Result<(DnsSockets, Socket)> {
+    let sockets = match kept {
+        Some(kept) => DnsSockets::resume(RESOLVER, kept)?,
+        None => DnsSockets::bind(RESOLVER, 0)?,
+    };
     let (udp, tcp) = sockets.ports()?;
     let mut netfilter = Socket::netfilter()?;
     ResolverFirewall {

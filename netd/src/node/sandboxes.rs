@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 
 use super::interfaces::{RESOLVER, bind_resolver, bindings, prepare};
 use super::publish::owner;
@@ -233,7 +234,7 @@ impl Node {
         let needs_dns = self.sandboxes.get(id).is_some_and(|s| s.dns.is_none());
         let (mut inside, resolver) = netns::run(&path, &namespace, || {
             let resolver = if needs_dns {
-                Some(bind_resolver(false)?)
+                Some(bind_resolver(false, None)?)
             } else {
                 None
             };
@@ -307,6 +308,11 @@ impl Node {
             .get(id)
             .map(|s| &s.record)
             .ok_or_else(|| Error::SandboxNotFound(id.to_owned()))
+    }
+
+    /// See [`crate::Netd::resolver`].
+    pub(crate) fn resolver(&self, id: &str) -> Option<OwnedFd> {
+        self.sandboxes.get(id)?.dns.as_ref()?.udp().ok()
     }
 
     pub(super) fn save(&self, id: &str) -> Result<()> {

@@ -137,6 +137,7 @@ impl World {
             upstreams: Some(vec![(OUTSIDE, 53).into()]),
             cgroup: self.cgroup.clone(),
             balancer: self.balancer,
+            ..NetdConfig::default()
         }
     }
 

@@ -15,6 +15,9 @@
 //! `<bundle>/exec-<id>.json`, the log. The working directory is the bundle, so that the socket's path may be longer than
 //! the 108 bytes of `sockaddr_un`; a client whose path is too long connects through `/proc/self/fd/N/shim.sock`.
 //!
+//! Its standard input is nothing that it reads: it is kept open, for the agent to take a duplicate of (`pidfd_getfd(2)`) after
+//! its own end. It is the socket at which the container asks for names, so that questions wait instead of being refused.
+//!
 //! A container may run for as long as its [`lease`] lasts and no longer, whether or not anybody else is alive.
 //!
 //! One thread, one epoll instance, no polling: whatever happens is an event on a descriptor or one of a few deadlines.
