@@ -61,6 +61,7 @@ impl Host {
             )?;
             // The namespace is ours: this is not the machine's setting.
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+            std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
             let up = Command::new("ip")
                 .args(["link", "set", "lo", "up"])
                 .status()
@@ -122,6 +123,11 @@ impl Host {
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "ip {words}: {}", error.trim());
         Ok(())
+    }
+
+    /// Gives it the IPv6 address 2001:db8:99::`number` beside what it has in a switch.
+    pub fn add_ipv6(&self, number: u8) -> Result<()> {
+        self.ip(&format!("address add 2001:db8:99::{number}/64 dev eth0 nodad"))
     }
 
     /// Lets nothing in that comes from these addresses; what is sent to them goes out.

@@ -115,8 +115,6 @@ pub enum Error {
         "cannot publish on {0}: the container is on no network with IPv6 and a way out, or the host has no IPv6"
     )]
     PublishIpv6(IpAddr),
-    #[error("cannot publish on ::1: Linux does not route it to other links; publish on 127.0.0.1")]
-    PublishLoopback6,
     #[error("cannot publish ports of {0}: it is on no network with a way out")]
     PublishNowhere(String),
 
@@ -161,7 +159,6 @@ impl Error {
             | Self::MtuTooLarge { .. }
             | Self::NotIpv6(_)
             | Self::PublishIpv6(_)
-            | Self::PublishLoopback6
             | Self::PublishNowhere(_) => ErrorKind::Invalid,
             Self::SubnetOverlap { .. }
             | Self::NetworkDiffers { .. }

@@ -4,12 +4,13 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use ipnet::Ipv4Net;
 
 use crate::error::{Error, Result};
-use crate::netlink::{Link, LinkAddress, LinkChange, Path, Route, Socket, Subnet, Veth};
-use crate::{firewall::HostFirewall, names};
+use crate::netlink::{Link, LinkAddress, LinkChange, Route, Socket, Subnet, Veth, errno};
+use crate::{firewall::HostFirewall, names, netlink};
 
 const USUAL_MTU: u32 = 1500;
 
@@ -100,18 +101,18 @@ impl Host {
         let Ok(links) = Link::list(&mut self.route) else {
             return Vec::new();
         };
-        let mtu = |path: Path| {
+        let mtu = |path: netlink::Path| {
             let link = links.iter().find(|link| Some(link.index) == path.link)?;
             Some(path.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)))
         };
         to.iter()
-            .filter_map(|address| Path::find(&mut self.route, *address).ok().and_then(mtu))
+            .filter_map(|address| netlink::Path::find(&mut self.route, *address).ok().and_then(mtu))
             .collect()
     }
 
     /// The link on which an address is reached without a router in between; `None` if there is none.
     pub(crate) fn neighbour_link(&mut self, to: Ipv4Addr) -> Option<u32> {
-        let path = Path::find(&mut self.route, to.into()).ok()?;
+        let path = netlink::Path::find(&mut self.route, to.into()).ok()?;
         path.link.filter(|_| !path.routed)
     }
 
@@ -222,12 +223,16 @@ impl Host {
         Ok(link.index)
     }
 
-    /// Give the veth an IPv6 address beside the other one.
+    /// Give the veth an IPv6 address beside the other one. A port published on ::1 is answered over this one device.
     pub(crate) fn address_uplink6(&mut self, index: u32, address: Ipv6Addr, prefix_len: u8) -> Result<()> {
         let add = LinkAddress::add6(index, address, prefix_len);
         self.route
             .request(add)
-            .map_err(|e| self.failed("give an IPv6 address to", e))
+            .map_err(|e| self.failed("give an IPv6 address to", e))?;
+        match self.route.request(Route::take_loopback(index)) {
+            Err(error) if errno(&error) != Some(libc::EEXIST) => Err(self.failed("route ::1 by", error)),
+            _ => Ok(()),
+        }
     }
 
     /// Delete our veth if there is one; refuse to touch another's.
@@ -241,10 +246,18 @@ impl Host {
 
     /// Whether the host forwards IPv4; what cannot be read counts as yes.
     pub(crate) fn forwards(&self) -> bool {
-        let forwarding = sys::netns::run_in(&self.netns, || {
-            fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
-        });
-        !matches!(forwarding, Ok(Ok(value)) if value.trim() == "0")
+        self.is_on("ipv4/ip_forward")
+    }
+
+    /// Whether the host forwards IPv6; what cannot be read counts as yes.
+    pub(crate) fn forwards6(&self) -> bool {
+        self.is_on("ipv6/conf/all/forwarding")
+    }
+
+    fn is_on(&self, sysctl: &str) -> bool {
+        let path = Path::new("/proc/sys/net").join(sysctl);
+        let value = sys::netns::run_in(&self.netns, || fs::read_to_string(path));
+        !matches!(value, Ok(Ok(value)) if value.trim() == "0")
     }
 
     /// What limits networking on this host.

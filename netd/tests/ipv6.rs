@@ -191,11 +191,74 @@ fn a_published_port_answers_over_ipv6_and_sees_the_client() {
         let _one = one.serve(80, "one");
         assert!(call(&w.outside, HOST6, 9090).unwrap().starts_with("one "));
         assert!(call(&w.outside, common::HOST, 9090).is_err());
-        let local = publish(Some(Ipv6Addr::LOCALHOST.into()), 7070);
-        let error = attach(w, &netd, "local", &[local]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
         w.wait(netd.detach("web")).unwrap();
         assert!(call(&w.outside, HOST6, 8080).is_err());
+    });
+}
+
+#[test]
+fn a_port_of_the_loopback_address_answers_this_host_alone() {
+    world(|w| {
+        let netd = w.open();
+        network(w, &netd, "front", false);
+        let loopback = Ipv6Addr::LOCALHOST;
+        let everywhere = attach(w, &netd, "everywhere", &[publish(None, 8080)]).unwrap();
+        let _everywhere = everywhere.serve(80, "everywhere");
+        let here = attach(w, &netd, "here", &[publish(Some(loopback.into()), 7070)]).unwrap();
+        let _here = here.serve(80, "here");
+        for (port, name) in [(8080, "everywhere "), (7070, "here ")] {
+            assert!(call(&w.host, loopback, port).unwrap().starts_with(name));
+        }
+        let datagrams = Publish {
+            protocol: Protocol::Udp,
+            ..publish(Some(loopback.into()), 5353)
+        };
+        let udp = attach(w, &netd, "udp", &[datagrams]).unwrap();
+        let _udp = udp.serve(80, "udp");
+        assert!(call_udp(&w.host, loopback, 5353).unwrap().starts_with("udp "));
+        assert!(call(&w.outside, HOST6, 7070).is_err(), "not from elsewhere");
+        assert!(call(&w.host, HOST6, 7070).is_err(), "nor at another address");
+        let _own = Server::start(&w.host, 99, "host");
+        assert_eq!(call(&w.host, loopback, 99).unwrap(), format!("host {loopback}"));
+
+        w.network(&netd, "old", false);
+        let refused = AttachRequest {
+            publish: vec![publish(Some(loopback.into()), 6060)],
+            ..request("v4", &["old"])
+        };
+        let error = w.wait(netd.attach(refused)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(
+            error
+                .to_string()
+                .contains("::1: the container is on no network with IPv6")
+        );
+    });
+}
+
+#[test]
+fn a_host_that_forwards_no_ipv6_takes_no_port_that_it_could_not_serve() {
+    world(|w| {
+        let forward = |on: &str| std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", on).unwrap();
+        let netd = w.open();
+        network(w, &netd, "front", false);
+        let remedy = "sysctl net.ipv6.conf.all.forwarding=1";
+        let warned = || netd.warnings().iter().any(|warning| warning.contains(remedy));
+        assert!(!warned());
+        forward("0");
+        assert!(warned());
+        let a = attach(w, &netd, "web", &[publish(None, 8080)]).unwrap();
+        assert_eq!(a.sandbox.published.len(), 1, "{:?}", a.sandbox.published);
+        let refused = call(&w.outside, HOST6, 8080).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "at once");
+        let local = publish(Some(Ipv6Addr::LOCALHOST.into()), 8080);
+        let b = attach(w, &netd, "local", &[local]).unwrap();
+        let _local = b.serve(80, "local");
+        assert!(
+            call(&w.host, Ipv6Addr::LOCALHOST, 8080)
+                .unwrap()
+                .starts_with("local ")
+        );
     });
 }
 

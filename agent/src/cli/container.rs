@@ -1,5 +1,7 @@
 //! Verbs on containers, except `run` and `exec`.
 
+use std::fmt::Display;
+
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
@@ -165,12 +167,12 @@ fn total_size(container: &Value) -> String {
     }
 }
 
-/// `0.0.0.0:8080->80/tcp, 53/udp`
+/// `0.0.0.0:8080->80/tcp, [::]:8080->80/tcp, 53/udp`
 pub(crate) fn ports(list: &Value) -> String {
     let one = |port: &Value| {
         let inner = format!("{}/{}", port["PrivatePort"], text(&port["Type"]));
         match port["PublicPort"].as_u64().filter(|&port| port > 0) {
-            Some(public) => format!("{}:{public}->{inner}", text(&port["IP"])),
+            Some(public) => format!("{}->{inner}", host_port(&text(&port["IP"]), public)),
             None => inner,
         }
     };
@@ -180,6 +182,15 @@ pub(crate) fn ports(list: &Value) -> String {
         .map(one)
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+/// `0.0.0.0:8080`, `[::]:8080`
+pub(crate) fn host_port(ip: &str, port: impl Display) -> String {
+    if ip.contains(':') {
+        format!("[{ip}]:{port}")
+    } else {
+        format!("{ip}:{port}")
+    }
 }
 
 /// Labels as a list shows them: `a=1,b=2`.

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::{Client, escape, filters, query};
-use super::container::{Kill, Logs, Names, Ps, Rm, Stop, Top, text};
+use super::container::{Kill, Logs, Names, Ps, Rm, Stop, Top, host_port, text};
 use super::exec::Exec;
 use super::run::{self, Joined};
 use super::{human, inspect, terminal};
@@ -221,9 +221,7 @@ impl Port {
             .flatten()
         {
             for binding in bindings.as_array().into_iter().flatten() {
-                let ip = text(&binding["HostIp"]);
-                let ip = if ip.contains(':') { format!("[{ip}]") } else { ip };
-                let address = format!("{ip}:{}", text(&binding["HostPort"]));
+                let address = host_port(&text(&binding["HostIp"]), text(&binding["HostPort"]));
                 match &wanted {
                     None => lines.push(format!("{port} -> {address}")),
                     Some(wanted) if wanted == port => lines.push(address),

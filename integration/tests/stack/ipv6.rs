@@ -2,6 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use integration::{Agent, Cluster, eventually};
+use serde_json::{Value, json};
+
+use crate::who::{WHO, ask, wait_answer};
 
 /// Says its address to whoever connects.
 const SERVER: &str = "exec nc -ll -p 80 -e cat /etc/hostname";
@@ -89,6 +92,89 @@ fn a_service_is_reached_over_ipv6_from_another_node() -> Result<()> {
             ensure!(!said.trim().is_empty(), "nobody answers at {name}");
             Ok(())
         })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_containers_port_answers_over_ipv6_where_its_network_has_it() -> Result<()> {
+    let agent = Agent::start()?;
+    agent.build_busybox()?;
+    agent.cli_ok("network create --ipv6 dual")?;
+    let run = "run -d --name web --network dual -e NODE=web -p 8080:80 -p [::1]:9090:80 -p 0.0.0.0:7070:80 bb sh -c";
+    let words: Vec<_> = run.split(' ').chain([WHO]).collect();
+    agent.cli_ok(&words)?;
+    let ports = agent.cli_ok(&["ps", "--format", "{{.Ports}}"])?;
+    let all = "0.0.0.0:7070->80/tcp, 0.0.0.0:8080->80/tcp, [::]:8080->80/tcp, [::1]:9090->80/tcp";
+    ensure!(ports.trim() == all, "{ports}");
+    let mut ports: Vec<_> = agent.cli_ok("port web 80")?.lines().map(str::to_owned).collect();
+    ports.sort();
+    let all = ["0.0.0.0:7070", "0.0.0.0:8080", "[::1]:9090", "[::]:8080"];
+    ensure!(ports == all, "{ports:?}");
+    let host = &agent.host;
+    eventually("the server answers", || ask(host, "127.0.0.1:8080"))?;
+    for address in ["127.0.0.1:7070", "[::1]:8080", "[::1]:9090"] {
+        let answer = ask(host, address).with_context(|| address.to_owned())?;
+        ensure!(answer.starts_with("web "), "{address}: {answer}");
+    }
+    for address in ["127.0.0.1:9090", "[::1]:7070"] {
+        ensure!(ask(host, address).is_err(), "{address} is not published");
+    }
+    let refusal = agent.cli_refused("run -d -p [::1]:6060:80 bb true")?;
+    ensure!(
+        refusal.contains("::1: the container is on no network with IPv6"),
+        "{refusal}"
+    );
+    agent.cli_ok("rm -f web")?;
+    ensure!(ask(host, "[::1]:8080").is_err(), "withdrawn");
+    Ok(())
+}
+
+/// A stack with ports in mode `host`, in both syntaxes.
+fn host_ports() -> Value {
+    let web = json!({
+        "image": "bb",
+        "command": ["sh", "-c", WHO.replace('$', "$$")],
+        "environment": {"NODE": "{{.Node.Hostname}}"},
+        "networks": ["dual"],
+        "ports": [
+            "[::]:8081:80",
+            "[::1]:8082:80",
+            {"target": 80, "published": 8083, "mode": "host"},
+            {"target": 80, "published": 8084, "host_ip": "2001:db8:99::1"},
+        ],
+    });
+    json!({"services": {"web": web}, "networks": {"dual": {"driver": "overlay", "enable_ipv6": true}}})
+}
+
+#[test]
+fn ports_of_mode_host_answer_over_ipv6() -> Result<()> {
+    let cluster = Cluster::joined(1)?;
+    let agent = cluster.manager();
+    agent.host.add_ipv6(1)?;
+    agent.build_busybox()?;
+    let client = cluster.plug_in(200)?;
+    client.add_ipv6(200)?;
+    let file = agent.host.directory().join("stack.yml");
+    std::fs::write(&file, host_ports().to_string())?;
+    let file = file.to_str().context("a path")?;
+    agent.cli_ok(&["stack", "deploy", "-d", "-c", file, "s"])?;
+    agent.wait_running("s_web", 1)?;
+    let seen = |address: &str| vec![format!("node1 {address}")];
+    for port in [8081, 8083, 8084] {
+        wait_answer(
+            &client,
+            &format!("[2001:db8:99::1]:{port}"),
+            &seen("2001:db8:99::200"),
+        )?;
+    }
+    wait_answer(&client, "10.99.0.1:8083", &seen("10.99.0.200"))?;
+    for (port, answers) in [(8081, true), (8082, true), (8083, true), (8084, false)] {
+        let answer = ask(&agent.host, &format!("[::1]:{port}"));
+        ensure!(answer.is_ok() == answers, "{port}: {answer:?}");
+    }
+    for address in ["[2001:db8:99::1]:8082", "10.99.0.1:8081", "10.99.0.1:8084"] {
+        ensure!(ask(&client, address).is_err(), "{address} is not published");
     }
     Ok(())
 }

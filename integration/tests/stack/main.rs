@@ -27,3 +27,4 @@ mod two_nodes;
 mod upkeep;
 mod vault;
 mod volumes_move;
+mod who;

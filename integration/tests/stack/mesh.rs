@@ -3,31 +3,19 @@
 use anyhow::{Result, bail, ensure};
 use integration::{Cluster, Host, eventually};
 
-/// Says which node it runs on and who asks.
-const WHO: &str = r#"mkdir -p /www/cgi-bin
-cat > /www/cgi-bin/who <<'END'
-#!/bin/sh
-printf 'Content-Type: text/plain\r\n\r\n%s %s' "$NODE" "$REMOTE_ADDR"
-END
-chmod +x /www/cgi-bin/who
-exec httpd -f -p 80 -h /www"#;
+use crate::who::{self, WHO};
+
 const CLIENT: &str = "10.99.0.200";
 
 fn ask(client: &Host, node: u8) -> Result<String> {
-    let answer = client.get(&format!("10.99.0.{node}:8080"), "/cgi-bin/who")?;
-    // A server that listens for both IP versions writes IPv4 so.
-    Ok(answer.replace("[::ffff:", "").replace(']', ""))
+    who::ask(client, &format!("10.99.0.{node}:8080"))
 }
 
 /// Waits until every one of these nodes lets one of those answer.
 fn wait_answers(client: &Host, nodes: &[u8], by: impl Fn(u8) -> Vec<u8>) -> Result<()> {
     for node in nodes {
         let expected: Vec<_> = by(*node).iter().map(|n| format!("node{n} {CLIENT}")).collect();
-        eventually(&format!("node{node} answers"), || {
-            let answer = ask(client, *node)?;
-            ensure!(expected.contains(&answer), "{answer:?}, not one of {expected:?}");
-            Ok(())
-        })?;
+        who::wait_answer(client, &format!("10.99.0.{node}:8080"), &expected)?;
     }
     Ok(())
 }

@@ -2,8 +2,8 @@
 //!
 //! Published ports go to the fabric's uplink address, whether the client is remote (prerouting) or local (output). Only
 //! packets to the host's own addresses are touched (CVE-2025-54410 and kin: never steal forwarded traffic). Clients keep
-//! their address; only 127.0.0.0/8 must be hidden, because nothing outside this namespace can answer to it. Without an IPv6
-//! address on the uplink there is no IPv6 table.
+//! their address; only 127.0.0.0/8 and ::1 must be hidden, because nothing outside this namespace can answer to them. Without
+//! an IPv6 address on the uplink there is no IPv6 table.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -60,7 +60,7 @@ pub(crate) struct HostFirewall {
 }
 
 impl Frontend {
-    fn ip(&self) -> Ip {
+    pub(crate) fn ip(&self) -> Ip {
         self.address.map_or(Ip::V4, Ip::of)
     }
 }

@@ -1,10 +1,10 @@
 //! Addresses and routes.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, NlasIterator};
+use ipnet::{Ipv4Net, Ipv6Net};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, NlasIterator};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -17,6 +17,8 @@ use super::socket::{Request, Socket};
 const RTM_NEWROUTE: u16 = 24;
 /// `struct rtmsg`.
 const RTMSG: usize = 12;
+/// Addresses of this host.
+const RT_TABLE_LOCAL: u8 = 255;
 const RTN_UNICAST: u8 = 1;
 const RTN_LOCAL: u8 = 2;
 const RTA_DST: u16 = 1;
@@ -71,6 +73,21 @@ impl Route<Ipv4Net> {
 
     pub(crate) fn delete_direct(address: Ipv4Addr, gateway: Ipv4Addr, index: u32) -> Request {
         Request::route(&RouteNetlinkMessage::DelRoute(direct(address, gateway, index)), 0)
+    }
+}
+
+impl Route<Ipv6Net> {
+    /// Take packets to ::1 that come in by this link, too, for this host's. What arrives with that address has been dropped
+    /// before (RFC 4291, 2.5.3); it is for answers whose address was translated on the way. Repeating it is fine, and what
+    /// the host sends to itself takes the loopback link as before, whose route is the better one.
+    pub(crate) fn take_loopback(index: u32) -> Request {
+        let mut message = message(Ipv6Net::from(Ipv6Addr::LOCALHOST), None, index);
+        message.header.kind = RouteType::Local;
+        message.header.table = RT_TABLE_LOCAL;
+        Request::route(
+            &RouteNetlinkMessage::NewRoute(message),
+            NLM_F_CREATE | NLM_F_APPEND,
+        )
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::Ipv6Net;
 use sha2::{Digest, Sha256};
 
-use super::{NetworkRecord, Node};
+use super::{Network, NetworkRecord, Node};
 use crate::error::{Error, Result};
 use crate::fabric6::Uplink6;
 use crate::ipam;
@@ -122,6 +122,17 @@ impl Node {
         self.restore_host()?;
         self.restore_fabric()?;
         Ok(true)
+    }
+
+    /// What keeps IPv6 of a network that was asked for it on this host.
+    pub(super) fn closed_ipv6(&self) -> Option<String> {
+        let open = |n: &Network| n.record.state.ipv6.is_some() && !n.record.config.internal;
+        let wanted = self.networks.values().any(open);
+        (wanted && self.fabric.uplink6.is_some() && !self.host.forwards6()).then(|| {
+            "IPv6 forwarding is disabled on this host: ports are published over IPv4 alone unless an IPv6 address is given, \
+             and containers cannot reach the outside over IPv6 (remedy: sysctl net.ipv6.conf.all.forwarding=1)"
+                .into()
+        })
     }
 
     /// The host's route to a network that is gone.

@@ -246,6 +246,7 @@ impl Node {
             .warnings()
             .into_iter()
             .chain(self.warnings.iter().cloned())
+            .chain(self.closed_ipv6())
             .chain(self.balancing.warning())
             .chain(self.tight_networks())
             .chain(self.unpublished())

@@ -22,9 +22,10 @@ impl Node {
             return Err(Error::PublishNowhere(id.to_owned()));
         }
         let has6 = self.fabric.uplink6.is_some() && self.default_endpoint6(endpoints).is_some();
+        let both = has6 && self.host.forwards6();
         let mut all = Vec::new();
         for one in publish {
-            all.extend(at_addresses(one, has6)?);
+            all.extend(at_addresses(one, has6, both)?);
         }
         let wanted: Vec<_> = all.iter().map(|(_, wanted)| *wanted).collect();
         let frontends = self.ports.reserve(&self.host.netns, &owner(id), &wanted)?;
@@ -41,13 +42,7 @@ impl Node {
 
 impl SandboxRecord {
     pub(super) fn frontends(&self) -> Vec<Frontend> {
-        let frontend = |p: &PublishRecord| Frontend {
-            address: host_address(p.publish.host_ip),
-            protocol: p.publish.protocol,
-            port: p.publish.host_port.unwrap_or_default(),
-            fabric_port: p.fabric_port,
-        };
-        self.published.iter().map(frontend).collect()
+        self.published.iter().map(PublishRecord::frontend).collect()
     }
 
     pub(super) fn container_ports(&self) -> Vec<(Protocol, u16)> {
@@ -55,6 +50,17 @@ impl SandboxRecord {
         let mut ports: Vec<_> = self.published.iter().map(port).collect();
         ports.dedup(); // one of each IP version
         ports
+    }
+}
+
+impl PublishRecord {
+    pub(super) fn frontend(&self) -> Frontend {
+        Frontend {
+            address: host_address(self.publish.host_ip),
+            protocol: self.publish.protocol,
+            port: self.publish.host_port.unwrap_or_default(),
+            fabric_port: self.fabric_port,
+        }
     }
 }
 
@@ -68,15 +74,11 @@ fn host_address(ip: Option<IpAddr>) -> Option<IpAddr> {
     ip.filter(|ip| *ip != IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
-/// A port without an address is published on every address of the host, of both IP versions if the container has both.
-fn at_addresses(publish: &Publish, has6: bool) -> Result<Vec<(Publish, Wanted)>> {
-    if let Some(address) = publish.host_ip.filter(IpAddr::is_ipv6) {
-        if !has6 {
-            return Err(Error::PublishIpv6(address));
-        }
-        if address.is_loopback() {
-            return Err(Error::PublishLoopback6);
-        }
+/// A port without an address is published on every address of the host, of `both` IP versions if the container `has6` and
+/// others are let through: where the host forwards no IPv6, whoever tries it first shall be refused, not left to wait.
+fn at_addresses(publish: &Publish, has6: bool, both: bool) -> Result<Vec<(Publish, Wanted)>> {
+    if let Some(address) = publish.host_ip.filter(|address| address.is_ipv6() && !has6) {
+        return Err(Error::PublishIpv6(address));
     }
     let wanted = Wanted {
         address: host_address(publish.host_ip),
@@ -85,7 +87,7 @@ fn at_addresses(publish: &Publish, has6: bool) -> Result<Vec<(Publish, Wanted)>>
         protocol: publish.protocol,
     };
     let mut all = vec![(publish.clone(), wanted)];
-    if publish.host_ip.is_none() && has6 {
+    if publish.host_ip.is_none() && both {
         let any = Some(Ipv6Addr::UNSPECIFIED.into());
         let also = Publish {
             host_ip: any,

@@ -23,7 +23,8 @@ impl Node {
             let there = self.services.get(id).into_iter();
             let there = there.flat_map(|service| self.published_for(service, ip));
             let there = there.map(|(front, backs)| (front, Some(backs)));
-            dropped.iter().map(nowhere).chain(there).collect()
+            let dropped = dropped.iter().filter(|f| f.ip() == ip);
+            dropped.map(nowhere).chain(there).collect()
         })
     }
 
@@ -41,14 +42,16 @@ impl Node {
                 .iter()
                 .flat_map(|service| self.published_for(service, ip));
             let there = there.chain(beside).map(|(front, backs)| (front, Some(backs)));
-            own.iter().map(nowhere).chain(there).collect()
+            let own = own.iter().filter(|f| f.ip() == ip);
+            own.map(nowhere).chain(there).collect()
         })
     }
 
     fn published_by(&self, sandbox: &Sandbox, ip: Ip) -> impl Iterator<Item = (Key, Vec<Key>)> {
         let address = self.way_out(sandbox, ip).into_iter();
         address.flat_map(move |address| {
-            sandbox.record.published.iter().map(move |p| {
+            let published = sandbox.record.published.iter();
+            published.filter(move |p| p.frontend().ip() == ip).map(move |p| {
                 let front = FabricFirewall::frontend(p.publish.protocol, p.fabric_port);
                 let back = FabricFirewall::backend(address, p.publish.container_port);
                 (front, vec![back])
@@ -57,7 +60,8 @@ impl Node {
     }
 
     fn published_for(&self, service: &Service, ip: Ip) -> impl Iterator<Item = (Key, Vec<Key>)> {
-        service.frontends.iter().filter_map(move |frontend| {
+        let held = service.frontends.iter().filter(move |f| f.ip() == ip);
+        held.filter_map(move |frontend| {
             let port = service.wanted.ports.iter().find(|p| serves(frontend, p))?;
             let front = FabricFirewall::frontend(frontend.protocol, frontend.fabric_port);
             let backends = self.nearest(&service.wanted.backends, ip).into_iter();

@@ -45,7 +45,7 @@ pub(crate) fn requests(config: &ContainerConfig, host: &HostConfig) -> Result<Ve
 fn publish(binding: &PortBinding, container_port: u16, protocol: Protocol) -> Result<Publish> {
     let invalid = |what: &str| EngineError::Invalid(format!("invalid port specification: {what:?}"));
     let host_ip = match binding.host_ip.as_str() {
-        "" | "0.0.0.0" => None,
+        "" => None,
         text => Some(text.parse().map_err(|_| invalid(text))?),
     };
     let host_port = match binding.host_port.as_str() {
@@ -181,5 +181,16 @@ mod tests {
             ..Default::default()
         }]);
         assert_eq!(map["80/tcp"], Some(vec![binding("0.0.0.0", "8080")]));
+    }
+
+    #[test]
+    fn an_unspecified_address_names_its_ip_version_and_none_means_both() {
+        for (ip, host_ip) in [("", None), ("0.0.0.0", Some("0.0.0.0")), ("::", Some("::"))] {
+            let mut host = HostConfig::default();
+            host.port_bindings
+                .insert("80".into(), Some(vec![binding(ip, "8080")]));
+            let asked = requests(&ContainerConfig::default(), &host).unwrap();
+            assert_eq!(asked[0].host_ip, host_ip.map(|ip| ip.parse().unwrap()), "{ip:?}");
+        }
     }
 }
