@@ -85,7 +85,8 @@ impl Fabric {
         Ok(())
     }
 
-    fn enable6(&self, link: &str) -> Result<()> {
+    /// Switch IPv6 on for a link.
+    pub(crate) fn enable6(&self, link: &str) -> Result<()> {
         netns::run(&self.path, &self.netns, || {
             netns::sysctl("ipv6/conf/all/forwarding", "1")?;
             enable(link)

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::IpNet;
+use ipnet::{Ipv4Net, Ipv6Net};
 use sha2::{Digest, Sha256};
 
 use crate::netlink::{Detour, Forwarding, MAIN, MarkRule, Neighbour, Place, Request};
+use crate::nft::Ip;
 use crate::types::{Mac, Overlay, OverlayMode, Underlay};
 
 /// What the transit device carries. No network has this VXLAN network identifier.
@@ -19,7 +20,8 @@ pub(crate) const TRANSIT: Overlay = Overlay {
 
 /// Four octets that stand for a node: its IPv4 address of the data path or, of an IPv6 address, a hash of it where no IPv4
 /// address can be (240.0.0.0/4). Everything that a node is called on the transit device comes of them: its hardware
-/// address ends in them, next hops are written so, and they are the mark of the connections that it brings.
+/// address ends in them, next hops are written so (those of IPv6 are the link-local address that goes with the hardware
+/// address), and they are the mark of the connections that it brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Tag(Ipv4Addr);
 
@@ -59,12 +61,15 @@ impl Tag {
     fn from_next_hop(address: IpAddr) -> Option<Self> {
         match address {
             IpAddr::V4(address) => Some(Self(address)),
-            IpAddr::V6(_) => None,
+            IpAddr::V6(address) => Mac::of_link_local(address).map(Self::from_mac),
         }
     }
 
-    fn next_hop(self) -> IpAddr {
-        IpAddr::V4(self.0)
+    fn next_hop(self, ip: Ip) -> IpAddr {
+        match ip {
+            Ip::V4 => self.0.into(),
+            Ip::V6 => self.mac().link_local().into(),
+        }
     }
 }
 
@@ -75,6 +80,16 @@ pub(crate) struct Mesh {
     pub(crate) peers: BTreeMap<Tag, Option<IpAddr>>,
     /// Tasks and the nodes behind which they are.
     pub(crate) routes: BTreeMap<IpAddr, Tag>,
+    /// Whether the device carries IPv6 too.
+    pub(crate) ipv6: bool,
+}
+
+/// The transit device as a way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Way {
+    /// Index of the link.
+    pub(crate) link: u32,
+    pub(crate) ipv6: bool,
 }
 
 /// One step from what is there to what is wanted.
@@ -90,19 +105,26 @@ pub(crate) enum Step {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Dump {
     pub(crate) rules: Vec<MarkRule>,
+    pub(crate) rules6: Vec<MarkRule>,
     pub(crate) routes: Vec<Detour>,
     pub(crate) neighbours: Vec<Neighbour>,
     pub(crate) forwardings: Vec<Forwarding>,
+    pub(crate) ipv6: bool,
 }
 
 impl Mesh {
     /// Nodes of `underlay`, and those `tasks` (address and node) whose node is among them. A node whose address is of the
-    /// other family cannot be reached.
-    pub(crate) fn wanted<'a>(underlay: &Underlay, tasks: impl Iterator<Item = (IpAddr, &'a str)>) -> Self {
+    /// other family cannot be reached; nor can IPv6 addresses of tasks over a device without `ipv6`.
+    pub(crate) fn wanted<'a>(
+        underlay: &Underlay,
+        tasks: impl Iterator<Item = (IpAddr, &'a str)>,
+        ipv6: bool,
+    ) -> Self {
         let own = underlay.address;
         let another = |other: IpAddr| other != own && other.is_ipv4() == own.is_ipv4();
         let others = underlay.peers.iter().filter(|peer| another(peer.address));
         let nodes: BTreeMap<&str, IpAddr> = others.map(|peer| (peer.node.as_str(), peer.address)).collect();
+        let tasks = tasks.filter(|(task, _)| task.is_ipv4() || ipv6);
         let routes = tasks.filter_map(|(task, node)| Some((task, Tag::of(*nodes.get(node)?))));
         Self {
             peers: nodes
@@ -110,12 +132,16 @@ impl Mesh {
                 .map(|address| (Tag::of(*address), Some(*address)))
                 .collect(),
             routes: routes.collect(),
+            ipv6,
         }
     }
 
     /// What a dump amounts to.
     pub(crate) fn found(dump: &Dump) -> Self {
-        let mut found = Self::default();
+        let mut found = Self {
+            ipv6: dump.ipv6,
+            ..Self::default()
+        };
         for route in dump.routes.iter().filter(|route| route.table == MAIN) {
             if let Some(tag) = Tag::from_next_hop(route.neighbour) {
                 found.routes.insert(route.destination.addr(), tag);
@@ -125,7 +151,8 @@ impl Mesh {
             .neighbours
             .iter()
             .filter_map(|one| Tag::from_next_hop(one.address));
-        let rules = dump.rules.iter().filter_map(|rule| Tag::from_rule(*rule));
+        let rules = dump.rules.iter().chain(&dump.rules6);
+        let rules = rules.filter_map(|rule| Tag::from_rule(*rule));
         let forwardings = dump.forwardings.iter().map(|entry| Tag::from_mac(entry.mac));
         for tag in neighbours.chain(rules).chain(forwardings) {
             found.peers.entry(tag).or_insert_with(|| dump.whole(tag));
@@ -136,8 +163,9 @@ impl Mesh {
     /// Nodes come before the tasks behind them and go after them.
     pub(crate) fn steps(&self, wanted: &Self) -> Vec<Step> {
         let mut steps = Vec::new();
+        let same = |tag: &Tag, address| self.ipv6 == wanted.ipv6 && self.peers.get(tag) == Some(address);
         for (tag, address) in &wanted.peers {
-            if let Some(address) = address.filter(|_| self.peers.get(tag) != Some(address)) {
+            if let Some(address) = address.filter(|_| !same(tag, address)) {
                 steps.push(Step::AddPeer(*tag, address));
             }
         }
@@ -192,16 +220,27 @@ impl Dump {
         let Place::Node(address) = entry.place else {
             return None;
         };
-        let named = |one: &Neighbour| one.address == tag.next_hop() && one.mac == mac;
+        let both = versions(self.ipv6);
+        both.iter().all(|ip| self.leads(tag, *ip)).then_some(address)
+    }
+
+    /// Whether the node is known as a next hop of this IP version, and answers go back to it.
+    fn leads(&self, tag: Tag, ip: Ip) -> bool {
+        let named = |one: &Neighbour| one.address == tag.next_hop(ip) && one.mac == tag.mac();
         let back = |route: &Detour| {
             let default = route.destination.prefix_len() == 0;
-            default && route.table == tag.rule().table && route.neighbour == tag.next_hop()
+            default && route.table == tag.rule().table && route.neighbour == tag.next_hop(ip)
         };
-        let all = self.neighbours.iter().any(named)
-            && self.rules.contains(&tag.rule())
-            && self.routes.iter().any(back);
-        all.then_some(address)
+        let rules = match ip {
+            Ip::V4 => &self.rules,
+            Ip::V6 => &self.rules6,
+        };
+        self.neighbours.iter().any(named) && rules.contains(&tag.rule()) && self.routes.iter().any(back)
     }
+}
+
+fn versions(ipv6: bool) -> &'static [Ip] {
+    if ipv6 { &Ip::BOTH } else { &[Ip::V4] }
 }
 
 impl Step {
@@ -210,50 +249,74 @@ impl Step {
         matches!(self, Self::AddPeer(..) | Self::AddRoute(..))
     }
 
-    /// On the transit device of this index. Without the device there are only rules, to be removed.
-    pub(crate) fn requests(&self, link: Option<u32>) -> Vec<Request> {
-        match (link, self) {
-            (Some(link), _) => self.requests_on(link),
-            (None, Self::DropPeer(tag)) => vec![tag.rule().delete(false)],
+    /// On the transit device. Without the device there are only rules, to be removed.
+    pub(crate) fn requests(&self, way: Option<Way>) -> Vec<Request> {
+        match (way, self) {
+            (Some(way), _) => self.requests_on(way),
+            (None, Self::DropPeer(tag)) => [false, true].map(|ipv6| tag.rule().delete(ipv6)).into(),
             (None, _) => Vec::new(),
         }
     }
 
-    fn requests_on(&self, link: u32) -> Vec<Request> {
-        let neighbour = |tag: Tag| Neighbour {
-            link,
-            address: tag.next_hop(),
-            mac: tag.mac(),
-        };
+    fn requests_on(&self, way: Way) -> Vec<Request> {
+        let link = way.link;
         let forwarding = |tag: Tag, node| Forwarding {
             link,
             mac: tag.mac(),
             place: Place::Node(node),
         };
-        let route = |destination: IpNet, tag: Tag, table| Detour {
-            destination,
-            neighbour: tag.next_hop(),
+        let to = |task: IpAddr, tag: Tag| Detour {
+            destination: task.into(),
+            neighbour: tag.next_hop(Ip::of(task)),
             link,
-            table,
+            table: MAIN,
         };
-        let back = |tag: Tag| route(ipnet::Ipv4Net::default().into(), tag, tag.rule().table);
+        let each = |requests: fn(Tag, Ip, u32) -> [Request; 3], tag| {
+            let both = versions(way.ipv6).iter();
+            both.flat_map(move |ip| requests(tag, *ip, link))
+        };
         match *self {
-            Self::AddPeer(tag, node) => vec![
-                forwarding(tag, node).set(),
-                neighbour(tag).set(),
-                back(tag).add(),
-                tag.rule().create(false),
-            ],
-            Self::AddRoute(task, tag) => vec![route(task.into(), tag, MAIN).add()],
-            Self::DropRoute(task, tag) => vec![route(task.into(), tag, MAIN).delete()],
-            Self::DropPeer(tag) => vec![
-                tag.rule().delete(false),
-                back(tag).delete(),
-                neighbour(tag).delete(),
-                forwarding(tag, tag.next_hop()).delete(),
-            ],
+            Self::AddPeer(tag, node) => {
+                let first = forwarding(tag, node).set();
+                std::iter::once(first).chain(each(add_next_hop, tag)).collect()
+            }
+            Self::AddRoute(task, tag) => vec![to(task, tag).add()],
+            Self::DropRoute(task, tag) => vec![to(task, tag).delete()],
+            Self::DropPeer(tag) => {
+                let last = forwarding(tag, tag.next_hop(Ip::V4)).delete();
+                each(drop_next_hop, tag).chain([last]).collect()
+            }
         }
     }
+}
+
+/// A node as a next hop on this link, and the way back to it.
+fn add_next_hop(tag: Tag, ip: Ip, link: u32) -> [Request; 3] {
+    let (neighbour, back) = next_hop(tag, ip, link);
+    [neighbour.set(), back.add(), tag.rule().create(ip == Ip::V6)]
+}
+
+fn drop_next_hop(tag: Tag, ip: Ip, link: u32) -> [Request; 3] {
+    let (neighbour, back) = next_hop(tag, ip, link);
+    [tag.rule().delete(ip == Ip::V6), back.delete(), neighbour.delete()]
+}
+
+fn next_hop(tag: Tag, ip: Ip, link: u32) -> (Neighbour, Detour) {
+    let neighbour = Neighbour {
+        link,
+        address: tag.next_hop(ip),
+        mac: tag.mac(),
+    };
+    let back = Detour {
+        destination: match ip {
+            Ip::V4 => Ipv4Net::default().into(),
+            Ip::V6 => Ipv6Net::default().into(),
+        },
+        neighbour: neighbour.address,
+        link,
+        table: tag.rule().table,
+    };
+    (neighbour, back)
 }
 
 #[cfg(test)]
@@ -292,6 +355,13 @@ mod tests {
         assert_ne!(one, two);
         assert!(one.0.octets()[0] >= 240 && !one.0.is_broadcast());
         assert_eq!(Tag::from_rule(one.rule()), Some(one));
+        assert_eq!(one.next_hop(Ip::V6).to_string()[..6], *"fe80::");
+        for tag in [one, tag("192.0.2.7")] {
+            assert_eq!(
+                Ip::BOTH.map(|ip| Tag::from_next_hop(tag.next_hop(ip))),
+                [Some(tag); 2]
+            );
+        }
         let foreign = MarkRule { mark: 1, table: 254 };
         assert_eq!(Tag::from_rule(foreign), None);
     }
@@ -300,22 +370,30 @@ mod tests {
     fn only_tasks_of_known_nodes_have_a_way() {
         let tasks = [
             (ip("10.0.0.5"), "b"),
+            (ip("fd00::5"), "b"),
             (ip("10.0.0.6"), "lost"),
             (ip("10.0.0.7"), "a"),
         ];
         let here = underlay(&[("a", "192.0.2.1"), ("b", "192.0.2.2")]);
-        let mesh = Mesh::wanted(&here, tasks.into_iter());
+        let mesh = Mesh::wanted(&here, tasks.into_iter(), false);
         assert_eq!(mesh.routes, BTreeMap::from([(ip("10.0.0.5"), tag("192.0.2.2"))]));
         assert_eq!(mesh.senders(), [tag("192.0.2.2").mac()], "nobody sends to itself");
+        let both = Mesh::wanted(&here, tasks.into_iter(), true);
+        assert_eq!(
+            both.routes.keys().copied().collect::<Vec<_>>(),
+            [ip("10.0.0.5"), ip("fd00::5")]
+        );
     }
 
     #[test]
     fn steps_lead_from_what_is_there_to_what_is_wanted() {
         let two = underlay(&[("b", "192.0.2.2"), ("c", "192.0.2.3")]);
-        let before = Mesh::wanted(&two, [(ip("10.0.0.5"), "b"), (ip("10.0.0.6"), "c")].into_iter());
+        let tasks = [(ip("10.0.0.5"), "b"), (ip("10.0.0.6"), "c")];
+        let before = Mesh::wanted(&two, tasks.into_iter(), false);
         let after = Mesh::wanted(
             &underlay(&[("c", "192.0.2.3")]),
             [(ip("10.0.0.5"), "c")].into_iter(),
+            false,
         );
         assert_eq!(before.steps(&before), []);
         let (b, c) = (tag("192.0.2.2"), tag("192.0.2.3"));
@@ -339,31 +417,28 @@ mod tests {
     #[test]
     fn what_is_there_in_part_is_made_again() {
         let b = tag("192.0.2.2");
+        let [(neighbour, back), (neighbour6, back6)] = Ip::BOTH.map(|ip| next_hop(b, ip, 7));
         let whole = Dump {
             rules: vec![b.rule()],
-            routes: vec![Detour {
-                destination: "0.0.0.0/0".parse().unwrap(),
-                neighbour: b.next_hop(),
-                link: 7,
-                table: b.rule().table,
-            }],
-            neighbours: vec![Neighbour {
-                link: 7,
-                address: b.next_hop(),
-                mac: b.mac(),
-            }],
+            rules6: vec![b.rule()],
+            routes: vec![back, back6],
+            neighbours: vec![neighbour, neighbour6],
+            ipv6: true,
             forwardings: vec![Forwarding {
                 link: 7,
                 mac: b.mac(),
                 place: Place::Node(ip("192.0.2.2")),
             }],
         };
-        let wanted = Mesh::wanted(&underlay(&[("b", "192.0.2.2")]), std::iter::empty());
+        let wanted = Mesh::wanted(&underlay(&[("b", "192.0.2.2")]), std::iter::empty(), true);
         assert_eq!(Mesh::found(&whole), wanted);
-        let without: [fn(&mut Dump); 4] = [
+        let without: [fn(&mut Dump); 7] = [
             |dump| dump.rules.clear(),
-            |dump| dump.routes.clear(),
-            |dump| dump.neighbours.clear(),
+            |dump| dump.rules6.clear(),
+            |dump| _ = dump.routes.remove(0),
+            |dump| _ = dump.routes.remove(1),
+            |dump| _ = dump.neighbours.remove(0),
+            |dump| _ = dump.neighbours.remove(1),
             |dump| dump.forwardings.clear(),
         ];
         for take_away in without {
@@ -372,5 +447,12 @@ mod tests {
             let steps = Mesh::found(&dump).steps(&wanted);
             assert_eq!(steps, [Step::AddPeer(b, ip("192.0.2.2"))], "{dump:?}");
         }
+        let only_v4 = Dump { ipv6: false, ..whole };
+        let steps = Mesh::found(&only_v4).steps(&wanted);
+        assert_eq!(
+            steps.len(),
+            1,
+            "a device that gets IPv6 gets all ways anew: {steps:?}"
+        );
     }
 }

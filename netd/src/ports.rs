@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{
@@ -14,6 +14,7 @@ use nix::sys::socket::{
 
 use crate::error::{Error, Result};
 use crate::firewall::Frontend;
+use crate::nft::Ip;
 use crate::types::Protocol;
 
 /// Where a port's number at the fabric is taken from if its own is in use there by another address of the host.
@@ -114,7 +115,19 @@ impl Ports {
             .iter()
             .find(|h| h.frontend.port == port && h.frontend.protocol == protocol);
         ours.map(|held| held.owner.clone())
-            .or_else(|| foreign_holder(host, port, protocol))
+            .or_else(|| foreign_holder(host, port, protocol, &["", "6"]))
+    }
+
+    /// Who keeps the port of one IP version from us, on any address: one of ours, or another program.
+    pub(crate) fn blocker(&self, host: &OwnedFd, ip: Ip, port: u16, protocol: Protocol) -> Option<String> {
+        let any = match ip {
+            Ip::V4 => None,
+            Ip::V6 => Some(Ipv6Addr::UNSPECIFIED.into()),
+        };
+        let ours = self.conflict(any, port, protocol);
+        // A socket for both versions is in the table of IPv6.
+        let tables: &[&str] = if ip == Ip::V4 { &["", "6"] } else { &["6"] };
+        ours.or_else(|| foreign_holder(host, port, protocol, tables))
     }
 
     fn reserve_one(&mut self, host: &OwnedFd, owner: &str, wanted: Wanted) -> Result<Frontend> {
@@ -239,7 +252,8 @@ fn refused(
 ) -> Error {
     let address = at(address);
     if source.kind() == io::ErrorKind::AddrInUse {
-        let holder = foreign_holder(host, port, protocol).unwrap_or_else(|| "another program".into());
+        let tables: &[&str] = if address.is_ipv4() { &["", "6"] } else { &["6"] };
+        let holder = foreign_holder(host, port, protocol, tables).unwrap_or_else(|| "another program".into());
         return Error::PortInUse {
             address,
             port,
@@ -255,12 +269,12 @@ fn refused(
     }
 }
 
-/// The program that has a socket on the port: `nginx (pid 42)`. Only asked after a refusal, so it may look around.
-fn foreign_holder(host: &OwnedFd, port: u16, protocol: Protocol) -> Option<String> {
-    let tables = sys::netns::run_in(host, || {
-        ["", "6"]
-            .map(|v| fs::read_to_string(format!("/proc/thread-self/net/{protocol}{v}")).unwrap_or_default())
-    });
+/// The program that has a socket on the port: `nginx (pid 42)`, by the kernel's tables of sockets of these versions. Only
+/// asked after a refusal, so it may look around.
+fn foreign_holder(host: &OwnedFd, port: u16, protocol: Protocol, versions: &[&str]) -> Option<String> {
+    let table =
+        |v: &&str| fs::read_to_string(format!("/proc/thread-self/net/{protocol}{v}")).unwrap_or_default();
+    let tables = sys::netns::run_in(host, || versions.iter().map(table).collect::<Vec<_>>());
     let inodes: BTreeSet<String> = tables
         .ok()?
         .iter()

@@ -464,6 +464,13 @@ impl Mac {
         octets[8..].copy_from_slice(&[a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
         octets.into()
     }
+
+    /// The hardware address of which a link-local address was made.
+    pub(crate) fn of_link_local(address: Ipv6Addr) -> Option<Self> {
+        let [.., a, b, c, _, _, d, e, f] = address.octets();
+        let mac = Self([a ^ 2, b, c, d, e, f]);
+        (mac.link_local() == address).then_some(mac)
+    }
 }
 
 impl std::fmt::Display for Mac {
@@ -525,6 +532,10 @@ mod tests {
     fn a_link_local_address_follows_from_the_mac() {
         let mac = Mac([0x02, 0x42, 0xac, 0x12, 0x00, 0x05]);
         assert_eq!(mac.link_local().to_string(), "fe80::42:acff:fe12:5");
+        assert_eq!(Mac::of_link_local(mac.link_local()), Some(mac));
+        for other in ["fe80::1", "fd00::42:acff:fe12:5", "::"] {
+            assert_eq!(Mac::of_link_local(other.parse().unwrap()), None);
+        }
     }
 
     #[test]

@@ -6,185 +6,15 @@ mod types {
     pub(crate) use netd::Mac;
 }
 
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::io;
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Duration;
 
+use common::mesh::{Mesh, NAMES, PATIENCE, Task, WEB, connect, echo, say};
 use common::netlink::{Detour, Forwarding, Link, MAIN, MarkRule, Neighbour, Socket};
-use common::nodes::{CLIENT, Node, Nodes, PORT};
-use common::{Box, call, call_udp, request, tally, world};
-use netd::{
-    Backend, IngressPort, Member, MemberAttachment, Netd, NetworkConfig, Overlay, Protocol, ServiceEndpoint,
-};
-
-const PATIENCE: Duration = Duration::from_secs(3);
-/// The published ports: TCP to 80, UDP to 53.
-const WEB: u16 = 8080;
-const NAMES: u16 = 5353;
-
-/// A task: where it runs, its sandbox there and its address on the ingress network.
-#[derive(Clone)]
-struct Task {
-    node: u8,
-    address: Ipv4Addr,
-}
-
-impl Task {
-    fn new(node: u8, last: u8) -> Self {
-        let address = Ipv4Addr::new(10, 255, 0, last);
-        Self { node, address }
-    }
-
-    fn id(&self) -> String {
-        format!("task{}", self.address.octets()[3])
-    }
-
-    fn backend(&self, seen_from: u8) -> Backend {
-        let here = self.node == seen_from;
-        Backend {
-            task: self.id(),
-            name: self.id(),
-            addresses: vec![("ingress".into(), self.address)],
-            sandbox: here.then(|| self.id()),
-            node: (!here).then(|| format!("n{}", self.node)),
-            ..Backend::default()
-        }
-    }
-
-    fn member(&self) -> Member {
-        let on = MemberAttachment {
-            network: "ingress".into(),
-            addresses: vec![self.address.into()],
-            ..MemberAttachment::default()
-        };
-        Member {
-            id: self.id(),
-            node: format!("n{}", self.node),
-            attachments: vec![on],
-        }
-    }
-}
-
-/// Nodes with netd, told of each other.
-struct Mesh {
-    nodes: Nodes,
-    netds: Vec<Arc<Netd>>,
-}
-
-impl Mesh {
-    fn new(count: u8) -> Self {
-        let nodes = Nodes::new(count);
-        let netds: Vec<_> = nodes.nodes.iter().map(Node::open).collect();
-        for (node, netd) in nodes.nodes.iter().zip(&netds) {
-            node.wait(netd.set_underlay(Some(nodes.underlay(node.number))))
-                .unwrap();
-            node.wait(netd.set_ingress(Some("ingress".into()))).unwrap();
-        }
-        Self { nodes, netds }
-    }
-
-    fn node(&self, number: u8) -> &Node {
-        &self.nodes.nodes[usize::from(number) - 1]
-    }
-
-    fn netd(&self, number: u8) -> &Arc<Netd> {
-        &self.netds[usize::from(number) - 1]
-    }
-
-    fn network(&self, number: u8, id: &str, subnet: &str) {
-        let spans = Overlay {
-            vni: 4097,
-            ..Overlay::default()
-        };
-        let config = NetworkConfig {
-            id: id.into(),
-            name: id.into(),
-            subnet: Some(subnet.parse().unwrap()),
-            overlay: (id == "ingress").then_some(spans),
-            ..NetworkConfig::default()
-        };
-        self.node(number)
-            .wait(self.netd(number).ensure_network(&config))
-            .unwrap();
-    }
-
-    fn attach(&self, task: &Task) -> Box {
-        self.network(task.node, "ingress", "10.255.0.0/24");
-        let mut wanted = request(&task.id(), &["ingress"]);
-        wanted.endpoints[0].ipv4 = Some(task.address);
-        let attached = self.node(task.node).wait(self.netd(task.node).attach(wanted));
-        Box::new(attached.unwrap())
-    }
-
-    /// Every node is told of the tasks, as members and as the backends of a service.
-    fn publish(&self, tasks: &[Task]) {
-        for node in &self.nodes.nodes {
-            self.publish_on(node.number, tasks);
-        }
-    }
-
-    fn publish_on(&self, number: u8, tasks: &[Task]) {
-        let far = tasks.iter().filter(|task| task.node != number);
-        let (node, netd) = (self.node(number), self.netd(number));
-        node.wait(netd.set_members(far.map(Task::member).collect()))
-            .unwrap();
-        let port = |published, target, protocol| IngressPort {
-            published,
-            target,
-            protocol,
-        };
-        let service = ServiceEndpoint {
-            id: "svc".into(),
-            name: "web".into(),
-            ports: vec![port(WEB, 80, Protocol::Tcp), port(NAMES, 53, Protocol::Udp)],
-            backends: tasks.iter().map(|task| task.backend(number)).collect(),
-            ..ServiceEndpoint::default()
-        };
-        node.wait(netd.set_service(service)).unwrap();
-    }
-
-    fn call(&self, number: u8) -> io::Result<String> {
-        call(&self.nodes.client, self.node(number).address(), WEB)
-    }
-
-    fn call_udp(&self, number: u8) -> io::Result<String> {
-        call_udp(&self.nodes.client, self.node(number).address(), NAMES)
-    }
-}
-
-/// Says back what it is told, as long as it is told something.
-fn echo(netns: &OwnedFd, port: u16) {
-    let listener = sys::netns::run_in(netns, || {
-        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap()
-    });
-    let listener = listener.unwrap();
-    std::thread::spawn(move || {
-        while let Ok((mut stream, _)) = listener.accept() {
-            std::thread::spawn(move || {
-                let mut buffer = [0; 64];
-                while let Ok(n @ 1..) = stream.read(&mut buffer) {
-                    let _ = stream.write_all(&buffer[..n]);
-                }
-            });
-        }
-    });
-}
-
-fn say(stream: &mut TcpStream, word: &str) {
-    stream.write_all(word.as_bytes()).unwrap();
-    let mut buffer = vec![0; word.len()];
-    stream.read_exact(&mut buffer).unwrap();
-    assert_eq!(buffer, word.as_bytes());
-}
-
-fn connect(netns: &OwnedFd, to: Ipv4Addr, port: u16) -> TcpStream {
-    let connect = || TcpStream::connect_timeout(&(to, port).into(), PATIENCE).unwrap();
-    let stream = sys::netns::run_in(netns, connect).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
-}
+use common::nodes::{CLIENT, Node, PORT};
+use common::{call, call_udp, tally, world};
 
 #[test]
 fn a_port_answers_on_every_node_and_the_task_sees_the_client() {
@@ -235,11 +65,7 @@ fn a_port_answers_on_every_node_and_the_task_sees_the_client() {
             "the task's node, by the long way"
         );
 
-        mesh.network(2, "front", "10.1.0.0/24");
-        let inside = mesh
-            .node(2)
-            .wait(mesh.netd(2).attach(request("client", &["front"])));
-        let inside = Box::new(inside.unwrap());
+        let inside = mesh.container(2, "client", "front");
         assert!(
             inside.call(own, WEB).unwrap().starts_with("web "),
             "a container, at its own host"
@@ -391,11 +217,7 @@ fn only_nodes_are_let_in_and_only_to_published_tasks() {
         let mesh = Mesh::new(2);
         let task = Task::new(1, 5);
         let a = mesh.attach(&task);
-        mesh.network(1, "back", "10.2.0.0/24");
-        let hidden = mesh
-            .node(1)
-            .wait(mesh.netd(1).attach(request("hidden", &["back"])));
-        let hidden = Box::new(hidden.unwrap());
+        let hidden = mesh.container(1, "hidden", "back");
         mesh.publish(std::slice::from_ref(&task));
         let heard = |netns: &OwnedFd, send: &dyn Fn()| {
             let socket = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 99)).unwrap();
@@ -424,11 +246,7 @@ fn only_nodes_are_let_in_and_only_to_published_tasks() {
             "no node, though it says so"
         );
 
-        mesh.network(2, "front", "10.1.0.0/24");
-        let inside = mesh
-            .node(2)
-            .wait(mesh.netd(2).attach(request("inside", &["front"])));
-        let inside = Box::new(inside.unwrap());
+        let inside = mesh.container(2, "inside", "front");
         let knock = |netns: &OwnedFd, to: Ipv4Addr| {
             let socket = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
             sys::netns::run_in(netns, || drop(socket().send_to(b"?", (to, 99)))).unwrap();
@@ -478,7 +296,7 @@ fn a_restart_repairs_and_a_farewell_leaves_nothing() {
         let a = mesh.attach(&task);
         let _web = a.serve(80, "web");
         mesh.publish(std::slice::from_ref(&task));
-        assert_eq!(rules(mesh.node(1)).len(), 1);
+        assert_eq!(rules(mesh.node(1)).len(), 2, "of each IP version");
         mesh.netds.clear();
         for node in &mesh.nodes.nodes {
             sys::netns::run_in(node.fabric(), || {
@@ -557,6 +375,6 @@ fn what_somebody_takes_from_the_mesh_is_made_again() {
 
 /// Of its fabric, by mark.
 fn rules(node: &Node) -> Vec<MarkRule> {
-    let list = || MarkRule::list(&mut Socket::route().unwrap(), false).unwrap();
-    sys::netns::run_in(node.fabric(), list).unwrap()
+    let list = |ipv6| MarkRule::list(&mut Socket::route().unwrap(), ipv6).unwrap();
+    sys::netns::run_in(node.fabric(), || [list(false), list(true)].concat()).unwrap()
 }

@@ -226,8 +226,8 @@ impl FabricFirewall {
         for (chain, expressions) in &rules {
             t.rule(&table, chain, expressions);
         }
+        transit::write(t, ip, names::TRANSIT, self.uplink);
         if ip == Ip::V4 {
-            transit::write(t, names::TRANSIT, self.uplink);
             t.rule(&table, "input", &Direct::probes(self.uplink, direct::PORT));
         }
     }

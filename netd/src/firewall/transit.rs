@@ -1,4 +1,4 @@
-//! The part of the fabric's table that belongs to the routing mesh.
+//! The part of the fabric's tables, of either IP version, that belongs to the routing mesh.
 //!
 //! A packet for a published port whose task runs on another node crosses the device `transit` with the client's address
 //! in it. The task's node marks the connection with its sender, which only the hardware address tells, and answers are
@@ -8,7 +8,7 @@
 
 use super::own_table;
 use crate::nft::{
-    Base, Chain, Ct, Data, Element, Expr, Family, Field, Hook, Key, Kind, Meta, Set, Transaction, Verdict,
+    Base, Chain, Ct, Data, Element, Expr, Field, Hook, Ip, Key, Kind, Meta, Set, Transaction, Verdict,
     matching,
 };
 use crate::types::Mac;
@@ -40,16 +40,18 @@ pub(crate) struct TransitSets {
 impl TransitSets {
     /// Into empty sets.
     pub(crate) fn add(&self, t: &mut Transaction) {
-        let table = own_table(Family::Ipv4);
-        t.add(&table, &PEERS, &self.peer_elements());
-        t.add(&table, &INGRESS, &self.bridge_elements());
+        for table in Ip::BOTH.map(|ip| own_table(ip.family())) {
+            t.add(&table, &PEERS, &self.peer_elements());
+            t.add(&table, &INGRESS, &self.bridge_elements());
+        }
     }
 
     /// What makes these of `before`.
     pub(crate) fn replace(&self, before: &Self, t: &mut Transaction) {
-        let table = own_table(Family::Ipv4);
-        t.remove(&table, &PEERS, &before.peer_elements());
-        t.remove(&table, &INGRESS, &before.bridge_elements());
+        for table in Ip::BOTH.map(|ip| own_table(ip.family())) {
+            t.remove(&table, &PEERS, &before.peer_elements());
+            t.remove(&table, &INGRESS, &before.bridge_elements());
+        }
         self.add(t);
     }
 
@@ -64,9 +66,9 @@ impl TransitSets {
     }
 }
 
-/// Sets, chains and rules; the chain `forward` must be there.
-pub(super) fn write(t: &mut Transaction, transit: &str, uplink: &str) {
-    let table = own_table(Family::Ipv4);
+/// Sets, chains and rules of one IP version's table; the chain `forward` must be there.
+pub(super) fn write(t: &mut Transaction, ip: Ip, transit: &str, uplink: &str) {
+    let table = own_table(ip.family());
     t.set(&table, &PEERS);
     t.set(&table, &INGRESS);
     for (name, priority) in [("transit_zone", BEFORE_TRACKING), ("transit_mark", MARKING)] {

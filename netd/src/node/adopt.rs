@@ -15,6 +15,7 @@ impl Node {
     pub(super) fn adopt(&mut self) -> Result<()> {
         self.adopt_overlay()?;
         self.adopt_ingress()?;
+        self.adopt_uplink6()?;
         let networks: Vec<NetworkRecord> = self.stores.networks.read_all()?;
         for record in networks {
             let state = &record.state;

@@ -11,11 +11,14 @@ use super::{Network, NetworkRecord, Node};
 use crate::error::{Error, Result};
 use crate::fabric6::Uplink6;
 use crate::ipam;
-use crate::netlink::Route;
+use crate::netlink::{LinkAddress, Route};
 use crate::types::{EndpointRequest, Ipv6Endpoint, Ipv6State, NetworkConfig, NetworkState};
 
 /// Where this node's prefix is kept.
 const PREFIX: &str = "ipv6-prefix";
+const NO_IPV6: &str = "IPv6 is disabled on this host: networks with IPv6 have it among their containers only";
+const NO_FORWARDING: &str = "IPv6 forwarding is disabled on this host: ports are published over IPv4 alone unless an IPv6 address is given, and \
+     containers cannot reach the outside over IPv6 (remedy: sysctl net.ipv6.conf.all.forwarding=1)";
 
 impl NetworkState {
     pub(super) fn gateways(&self) -> Vec<IpAddr> {
@@ -99,40 +102,62 @@ impl Node {
         })
     }
 
-    /// Whether the uplink has IPv6; the first network that wants it makes it so. On a host without IPv6 a network has it
-    /// within, and an operator is told.
-    fn has_way_out6(&mut self) -> Result<bool> {
+    /// Whether the uplink has IPv6; whoever wants it first makes it so. On a host without IPv6 a network has it within, and an
+    /// operator is told.
+    pub(super) fn has_way_out6(&mut self) -> Result<bool> {
         if self.fabric.uplink6.is_some() {
             return Ok(true);
         }
-        let prefix = self.prefix6()?;
-        let subnet = ipam::uplink6(prefix).ok_or_else(|| Error::NoFreeSubnet {
-            network: "fabric uplink".into(),
-        })?;
-        if let Err(error) = self.fabric.ensure_uplink6(&mut self.host, Uplink6::new(subnet)) {
+        if let Err(error) = self.raise_uplink6()? {
             tracing::warn!(%error, "IPv6 does not leave this host");
-            let warning =
-                "IPv6 is disabled on this host: networks with IPv6 have it among their containers only";
-            if !self.warnings.iter().any(|known| known == warning) {
-                self.warnings.push(warning.into());
-            }
+            self.refuses_ipv6 = true;
             return Ok(false);
         }
-        self.host_firewall.fabric6 = self.fabric.uplink6.map(|uplink| uplink.fabric);
         self.restore_host()?;
         self.restore_fabric()?;
         Ok(true)
     }
 
-    /// What keeps IPv6 of a network that was asked for it on this host.
+    /// An uplink that an earlier process gave IPv6 has it still, before anything else is looked at: rules are written once.
+    pub(super) fn adopt_uplink6(&mut self) -> Result<()> {
+        let uplink = self.fabric.uplink()?;
+        let given = |one: &LinkAddress| match one.address {
+            IpAddr::V6(address) => one.link == uplink && !address.is_unicast_link_local(),
+            IpAddr::V4(_) => false,
+        };
+        if self.fabric.addresses()?.iter().any(given)
+            && let Err(error) = self.raise_uplink6()?
+        {
+            tracing::warn!(%error, "IPv6 does not leave this host any more");
+        }
+        Ok(())
+    }
+
+    /// The inner error is the host's refusal.
+    fn raise_uplink6(&mut self) -> Result<Result<()>> {
+        let prefix = self.prefix6()?;
+        let subnet = ipam::uplink6(prefix).ok_or_else(|| Error::NoFreeSubnet {
+            network: "fabric uplink".into(),
+        })?;
+        let raised = self.fabric.ensure_uplink6(&mut self.host, Uplink6::new(subnet));
+        self.host_firewall.fabric6 = self.fabric.uplink6.map(|uplink| uplink.fabric);
+        Ok(raised)
+    }
+
+    /// What keeps IPv6 of a network that was asked for it on this host. Nobody asks for that of published ports.
     pub(super) fn closed_ipv6(&self) -> Option<String> {
-        let open = |n: &Network| n.record.state.ipv6.is_some() && !n.record.config.internal;
-        let wanted = self.networks.values().any(open);
-        (wanted && self.fabric.uplink6.is_some() && !self.host.forwards6()).then(|| {
-            "IPv6 forwarding is disabled on this host: ports are published over IPv4 alone unless an IPv6 address is given, \
-             and containers cannot reach the outside over IPv6 (remedy: sysctl net.ipv6.conf.all.forwarding=1)"
-                .into()
-        })
+        let open = |(id, n): (&String, &Network)| {
+            n.record.state.ipv6.is_some() && !n.record.config.internal && !self.is_ingress(id)
+        };
+        let wanted = self.networks.iter().any(open);
+        let closed = if self.refuses_ipv6 {
+            NO_IPV6
+        } else if self.fabric.uplink6.is_some() && !self.host.forwards6() {
+            NO_FORWARDING
+        } else {
+            return None;
+        };
+        wanted.then(|| closed.into())
     }
 
     /// The host's route to a network that is gone.

@@ -1,20 +1,21 @@
 //! The routing mesh in the kernel: the transit device, the ways over it, and who may use it. The records of nodes, members
 //! and services say what is wanted; what the kernel has is remembered, and read anew where that may be wrong.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use super::Node;
 use super::carriers::PATIENCE;
-use super::services::address_on;
 use crate::error::{Error, Result};
 use crate::firewall::TransitSets;
-use crate::mesh::{Dump, Mesh, Step, TRANSIT, Tag};
+use crate::mesh::{Dump, Mesh, Step, TRANSIT, Tag, Way};
 use crate::names;
 use crate::netlink::{
-    Detour, Forwarding, Link, LinkChange, MarkRule, Neighbour, Vxlan, VxlanSettings, errno,
+    Detour, Forwarding, Link, LinkAddress, LinkChange, MarkRule, Neighbour, Socket, Vxlan, VxlanSettings,
+    errno,
 };
-use crate::nft::Transaction;
+use crate::nft::{Ip, Transaction};
 use crate::overlay::fitting_mtu;
 use crate::types::{Backend, Underlay};
 
@@ -22,7 +23,9 @@ use crate::types::{Backend, Underlay};
 const INGRESS: &str = "ingress";
 /// How the kernel refuses to make or remove what is as it should be.
 const THERE_ALREADY: [i32; 1] = [libc::EEXIST];
-const GONE_ALREADY: [i32; 3] = [libc::ENOENT, libc::ESRCH, libc::ENODEV];
+const GONE_ALREADY: [i32; 4] = [libc::ENOENT, libc::ESRCH, libc::ENODEV, libc::EAFNOSUPPORT];
+/// No link with smaller packets has IPv6 (RFC 8200, section 5).
+const LEAST_MTU6: u32 = 1280;
 
 /// What is wanted of the mesh beside the records, and what the kernel has of it.
 #[derive(Debug, Default)]
@@ -40,6 +43,7 @@ struct Device {
     index: u32,
     settings: VxlanSettings,
     mtu: u32,
+    ipv6: bool,
 }
 
 impl Node {
@@ -136,10 +140,11 @@ impl Node {
     }
 
     /// The address of another node's task, if there is a way to it.
-    pub(super) fn reachable_far(&self, backend: &Backend) -> Option<Ipv4Addr> {
-        let address = address_on(backend, self.mesh.ingress.as_ref()?)?;
-        let known = self.mesh.known.routes.contains_key(&address.into());
-        known.then_some(address)
+    pub(super) fn reachable_far(&self, backend: &Backend, ip: Ip) -> Option<IpAddr> {
+        let ingress = self.mesh.ingress.as_ref()?;
+        let mut all = backend.all_addresses();
+        let (_, address) = all.find(|(on, address)| on == ingress && Ip::of(*address) == ip)?;
+        self.mesh.known.routes.contains_key(&address).then_some(address)
     }
 
     /// Whether it is the network on which tasks are reached from other nodes.
@@ -161,9 +166,9 @@ impl Node {
             return Mesh::default();
         };
         // What cannot be reached is refused, not lost.
-        if self.mesh.device.is_none() {
+        let Some(device) = self.mesh.device else {
             return Mesh::default();
-        }
+        };
         let members = self.overlay.members.values().flat_map(|member| {
             let here = member.attachments.iter().filter(|on| on.network == *ingress);
             here.flat_map(|on| &on.addresses)
@@ -173,22 +178,23 @@ impl Node {
             .services
             .values()
             .flat_map(|service| &service.wanted.backends);
-        let backends = backends.filter_map(|backend| {
-            let address = IpAddr::from(address_on(backend, ingress)?);
-            Some((address, backend.node.as_deref()?))
+        let backends = backends.filter_map(|backend| Some((backend, backend.node.as_deref()?)));
+        let backends = backends.flat_map(|(backend, node)| {
+            let here = backend.all_addresses().filter(|(on, _)| on == ingress);
+            here.map(move |(_, address)| (address, node))
         });
-        Mesh::wanted(
-            underlay,
-            members.filter(|(address, _)| address.is_ipv4()).chain(backends),
-        )
+        Mesh::wanted(underlay, members.chain(backends), device.ipv6)
     }
 
     /// After an error what the kernel has is not known; the next reconciliation reads it.
     fn take(&mut self, steps: Vec<Step>) -> Result<()> {
-        let link = self.mesh.device.map(|device| device.index);
+        let way = self.mesh.device.map(|device| Way {
+            link: device.index,
+            ipv6: device.ipv6,
+        });
         let (grow, shrink): (Vec<_>, Vec<_>) = steps.into_iter().partition(Step::grows);
         for (steps, harmless) in [(grow, &THERE_ALREADY[..]), (shrink, &GONE_ALREADY[..])] {
-            let requests: Vec<_> = steps.iter().flat_map(|step| step.requests(link)).collect();
+            let requests: Vec<_> = steps.iter().flat_map(|step| step.requests(way)).collect();
             let refusals = self.fabric.route.bulk(&requests);
             let refusals = refusals.map_err(|source| failed("set the ways over", source))?;
             if let Some(refusal) = refusals.into_iter().find(|one| !harmless.contains(&one.errno)) {
@@ -202,8 +208,11 @@ impl Node {
         let wanted = self.wanted_device()?;
         match (self.mesh.device, wanted) {
             (None, None) => Ok(()),
-            (Some(device), Some((settings, mtu))) if device.settings == settings => {
-                self.fit_device(Device { mtu, ..device })
+            (Some(device), Some((settings, mtu)))
+                if device.settings == settings && has_room6(device.mtu) == has_room6(mtu) =>
+            {
+                self.fit_device(Device { mtu, ..device })?;
+                self.raise_ipv6()
             }
             (_, wanted) => self.replace_device(wanted),
         }
@@ -270,18 +279,31 @@ impl Node {
         let raised = self.fabric.route.request(Link::change(names::TRANSIT, &raise));
         raised.map_err(|source| failed("raise", source))?;
         self.mesh.device = self.find_device()?;
+        self.raise_ipv6()
+    }
+
+    /// Have IPv6 on the device, if its packets are large enough; without it the mesh carries IPv4 alone.
+    fn raise_ipv6(&mut self) -> Result<()> {
+        let without = self.mesh.device.filter(|device| !device.ipv6);
+        if without.is_some_and(|device| has_room6(device.mtu)) {
+            self.fabric.enable6(names::TRANSIT)?;
+            self.mesh.device = self.find_device()?;
+        }
         Ok(())
     }
 
     /// A device that is down has lost its routes; it is made anew.
     fn find_device(&mut self) -> Result<Option<Device>> {
-        let link = self.find_transit()?.filter(|link| link.up);
-        Ok(link.and_then(|link| {
-            Some(Device {
-                index: link.index,
-                settings: link.vxlan?,
-                mtu: link.mtu,
-            })
+        let Some(link) = self.find_transit()?.filter(|link| link.up) else {
+            return Ok(None);
+        };
+        let of_link = |one: &LinkAddress| one.link == link.index && one.address.is_ipv6();
+        let ipv6 = self.fabric.addresses()?.iter().any(of_link);
+        Ok(link.vxlan.map(|settings| Device {
+            index: link.index,
+            settings,
+            mtu: link.mtu,
+            ipv6,
         }))
     }
 
@@ -290,17 +312,22 @@ impl Node {
     }
 
     fn dump_mesh(&mut self) -> Result<Mesh> {
-        let link = self.mesh.device.map_or(0, |device| device.index);
+        let (link, ipv6) = self.mesh.device.map_or((0, false), |d| (d.index, d.ipv6));
         let socket = &mut self.fabric.route;
-        let mut dump = || -> std::io::Result<Dump> {
+        let mut dump = || -> io::Result<Dump> {
             let mut dump = Dump {
                 rules: MarkRule::list(socket, false)?,
+                rules6: rules6(socket)?,
+                ipv6,
                 ..Dump::default()
             };
             if link != 0 {
                 dump.routes = Detour::list(socket, link, false)?;
                 dump.neighbours = Neighbour::list(socket, link)?;
                 dump.forwardings = Forwarding::list(socket, link)?;
+            }
+            if ipv6 {
+                dump.routes.extend(Detour::list(socket, link, true)?);
             }
             Ok(dump)
         };
@@ -310,7 +337,19 @@ impl Node {
     }
 }
 
-fn failed(operation: &'static str, source: std::io::Error) -> Error {
+/// None on a kernel that has no IPv6.
+fn rules6(socket: &mut Socket) -> io::Result<Vec<MarkRule>> {
+    match MarkRule::list(socket, true) {
+        Err(error) if errno(&error) == Some(libc::EAFNOSUPPORT) => Ok(Vec::new()),
+        rules => rules,
+    }
+}
+
+fn has_room6(mtu: u32) -> bool {
+    mtu >= LEAST_MTU6
+}
+
+fn failed(operation: &'static str, source: io::Error) -> Error {
     Error::Kernel {
         operation,
         object: format!("the device {} to other nodes", names::TRANSIT),

@@ -149,6 +149,8 @@ pub(crate) struct Node {
     runtime: Handle,
     /// Found while adopting.
     warnings: Vec<String>,
+    /// The host has no IPv6, as was found when something wanted it.
+    refuses_ipv6: bool,
 }
 
 impl Node {
@@ -191,6 +193,7 @@ impl Node {
             ports: Ports::default(),
             directory,
             warnings: Vec::new(),
+            refuses_ipv6: false,
         };
         node.adopt()?;
         node.dns.begin();

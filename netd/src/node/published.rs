@@ -71,18 +71,17 @@ impl Node {
     }
 
     /// The tasks that answer at this node's published ports: its own or, only if it has none, those of other nodes. What
-    /// another node answers has crossed the wire twice more. Between nodes that is IPv4.
+    /// another node answers has crossed the wire twice more.
     fn nearest(&self, backends: &[Backend], ip: Ip) -> Vec<IpAddr> {
         let (far, near): (Vec<_>, Vec<_>) = backends.iter().partition(|backend| backend.node.is_some());
         let near: Vec<_> = near
             .into_iter()
             .filter_map(|backend| self.reachable(backend, ip))
             .collect();
-        if near.is_empty() && ip == Ip::V4 {
+        if near.is_empty() {
             return far
                 .into_iter()
-                .filter_map(|backend| self.reachable_far(backend))
-                .map(Into::into)
+                .filter_map(|backend| self.reachable_far(backend, ip))
                 .collect();
         }
         near

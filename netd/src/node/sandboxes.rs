@@ -163,13 +163,15 @@ impl Node {
             .or_else(|| endpoints.iter().find(open))
     }
 
-    /// The endpoint with the default route for IPv6, which need not be the same.
+    /// The endpoint with the default route for IPv6, chosen likewise; it need not be the same.
     pub(super) fn default_endpoint6<'a>(&self, endpoints: &'a [Endpoint]) -> Option<&'a Endpoint> {
+        let mut with = endpoints.iter().filter(|e| e.ipv6.is_some());
         let open = |e: &&Endpoint| {
             let network = self.networks.get(&e.network);
-            e.ipv6.is_some() && network.is_some_and(|n| !n.record.config.internal)
+            network.is_some_and(|n| !n.record.config.internal)
         };
-        endpoints.iter().find(open)
+        let ingress = with.clone().find(|e| self.is_ingress(&e.network));
+        ingress.or_else(|| with.find(open))
     }
 
     /// Let the directory know which networks the sandbox sees.

@@ -1,7 +1,7 @@
 //! Services: names, virtual IPs in the sandboxes that can see them, published ports in the fabric.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Errors, Node, Sandbox, Service, Vips};
 use crate::dns::{Names, Source};
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::firewall::{Balancer, Frontend, Leads, Step, TaskFirewall};
 use crate::names;
 use crate::netlink::{Flow, Socket};
-use crate::nft::{Key, Transaction};
+use crate::nft::{Ip, Key, Transaction};
 use crate::ports::Wanted;
 use crate::sockets::VirtualIp;
 use crate::types::{Backend, IngressPort, ServiceEndpoint, ServiceNetwork};
@@ -39,6 +39,7 @@ impl Node {
     /// See [`crate::Netd::set_service`].
     pub(crate) fn set_service(&mut self, wanted: ServiceEndpoint) -> Result<()> {
         names::check_id(&wanted.id)?;
+        self.open_ipv6(&wanted)?;
         let old = self.services.remove(&wanted.id);
         let lead = virtual_ips(&wanted);
         let mut touched = networks_of(&wanted);
@@ -127,9 +128,9 @@ impl Node {
         errors: &mut Errors,
     ) -> Vec<Frontend> {
         let mut new = Vec::new();
-        for port in wanted.ports.iter().filter(|p| !kept.iter().any(|f| serves(f, p))) {
+        for (port, ip) in self.missing(wanted, kept) {
             let one = Wanted {
-                address: None,
+                address: (ip == Ip::V6).then_some(Ipv6Addr::UNSPECIFIED.into()),
                 port: Some(port.published),
                 same: false,
                 protocol: port.protocol,

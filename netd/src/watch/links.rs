@@ -22,6 +22,8 @@ const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
 const RTNLGRP_IPV4_RULE: u32 = 8;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
+const RTNLGRP_IPV6_ROUTE: u32 = 11;
+const RTNLGRP_IPV6_RULE: u32 = 19;
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_DELADDR: u16 = 21;
@@ -30,6 +32,7 @@ const RTM_DELNEIGH: u16 = 29;
 const RTM_DELRULE: u16 = 33;
 /// Messages about bridge ports (`AF_BRIDGE`) have less to say.
 const AF_UNSPEC: u8 = 0;
+const AF_INET6: u8 = libc::AF_INET6 as u8;
 /// More than this is not worth telling apart.
 const MOST: usize = 4096;
 /// How often all is looked at although nothing was heard.
@@ -73,6 +76,8 @@ impl LinkWatch {
             RTNLGRP_IPV6_IFADDR,
             RTNLGRP_IPV4_ROUTE,
             RTNLGRP_IPV4_RULE,
+            RTNLGRP_IPV6_ROUTE,
+            RTNLGRP_IPV6_RULE,
         ];
         Ok(Self {
             socket: listen(fabric, NETLINK_ROUTE, &groups)?,
@@ -135,7 +140,7 @@ fn loss(kind: u16, body: &[u8]) -> Option<Loss> {
             down.map(|link| Loss::Link(link.name))
         }
         RTM_DELADDR => LinkAddress::parse(body).map(Loss::Address),
-        RTM_DELROUTE => Detour::parse(body, false).map(Loss::Route),
+        RTM_DELROUTE => Detour::parse(body, body.first() == Some(&AF_INET6)).map(Loss::Route),
         RTM_DELRULE => MarkRule::parse(body).map(Loss::Rule),
         RTM_DELNEIGH => {
             let neighbour = Neighbour::parse_gone(body).map(|(link, who)| Loss::Neighbour(link, who));

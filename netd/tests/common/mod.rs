@@ -30,6 +30,7 @@ mod cgroup;
 use cgroup::TestCgroup;
 
 pub mod cluster;
+pub mod mesh;
 #[path = "../../src/netlink/mod.rs"]
 pub mod netlink;
 pub mod nodes;

@@ -1,16 +1,18 @@
-//! Several nodes plugged into one switch, and a client beside them that is no node. Node `n` has 192.0.2.(10 + n).
+//! Several nodes plugged into one switch, and a client beside them that is no node. Node `n` has 192.0.2.(10 + n), and that
+//! as the end of an IPv6 address.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use netd::{Netd, NetdConfig, Underlay, UnderlayPeer};
 use nix::sched::{CloneFlags, setns};
 
-use super::netlink::{Link, LinkChange, Route, Socket, Veth};
+use super::netlink::{Link, LinkAddress, LinkChange, Route, Socket, Veth};
 
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
+pub const CLIENT6: Ipv6Addr = ipv6(CLIENT);
 pub const PORT: u16 = 4789;
 
 /// A machine with a namespace of its own, in which netd finds itself.
@@ -65,7 +67,11 @@ impl Nodes {
 impl Node {
     fn new(switch: &OwnedFd, number: u8) -> Self {
         let host = plug_in(switch, &format!("node{number}"), address(number));
-        sys::netns::run_in(&host, || fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap()).unwrap();
+        let forward = |version| fs::write(format!("/proc/sys/net/{version}"), "1").unwrap();
+        sys::netns::run_in(&host, || {
+            ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].map(forward)
+        })
+        .unwrap();
         let inside = host.try_clone().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -87,6 +93,10 @@ impl Node {
 
     pub fn address(&self) -> Ipv4Addr {
         address(self.number)
+    }
+
+    pub fn address6(&self) -> Ipv6Addr {
+        ipv6(self.address())
     }
 
     pub fn open(&self) -> Arc<Netd> {
@@ -114,7 +124,12 @@ fn address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, 10 + number)
 }
 
-/// A namespace with this address on its eth0, at the switch.
+const fn ipv6(address: Ipv4Addr) -> Ipv6Addr {
+    let [.., last] = address.octets();
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last as u16)
+}
+
+/// A namespace with this address, of both IP versions, on its eth0, at the switch.
 fn plug_in(switch: &OwnedFd, port: &str, address: Ipv4Addr) -> OwnedFd {
     let (host, ()) = sys::netns::create(|| ()).unwrap();
     sys::netns::run_in(switch, || {
@@ -143,6 +158,7 @@ fn plug_in(switch: &OwnedFd, port: &str, address: Ipv4Addr) -> OwnedFd {
                 Link::change("lo", &up()),
                 Link::change("eth0", &up()),
                 Route::add_address(index, address, 24),
+                LinkAddress::add6(index, ipv6(address), 64),
             ])
             .unwrap();
     })
