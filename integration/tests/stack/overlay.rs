@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use integration::{Agent, Cluster, eventually, image};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Answers with where it runs.
 const SERVE: &str = "mkdir /www; echo $NODE > /www/index.html; exec httpd -f -p 80 -h /www";
@@ -286,6 +288,38 @@ fn a_rolling_update_between_nodes_loses_no_request() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// One node's agent does nothing for a second, so that it goes on sending to a task that is to stop: the task waits for its word
+/// before it ends. It would end at once, and it is not asked for by name, because the agent answers for names.
+#[test]
+fn a_task_stops_after_every_node_has_taken_it_out_of_its_service() -> Result<()> {
+    let mut cluster = cluster()?;
+    let manager = cluster.manager();
+    manager.cli_ok("network create -d overlay net")?;
+    everywhere(&cluster, "probe", "--network net", "sleep 10000")?;
+    manager.cli_ok(&format!(
+        "service create -d --name web --replicas 2 --network net --constraint node.hostname!=node3 \
+         --stop-signal KILL -e NODE=any bb sh -c '{SERVE}'"
+    ))?;
+    cluster.wait_spread("web", &[1, 1, 0])?;
+    wait_answers(&cluster, &[2], "web", &["any"])?;
+    let address = virtual_address(&cluster)?;
+    under_load(&mut cluster, &[2], &address, |cluster| {
+        let agent = cluster.nodes[2].pid().context("an agent")?;
+        let agent = Pid::from_raw(i32::try_from(agent)?);
+        kill(agent, Signal::SIGSTOP)?;
+        let scaled = cluster.manager().cli_ok("service scale -d web=1");
+        std::thread::sleep(Duration::from_secs(1));
+        kill(agent, Signal::SIGCONT)?;
+        scaled?;
+        eventually("one task is left", || {
+            let containers = |node: &Agent| node.cli_ok("ps -q --filter name=web.");
+            let left = containers(&cluster.nodes[0])? + &containers(&cluster.nodes[1])?;
+            ensure!(left.lines().count() == 1, "{left}");
+            Ok(())
+        })
+    })
 }
 
 /// Everything that the kernel knows of a node's networks, without what counts or changes by itself.
