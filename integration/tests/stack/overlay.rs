@@ -180,7 +180,7 @@ fn killed_and_back(cluster: &mut Cluster) -> Result<()> {
 }
 
 /// Asks TARGET until somebody says stop, and writes whether it was answered.
-const LOAD: &str = "rm -f /stop /out; while ! test -e /stop; do timeout 5 wget -q -O /dev/null http://TARGET/ && echo good >> /out || echo failed >> /out; done";
+const LOAD: &str = "rm -f /stop /out /over; while ! test -e /stop; do timeout 5 wget -q -O /dev/null http://TARGET/ && echo good >> /out || echo failed >> /out; done; touch /over";
 
 /// The virtual address of the service `web`.
 fn virtual_address(cluster: &Cluster) -> Result<String> {
@@ -207,7 +207,8 @@ fn under_load(
     }
     let worked = work(cluster);
     for &node in from {
-        let count = "touch /stop; sleep 1; grep -c good /out; grep -c failed /out || true";
+        // What waits for its answer counts, too.
+        let count = "touch /stop; until test -e /over; do sleep 0.1; done; grep -c good /out; grep -c failed /out || true";
         let counted = inside(&cluster.nodes[node], "probe", count)?;
         let (good, failed) = counted.trim().split_once('\n').context("two counts")?;
         println!("from node{}: {good} requests answered, {failed} lost", node + 1);
@@ -273,7 +274,8 @@ fn a_rolling_update_between_nodes_loses_no_request() -> Result<()> {
     manager.cli_ok("network create -d overlay net")?;
     everywhere(&cluster, "probe", "--network net", "sleep 10000")?;
     cluster.manager().cli_ok(
-        "service create --name web --replicas 3 --network net --update-order start-first --update-monitor 200ms web:1",
+        "service create --name web --replicas 3 --network net --update-order start-first --update-monitor 200ms \
+         --stop-signal KILL web:1",
     )?;
     under_load(&mut cluster, &[0, 1, 2], "web", |cluster| {
         cluster

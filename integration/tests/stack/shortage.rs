@@ -53,6 +53,9 @@ fn a_node_that_reaches_a_networks_addresses_otherwise_joins_and_takes_no_tasks_o
         ensure!(tasks.contains("Pending") && tasks.contains(expected), "{tasks}");
         Ok(())
     })?;
+    // It was not tried first.
+    let tried = manager.cli_ok("node ps node3 --format {{.Name}}")?;
+    assert!(tried.lines().all(|task| task.starts_with("free.")), "{tried}");
 
     // The route goes, and the node says so when its agent starts again.
     let mut cluster = cluster;
