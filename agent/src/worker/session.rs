@@ -12,6 +12,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use manager::remote::NodeChannel;
 use proto::object::{DataPath, NodeDescription};
 use proto::spec::NodeRole;
@@ -24,6 +26,7 @@ use proto::{Node, NodeId, TaskId, object::TaskStatus};
 use rand::Rng;
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tonic::{Code, Status, Streaming};
 
 use super::assignments::{Assignments, AssignmentsError, Chain};
@@ -185,39 +188,50 @@ impl<S: Sink> Sessions<S> {
             .into_inner())
     }
 
-    /// Says that the node is there and, when something that it has said has changed, at once how it is now.
+    /// Says that the node is there and, when something that it has said has changed, at once how it is now. It does not wait
+    /// for an answer to say it again: on a machine that is busy each may take its time.
     async fn heartbeats(&self, session_id: &str, mut news: News) -> Result<Never, SessionError> {
-        let mut request = HeartbeatRequest::default();
+        let mut next = HeartbeatRequest::default();
         let mut period = HEARTBEAT_DEFAULT;
-        let cpus = self.description.resources.nano_cpus / 1_000_000_000;
-        let cpus = usize::try_from(cpus).unwrap_or(1);
+        let mut due = Instant::now();
+        let mut under_way = FuturesUnordered::new();
         loop {
-            session_id.clone_into(&mut request.session_id);
-            request.load = crate::load::now(cpus);
-            let mut client = self.client.clone();
-            let sent = BootTime::now();
-            let answer = client.heartbeat(std::mem::take(&mut request));
-            let answer = tokio::time::timeout(period * PATIENCE, answer).await;
-            let late = |_| Status::deadline_exceeded("no answer in time");
-            let answer = answer.map_err(late).flatten();
-            let answer = answer
-                .map_err(|status| SessionError::Call {
-                    call: "Heartbeat",
-                    status,
-                })?
-                .into_inner();
-            if let Some(ago) = answer.confirmed_ms_ago {
-                lease::note(&self.contact, sent.before(Duration::from_millis(ago)));
-            }
-            period = match answer.period_ms {
-                0 => HEARTBEAT_DEFAULT,
-                period => Duration::from_millis(period),
-            };
             tokio::select! {
-                () = tokio::time::sleep(period) => {}
-                () = news.come(&mut request) => {}
+                () = sleep_until(due) => {
+                    session_id.clone_into(&mut next.session_id);
+                    under_way.push(self.heartbeat(std::mem::take(&mut next), period * PATIENCE));
+                    due = Instant::now() + period;
+                }
+                Some(answered) = under_way.next() => period = answered?,
+                () = news.come(&mut next) => due = Instant::now(),
             }
         }
+    }
+
+    /// One heartbeat. Returns the time until the next one.
+    async fn heartbeat(
+        &self,
+        mut request: HeartbeatRequest,
+        patience: Duration,
+    ) -> Result<Duration, SessionError> {
+        let cpus = self.description.resources.nano_cpus / 1_000_000_000;
+        request.load = crate::load::now(usize::try_from(cpus).unwrap_or(1));
+        let mut client = self.client.clone();
+        let sent = BootTime::now();
+        let answer = tokio::time::timeout(patience, client.heartbeat(request)).await;
+        let late = |_| Status::deadline_exceeded("no answer in time");
+        let failed = |status| SessionError::Call {
+            call: "Heartbeat",
+            status,
+        };
+        let answer = answer.map_err(late).flatten().map_err(failed)?.into_inner();
+        if let Some(ago) = answer.confirmed_ms_ago {
+            lease::note(&self.contact, sent.before(Duration::from_millis(ago)));
+        }
+        Ok(match answer.period_ms {
+            0 => HEARTBEAT_DEFAULT,
+            period => Duration::from_millis(period),
+        })
     }
 
     async fn assignments(

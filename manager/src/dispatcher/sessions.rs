@@ -20,6 +20,11 @@ use super::{MISSED, heartbeat_period};
 use crate::contacts::Contacts;
 use crate::state::{Reader, Store, StoreError};
 
+/// A timer that rings so much too late says that this process does not get the time that it needs.
+const LATE: Duration = Duration::from_millis(100);
+/// How often a node that is not heard gets another period because of that.
+const RESPITES: u32 = 3;
+
 type Table = Mutex<HashMap<NodeId, Entry>>;
 
 /// All sessions, one per node at most.
@@ -85,16 +90,20 @@ impl Session {
 
     /// Returns when the node is lost; never if the session ends otherwise.
     async fn lost(&self, period: Duration) {
+        let mut respites = 0;
         while let Some(deadline) = self.deadline() {
             sleep_until(deadline).await;
             let now = Instant::now();
             if self.deadline() != Some(deadline) {
+                respites = 0;
                 continue;
             }
-            if now - deadline < period {
+            // Who is starved all the time has to come to an end, too. Who was stopped has lost no time that counts.
+            if now - deadline < LATE || (respites == RESPITES && now - deadline < period) {
                 return;
             }
             // This process was stopped or starved: the node may have sent what nobody has read yet.
+            respites = (respites + 1).min(RESPITES);
             self.extend(now + period);
         }
         std::future::pending().await

@@ -594,6 +594,27 @@ async fn a_stall_of_this_process_is_not_the_nodes_fault() {
     assert_eq!(node_state(&store, "n1"), NodeState::Ready);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_manager_that_is_starved_gives_its_nodes_a_respite_and_not_for_ever() {
+    let store = cluster().await;
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    let mut agent = register(&dispatcher, "n1").await.unwrap();
+    let late = |millis| async move {
+        tokio::time::advance(Duration::from_millis(millis)).await;
+        tokio::task::yield_now().await;
+    };
+    late(3200).await;
+    assert!(agent.beat().await.is_ok());
+    assert_eq!(node_state(&store, "n1"), NodeState::Ready);
+    late(3200).await;
+    for _ in 0..3 {
+        assert_eq!(node_state(&store, "n1"), NodeState::Ready);
+        late(1200).await;
+    }
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(node_state(&store, "n1"), NodeState::Down);
+}
+
 #[tokio::test]
 async fn a_removed_node_loses_its_session() {
     let store = cluster().await;
