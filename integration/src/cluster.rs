@@ -1,10 +1,12 @@
 //! Several machines on one network: each has a network namespace, a name and an agent of its own, and all of them are
 //! plugged into a bridge in one more namespace. `node1` has 10.99.0.1, `node2` has 10.99.0.2 and so on.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::{Agent, Host, Switch, eventually};
+use crate::{Agent, Host, Switch, Versions, eventually};
 
 /// Machines, of which the first is the manager once there is a swarm. Dropped in this order, so that what the manager
 /// still wants is withdrawn first.
@@ -19,9 +21,14 @@ pub struct Cluster {
 impl Cluster {
     /// So many agents on one network; no swarm yet.
     pub fn new(count: u8) -> Result<Self> {
+        Self::with_addresses(Versions::V4, count)
+    }
+
+    /// So many agents on one network, with addresses of these versions; no swarm yet.
+    pub fn with_addresses(versions: Versions, count: u8) -> Result<Self> {
         let mut cluster = Self {
             nodes: Vec::new(),
-            switch: Switch::new()?,
+            switch: Switch::new(versions)?,
         };
         for number in 1..=count {
             let host = cluster.switch.plug_in(number)?;
@@ -47,26 +54,39 @@ impl Cluster {
     /// So many managers, of which the first leads, and so many workers after them, all of them ready.
     pub fn managed(managers: u8, workers: u8) -> Result<Self> {
         let cluster = Self::new(managers + workers)?;
-        cluster.init()?;
+        cluster.form(managers, workers)?;
+        Ok(cluster)
+    }
+
+    /// Makes a swarm of all agents: so many managers, of which the first leads, and so many workers after them.
+    pub fn form(&self, managers: u8, workers: u8) -> Result<()> {
+        self.init()?;
         for number in 1..managers + workers {
             let role = if number < managers { "manager" } else { "worker" };
-            cluster.join(number.into(), role)?;
+            self.join(number.into(), role)?;
         }
         for number in 1..=managers + workers {
-            cluster.wait_state(&format!("node{number}"), "ready")?;
+            self.wait_state(&format!("node{number}"), "ready")?;
         }
-        Ok(cluster)
+        Ok(())
+    }
+
+    /// The address by which a node is known, with this port.
+    pub fn address(&self, number: u8, port: u16) -> SocketAddr {
+        (self.switch.address(number), port).into()
     }
 
     /// Lets a node join as a worker or a manager.
     pub fn join(&self, node: usize, role: &str) -> Result<String> {
         let token = self.manager().cli_ok(&["swarm", "join-token", "-q", role])?;
-        self.nodes[node].cli_ok(&["swarm", "join", "--token", token.trim(), "10.99.0.1:2377"])
+        let manager = self.address(1, 2377).to_string();
+        self.nodes[node].cli_ok(&["swarm", "join", "--token", token.trim(), &manager])
     }
 
     /// Makes the first node a manager.
     pub fn init(&self) -> Result<()> {
-        let words = ["swarm", "init", "--advertise-addr", "10.99.0.1"];
+        let address = self.address(1, 2377).to_string();
+        let words = ["swarm", "init", "--advertise-addr", &address];
         self.manager().cli_ok(&words).map(drop)
     }
 

@@ -19,7 +19,7 @@ pub mod words;
 pub use agent::Agent;
 pub use cluster::Cluster;
 pub use host::{Host, in_network_of};
-pub use switch::Switch;
+pub use switch::{Switch, Versions};
 pub use words::Words;
 
 use std::path::PathBuf;

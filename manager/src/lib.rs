@@ -11,6 +11,7 @@
 //! - `tls`: mutual TLS under the cluster's root
 //! - [`disk`]: work that waits for a disk, which a simulation replaces
 //! - [`ca`]: root certificate, node certificates, join tokens
+//! - [`listen`]: TCP ports that other nodes reach
 //! - [`peer`]: connections between any two nodes
 //! - [`remote`]: the nodes' side of joining a cluster and of speaking to its managers
 //! - [`vault`]: keys at rest: sealed files, the unlock key
@@ -28,6 +29,7 @@ pub mod dispatcher;
 mod files;
 mod hash;
 mod history;
+pub mod listen;
 pub mod manager;
 mod network_key;
 mod orchestration;

@@ -54,8 +54,9 @@ impl Host {
         }
     }
 
-    /// The IPv4 addresses of one of the host's interfaces; `None` if there is no such interface.
-    pub(crate) fn addresses(&mut self, name: &str) -> Result<Option<Vec<Ipv4Addr>>> {
+    /// The addresses of one of the host's interfaces, but for those that are valid on its link alone; `None` if there is no
+    /// such interface.
+    pub(crate) fn addresses(&mut self, name: &str) -> Result<Option<Vec<IpAddr>>> {
         let failed = |source| Error::Kernel {
             operation: "list",
             object: format!("the addresses of {name}"),
@@ -66,7 +67,8 @@ impl Host {
         };
         let all = LinkAddress::list(&mut self.route).map_err(failed)?;
         let own = all.into_iter().filter(|one| one.link == link.index);
-        Ok(Some(own.filter_map(|one| ipv4(one.address)).collect()))
+        let addresses = own.map(|one| one.address);
+        Ok(Some(addresses.filter(|one| !is_link_local(*one)).collect()))
     }
 
     /// The link that carries an address; `None` if the host does not have it.
@@ -281,9 +283,7 @@ impl Host {
     }
 }
 
-fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    }
+/// Of IPv6: without the link's name such an address leads nowhere.
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -67,13 +67,14 @@ impl Netd {
         self.read(|node| node.list_networks())
     }
 
-    /// The IPv4 subnets that the host's own routes lay claim to: no network can overlap them.
-    pub async fn claimed_subnets(&self) -> Result<Vec<Ipv4Net>> {
+    /// The subnets that the host's own routes lay claim to: no network can overlap them.
+    pub async fn claimed_subnets(&self) -> Result<Vec<IpNet>> {
         self.run(|node| node.claimed_subnets()).await
     }
 
-    /// The IPv4 addresses of one of the host's interfaces; `None` if there is no such interface.
-    pub async fn interface_addresses(&self, name: &str) -> Result<Option<Vec<Ipv4Addr>>> {
+    /// The addresses of one of the host's interfaces, but for those that are valid on its link alone; `None` if there is no
+    /// such interface.
+    pub async fn interface_addresses(&self, name: &str) -> Result<Option<Vec<IpAddr>>> {
         let name = name.to_owned();
         self.run(move |node| node.interface_addresses(&name)).await
     }

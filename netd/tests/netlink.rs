@@ -173,7 +173,7 @@ fn the_agent_learns_what_its_data_path_is_like() {
         assert_eq!(facts("192.0.2.3"), None, "another's address");
         assert_eq!(
             w.wait(netd.interface_addresses("eth0")).unwrap(),
-            Some(vec![HOST])
+            Some(vec![IpAddr::from(HOST)])
         );
     });
 }

@@ -4,8 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// Port of the cluster's services.
 const PORT: u16 = 2377;
-/// An address of documentation (RFC 5737) that a route lookup may ask for: nothing is ever sent to it.
-const SOMEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
+/// Addresses of documentation (RFC 5737, RFC 3849) that a route lookup may ask for: nothing is ever sent to them.
+const SOMEWHERE: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+];
 
 /// An address that is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,7 +74,10 @@ fn parse(text: &str) -> Option<SocketAddr> {
 
 /// The address that this host shows to others; loopback on a host without a default route.
 fn default_source() -> IpAddr {
-    towards(SOMEWHERE.into()).unwrap_or(Ipv4Addr::LOCALHOST.into())
+    let mut routed = SOMEWHERE
+        .into_iter()
+        .filter_map(|address| towards((address, PORT).into()));
+    routed.next().unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 
 #[cfg(test)]

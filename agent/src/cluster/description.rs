@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
 use netd::Netd;
 use proto::object::{EnginePlugin, NodeDescription, NodeEngine};
 use proto::spec::{Platform, Reservations};
@@ -60,8 +61,11 @@ async fn subnets(netd: &Netd) -> Vec<String> {
         .networks()
         .into_iter()
         .filter(|(config, _)| !is_swarm(config));
-    let subnets = routes.into_iter().chain(networks.map(|(_, state)| state.subnet));
-    let distinct: BTreeSet<String> = subnets.map(|subnet| subnet.to_string()).collect();
+    let own = networks.flat_map(|(_, state)| {
+        let v6 = state.ipv6.map(|v6| IpNet::from(v6.subnet));
+        [state.subnet.into()].into_iter().chain(v6)
+    });
+    let distinct: BTreeSet<String> = routes.into_iter().chain(own).map(|s| s.to_string()).collect();
     distinct.into_iter().collect()
 }
 

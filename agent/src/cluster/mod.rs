@@ -12,7 +12,7 @@ mod interface;
 mod membership;
 mod succession;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -273,8 +273,7 @@ impl Cluster {
         description: NodeDescription,
     ) -> Result<Membership, ClusterError> {
         check_advertised(request)?;
-        let ip = everywhere(request.remotes.first());
-        let port = self.config.peers.bind(ip).await?;
+        let port = self.config.peers.bind(Ipv4Addr::UNSPECIFIED.into()).await?;
         Membership::worker(&self.config, joined, description, port).await
     }
 
@@ -355,8 +354,7 @@ impl Cluster {
     /// The membership of a node that has joined.
     async fn as_worker(&self, joined: Joined) -> Result<Membership, ClusterError> {
         let description = self.description().await;
-        let manager = joined.managers.first().map(|manager| &manager.address);
-        let port = self.config.peers.bind(everywhere(manager)).await?;
+        let port = self.config.peers.bind(Ipv4Addr::UNSPECIFIED.into()).await?;
         Membership::worker(&self.config, joined, description, port).await
     }
 
@@ -392,14 +390,6 @@ impl Cluster {
 
     async fn description(&self) -> NodeDescription {
         description::of(&self.config).await
-    }
-}
-
-/// Every address of this host of the kind at which it reaches a manager.
-fn everywhere(manager: Option<&SocketAddr>) -> IpAddr {
-    match manager {
-        Some(SocketAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
-        _ => Ipv4Addr::UNSPECIFIED.into(),
     }
 }
 

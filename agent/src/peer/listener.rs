@@ -13,6 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use manager::ca::Certificate;
+use manager::listen::accept;
 use manager::peer::{Credentials, EndOfConnection, PeerStream};
 use proto::NodeId;
 use rustix::net::sockopt;
@@ -55,7 +56,7 @@ pub(super) async fn listen(listener: TcpListener, credentials: Credentials, peer
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
         };
-        let (stream, address) = match listener.accept().await {
+        let (stream, address) = match accept(&listener).await {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!("a connection of a node could not be accepted: {error}");

@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use manager::listen::listen;
 use manager::peer::Credentials;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -106,7 +107,7 @@ impl Peers {
     /// [`ListenError`], if somebody else has it.
     pub async fn bind(&self, ip: IpAddr) -> Result<Bound, ListenError> {
         let address = SocketAddr::new(ip, self.port);
-        let bound = TcpListener::bind(address).await;
+        let bound = listen(address).await;
         bound.map(Bound).map_err(|source| ListenError { address, source })
     }
 

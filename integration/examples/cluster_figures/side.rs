@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use integration::{Agent, Host, Switch, agent::escape, http};
+use integration::{Agent, Host, Switch, Versions, agent::escape, http};
 use serde_json::{Value, json};
 
 use crate::docker::Dockerd;
@@ -97,7 +97,7 @@ impl Side {
     pub(crate) fn new(kind: Kind, count: u8, managers: u8) -> Result<Self> {
         let mut side = Self {
             nodes: Vec::new(),
-            switch: Switch::new()?,
+            switch: Switch::new(Versions::V4)?,
         };
         for number in 1..=count {
             let host = side.switch.plug_in(number)?;

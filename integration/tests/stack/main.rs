@@ -10,6 +10,7 @@ mod fencing;
 mod images;
 mod images_travel;
 mod ipv6;
+mod ipv6_underlay;
 mod managers;
 mod mesh;
 mod overlay;

@@ -36,6 +36,7 @@ use crate::ca::CaError;
 use crate::control::{Control, ControlError};
 use crate::dispatcher::Dispatcher;
 use crate::files::FileError;
+use crate::listen::listen;
 use crate::peer::Credentials;
 use crate::remote::{NodeChannel, RemoteError};
 use crate::rpc::{RpcServer, Services, Wire};
@@ -68,7 +69,8 @@ pub struct InitRequest {
     /// `IP` or `IP:port` at which other nodes will reach this manager; port 2377 where it is not said, this host alone
     /// where it is empty.
     pub advertise_addr: String,
-    /// `IP`, `IP:port` or `:port` on which this manager listens for other nodes; `0.0.0.0:2377` where it is empty.
+    /// `IP`, `IP:port` or `:port` on which this manager listens for other nodes; `0.0.0.0:2377` where it is empty,
+    /// which means IPv6 too.
     pub listen_addr: String,
     /// Settings.
     pub spec: ClusterSpec,
@@ -466,7 +468,7 @@ fn raft_dir(state_dir: &Path) -> PathBuf {
 /// Takes the port; with port 0 any that is free. Returns what it is.
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ManagerError> {
     let failed = |source| ManagerError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
+    let listener = listen(address).await.map_err(failed)?;
+    let port = listener.local_addr().map_err(failed)?.port();
+    Ok((listener, SocketAddr::new(address.ip(), port)))
 }

@@ -29,6 +29,8 @@ use crate::tls::{Cut, TlsError, certified};
 const ASK: Duration = Duration::from_secs(3);
 /// The port of the managers.
 const PORT: u16 = 2377;
+/// A way over the other IP version shows within this time, or is none.
+const OTHER_VERSION: Duration = Duration::from_secs(1);
 /// A silent connection is asked this often whether it still is one …
 const KEEPALIVE: Duration = Duration::from_secs(2);
 /// … and has this long to answer.
@@ -238,7 +240,9 @@ pub(super) async fn leader_at(
     address: SocketAddr,
     config: Arc<ClientConfig>,
 ) -> Result<(SocketAddr, Vec<RemoteManager>), String> {
-    let stream = connect(address, config).await.map_err(|error| chain(&error))?;
+    let stream = connect(address, config.clone())
+        .await
+        .map_err(|error| chain(&error))?;
     let asked = manager(&stream).map(|certificate| certificate.node);
     let mut client = ManagersClient::new(once(stream).await?);
     let answer = client.get_leader(GetLeaderRequest {}).await;
@@ -253,13 +257,27 @@ pub(super) async fn leader_at(
         manager.address = address;
     }
     let leader = match Some(leader.node_id.as_str()) == asked.as_ref().map(NodeId::as_str) {
-        true => address,
+        true => of_its_version(address, &leader.address, config).await,
         false => leader
             .address
             .parse()
             .map_err(|_| format!("the leader is at {:?}", leader.address))?,
     };
     Ok((leader, managers))
+}
+
+/// The address that the leader advertises, if it is of another IP version than that which has led there, and leads there too:
+/// nodes are known to each other by addresses of one version, or no network can span them.
+async fn of_its_version(address: SocketAddr, advertised: &str, config: Arc<ClientConfig>) -> SocketAddr {
+    match advertised.parse::<SocketAddr>() {
+        Ok(other) if other.is_ipv4() != address.is_ipv4() => {
+            match tokio::time::timeout(OTHER_VERSION, connect(other, config)).await {
+                Ok(Ok(_)) => other,
+                _ => address,
+            }
+        }
+        _ => address,
+    }
 }
 
 fn known(manager: ManagerAddress) -> Option<RemoteManager> {

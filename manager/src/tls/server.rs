@@ -27,6 +27,7 @@ use tonic::transport::server::Connected;
 
 use super::{Cut, PEERS, RPC, TlsError, provider, roots, shown};
 use crate::ca::Certificate;
+use crate::listen;
 
 /// Who has not said who it is within this time is sent away.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -224,7 +225,7 @@ pub(crate) async fn accept(
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
         };
-        let (stream, address) = match listener.accept().await {
+        let (stream, address) = match listen::accept(&listener).await {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!("a connection could not be accepted: {error}");

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Errors, Network, NetworkRecord, Node, overlay, sandboxes, services};
 use crate::dns::{DnsSockets, DnsTasks, Names, Scope, Source, Zone};
@@ -63,14 +63,17 @@ impl Node {
     }
 
     /// See [`crate::Netd::claimed_subnets`].
-    pub(crate) fn claimed_subnets(&mut self) -> Result<Vec<Ipv4Net>> {
-        let claimed = self.host.claimed::<Ipv4Net>()?.into_iter();
-        let claimed = claimed.map(|(subnet, _)| subnet);
-        Ok(claimed.filter(|subnet| ipam::claims(*subnet)).collect())
+    pub(crate) fn claimed_subnets(&mut self) -> Result<Vec<IpNet>> {
+        let v4 = self.host.claimed::<Ipv4Net>()?.into_iter();
+        let v6 = self.host.claimed::<Ipv6Net>()?.into_iter();
+        let both = v4
+            .map(|(subnet, _)| IpNet::from(subnet))
+            .chain(v6.map(|(subnet, _)| subnet.into()));
+        Ok(both.filter(|subnet| ipam::claims(*subnet)).collect())
     }
 
     /// See [`crate::Netd::interface_addresses`].
-    pub(crate) fn interface_addresses(&mut self, name: &str) -> Result<Option<Vec<Ipv4Addr>>> {
+    pub(crate) fn interface_addresses(&mut self, name: &str) -> Result<Option<Vec<IpAddr>>> {
         self.host.addresses(name)
     }
 

@@ -57,7 +57,7 @@ api_struct! {
         /// The authority that it trusts.
         #[serde(rename = "TLSInfo")]
         pub tls_info: TlsInfo,
-        /// IPv4 subnets that it reaches outside of the cluster's networks: none of those may overlap them.
+        /// Subnets that it reaches outside of the cluster's networks: none of those may overlap them.
         pub subnets: Vec<String>,
         /// Names of its local volumes: a task whose data is among them goes back to this node.
         pub volumes: Vec<String>,
