@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use common::netlink::{LinkAddress, Socket};
 use common::{Box, Server, World, both, call, tables, tally, world, world_of_hooks};
 use netd::{
     Backend, BalancerChoice, BalancerKind, Netd, NetdConfig, NetworkConfig, ServiceEndpoint, ServiceNetwork,
@@ -21,6 +22,7 @@ use sys::bpf::program::{Hook, Program};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 200);
 const OTHER_VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 201);
+const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x200);
 const PATIENCE: Duration = Duration::from_secs(3);
 const HOOKS: [Hook; 8] = [
     Hook::Connect4,
@@ -154,6 +156,89 @@ fn a_socket_never_sees_another_address_than_the_virtual_one() {
         let direct = SocketAddr::from((tasks.boxes[0].address(), 80));
         let own = datagrams(&client, Ipv4Addr::UNSPECIFIED.into());
         assert_eq!(ask(&own, direct).unwrap(), ("task0".into(), direct));
+    });
+}
+
+/// A task's IPv6 address, with a task that answers there.
+fn task6(w: &World, netd: &Netd, id: &str) -> (Ipv6Addr, Server) {
+    let task = w.attach(netd, id, &["dual"]);
+    let server = task.serve(80, id);
+    (task.sandbox.endpoints[0].ipv6.unwrap().address, server)
+}
+
+/// The service `web` at [`VIP6`], with tasks at these addresses.
+fn service6(backends: &[Ipv6Addr]) -> ServiceEndpoint {
+    let backend = |(n, address): (usize, &Ipv6Addr)| Backend {
+        task: format!("web{n}"),
+        name: format!("web.{n}"),
+        addresses6: vec![("dual".into(), *address)],
+        ..Backend::default()
+    };
+    ServiceEndpoint {
+        id: "web".into(),
+        name: "web".into(),
+        networks: vec![ServiceNetwork {
+            network: "dual".into(),
+            vip: Some(VIP),
+            vip6: Some(VIP6),
+            ..ServiceNetwork::default()
+        }],
+        backends: backends.iter().enumerate().map(backend).collect(),
+        ..ServiceEndpoint::default()
+    }
+}
+
+#[test]
+fn virtual_ips_of_ipv6_are_balanced_answer_and_refuse_alike() {
+    both(|w| {
+        let netd = w.open();
+        let config = NetworkConfig {
+            id: "dual".into(),
+            name: "dual".into(),
+            subnet: Some("10.0.1.0/24".parse().unwrap()),
+            subnet6: Some("fd00:1::/64".parse().unwrap()),
+            ipv6: true,
+            ..NetworkConfig::default()
+        };
+        w.wait(netd.ensure_network(&config)).unwrap();
+        let client = w.attach(&netd, "client", &["dual"]);
+        let servers: Vec<_> = (0..3).map(|n| task6(w, &netd, &format!("task{n}"))).collect();
+        let addresses: Vec<_> = servers.iter().map(|(address, _)| *address).collect();
+        let lead = |which: &[Ipv6Addr]| w.wait(netd.set_service(service6(which))).unwrap();
+        lead(&addresses);
+        let seen = tally(60, || client.call(VIP6, 80).unwrap());
+        assert_eq!(seen.len(), 3, "{seen:?}");
+        // Datagrams: one backend as long as there is it, and another at once when it is lost.
+        let vip = SocketAddr::from((VIP6, 80));
+        let loose = datagrams(&client, Ipv6Addr::UNSPECIFIED.into());
+        lead(&addresses[..1]);
+        assert_eq!(ask(&loose, vip).unwrap(), ("task0".into(), vip));
+        lead(&addresses[1..2]);
+        assert_eq!(ask(&loose, vip).unwrap(), ("task1".into(), vip));
+        // The address is its network's bridge's, also after a restart, and nobody else's.
+        let fabric = common::open(&w.dir.path().join("run/netns/fabric"));
+        let anchored = || {
+            let all = sys::netns::run_in(&fabric, || {
+                LinkAddress::list(&mut Socket::route().unwrap()).unwrap()
+            });
+            all.unwrap()
+                .iter()
+                .filter(|one| one.address == IpAddr::from(VIP6))
+                .count()
+        };
+        assert_eq!(anchored(), 1);
+        // Without a task it is refused, not left without an answer.
+        lead(&[]);
+        let refused = client.call(VIP6, 80).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        drop(netd);
+        let netd = w.open();
+        assert_eq!(anchored(), 1);
+        w.wait(netd.set_service(service6(&addresses[2..]))).unwrap();
+        assert!(client.call(VIP6, 80).unwrap().starts_with("task2"));
+        w.wait(netd.remove_service("web")).unwrap();
+        assert_eq!(anchored(), 0);
+        assert!(tables(&client.netns).iter().all(|table| table == "shoal_dns"));
     });
 }
 

@@ -158,6 +158,7 @@ fn slots(front: &Key, backs: &[Key]) -> impl Iterator<Item = Element> {
 mod tests {
     use super::*;
     use crate::firewall::TaskFirewall;
+    use crate::nft::Ip;
 
     fn ip(last: u8) -> Key {
         Key::default().ipv4([10, 0, 0, last].into())
@@ -165,7 +166,7 @@ mod tests {
 
     #[test]
     fn only_what_changed_is_sent() {
-        let mut balancer = TaskFirewall::balancer();
+        let mut balancer = TaskFirewall::balancer(Ip::V4);
         let mut first = Transaction::default();
         let both = BTreeMap::from([(ip(1), vec![ip(11), ip(12)]), (ip(2), vec![ip(21)])]);
         let step = balancer.replace(both.clone(), &mut first);

@@ -125,12 +125,16 @@ impl FabricFirewall {
     }
 
     /// These addresses may be spoken to from these bridges.
-    pub(crate) fn admit(t: &mut Transaction, spoken: &[(String, Ipv4Addr)]) {
-        t.add(&own_table(Ip::V4.family()), &GATEWAYS, &addressed(spoken));
+    pub(crate) fn admit(t: &mut Transaction, spoken: &[(String, IpAddr)]) {
+        for ip in Ip::BOTH {
+            t.add(&own_table(ip.family()), sets(ip).1, &addressed(ip, spoken));
+        }
     }
 
-    pub(crate) fn dismiss(t: &mut Transaction, spoken: &[(String, Ipv4Addr)]) {
-        t.remove(&own_table(Ip::V4.family()), &GATEWAYS, &addressed(spoken));
+    pub(crate) fn dismiss(t: &mut Transaction, spoken: &[(String, IpAddr)]) {
+        for ip in Ip::BOTH {
+            t.remove(&own_table(ip.family()), sets(ip).1, &addressed(ip, spoken));
+        }
     }
 
     pub(crate) fn bind(t: &mut Transaction, bindings: &[Binding]) {
@@ -245,9 +249,10 @@ fn returned(bridge: &str) -> Element {
     Element::Key(Key::default().interface(bridge).interface(bridge))
 }
 
-fn addressed(spoken: &[(String, Ipv4Addr)]) -> Vec<Element> {
-    let key = |(bridge, address): &(String, Ipv4Addr)| Key::default().interface(bridge).ipv4(*address);
-    spoken.iter().map(|one| Element::Key(key(one))).collect()
+fn addressed(ip: Ip, spoken: &[(String, IpAddr)]) -> Vec<Element> {
+    let of_version = spoken.iter().filter(|(_, address)| Ip::of(*address) == ip);
+    let key = |(bridge, address): &(String, IpAddr)| Key::default().interface(bridge).ip(*address);
+    of_version.map(|one| Element::Key(key(one))).collect()
 }
 
 /// The table, the elements of a bridge with a way out, and the gateway's set and element.

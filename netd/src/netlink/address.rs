@@ -8,6 +8,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessa
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::neighbour::ip;
+use super::route::Route;
 use super::socket::{Request, Socket};
 
 const RTM_NEWADDR: u16 = 20;
@@ -29,18 +30,43 @@ impl LinkAddress {
     /// Give the link an IPv6 address that can be used at once (IFA_F_NODAD), with the on-link route that comes with it.
     /// Repeating it is fine.
     pub(crate) fn add6(index: u32, address: Ipv6Addr, prefix_len: u8) -> Request {
-        let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet6;
-        message.header.prefix_len = prefix_len;
-        message.header.index = index;
-        message.attributes = vec![
-            AddressAttribute::Address(address.into()),
-            AddressAttribute::Flags(AddressFlags::Nodad),
-        ];
+        let mut message = message6(index, address, prefix_len);
+        message
+            .attributes
+            .push(AddressAttribute::Flags(AddressFlags::Nodad));
         Request::route(
             &RouteNetlinkMessage::NewAddress(message),
             NLM_F_CREATE | NLM_F_REPLACE,
         )
+    }
+
+    /// Take an IPv6 address from the link.
+    pub(crate) fn delete6(index: u32, address: Ipv6Addr, prefix_len: u8) -> Request {
+        Request::route(
+            &RouteNetlinkMessage::DelAddress(message6(index, address, prefix_len)),
+            0,
+        )
+    }
+
+    /// Give the link an address without neighbours.
+    pub(crate) fn add_single(index: u32, address: IpAddr) -> Request {
+        match address {
+            IpAddr::V4(address) => Route::add_address(index, address, 32),
+            IpAddr::V6(address) => Self::add6(index, address, 128),
+        }
+    }
+
+    /// Take it away.
+    pub(crate) fn delete_single(index: u32, address: IpAddr) -> Request {
+        match address {
+            IpAddr::V4(address) => Route::delete_address(index, address, 32),
+            IpAddr::V6(address) => Self::delete6(index, address, 128),
+        }
+    }
+
+    /// Whether it is an address without neighbours.
+    pub(crate) fn is_single(&self) -> bool {
+        self.prefix_len == if self.address.is_ipv4() { 32 } else { 128 }
     }
 
     /// All of the socket's namespace, of both families.
@@ -71,4 +97,13 @@ impl LinkAddress {
             link,
         })
     }
+}
+
+fn message6(index: u32, address: Ipv6Addr, prefix_len: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet6;
+    message.header.prefix_len = prefix_len;
+    message.header.index = index;
+    message.attributes = vec![AddressAttribute::Address(address.into())];
+    message
 }

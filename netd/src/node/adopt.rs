@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::interfaces::bind_resolver;
-use super::{Errors, NetworkRecord, Node, Sandbox, SandboxRecord, Service, Vips};
+use super::{Errors, NetworkRecord, Node, Sandbox, SandboxRecord, Service, VersionVips};
 use super::{publish, services};
 use crate::error::{Result, chain};
 use crate::firewall::Frontend;
@@ -73,9 +73,9 @@ impl Node {
         }
         let endpoints = record.endpoints.clone();
         let vips = if record.by_rules {
-            Vips::Unknown
+            VersionVips::UNKNOWN
         } else {
-            Vips::Absent
+            VersionVips::default()
         };
         self.sandboxes.insert(
             id.clone(),

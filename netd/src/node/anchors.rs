@@ -3,19 +3,20 @@
 //! refused at once in the protocol's own words.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::{Errors, Node, Service};
 use crate::error::{Error, Result};
 use crate::firewall::FabricFirewall;
-use crate::netlink::{Request, Route, errno};
+use crate::netlink::{LinkAddress, Request, errno};
 use crate::nft::Transaction;
+use crate::types::ServiceNetwork;
 
 /// Acknowledgements of one batch must fit a socket's buffer.
 const BATCH: usize = 64;
 
 /// Network and virtual IP.
-pub(super) type Anchor = (String, Ipv4Addr);
+pub(super) type Anchor = (String, IpAddr);
 
 impl Node {
     /// Bring the bridges' addresses in line with the services.
@@ -28,10 +29,7 @@ impl Node {
 
     /// The same for these virtual IPs, which the service has got or lost.
     pub(super) fn anchor_these(&mut self, service: &str, vips: &BTreeSet<(IpAddr, String)>) -> Result<()> {
-        let anchors = vips.iter().filter_map(|(vip, network)| match vip {
-            IpAddr::V4(vip) => Some((network.clone(), *vip)),
-            IpAddr::V6(_) => None,
-        });
+        let anchors = vips.iter().map(|(vip, network)| (network.clone(), *vip));
         let is_wrong = |anchor: &Anchor| self.wants_anchor(service, anchor) != self.anchors.contains(anchor);
         let wrong = anchors.filter(is_wrong);
         let (gone, new) = wrong.partition(|anchor| self.anchors.contains(anchor));
@@ -51,13 +49,13 @@ impl Node {
         self.admit_anchors(&mut filter, &gone, false);
         let mut errors = Errors::default();
         errors.collect(self.change_fabric_at(filter, Default::default(), "admit virtual IPs to"));
-        errors.collect(self.address_anchors(&new, Route::add_address));
-        errors.collect(self.address_anchors(&gone, Route::delete_address));
+        errors.collect(self.address_anchors(&new, LinkAddress::add_single));
+        errors.collect(self.address_anchors(&gone, LinkAddress::delete_single));
         errors.first()
     }
 
     /// The virtual IPs with the bridges that have them.
-    pub(super) fn anchored(&self) -> impl Iterator<Item = (u32, Ipv4Addr)> {
+    pub(super) fn anchored(&self) -> impl Iterator<Item = (u32, IpAddr)> {
         let bridge = |network: &String| self.networks.get(network).map(|n| n.bridge);
         let all = self.anchors.iter();
         all.filter_map(move |(network, vip)| Some((bridge(network)?, *vip)))
@@ -71,19 +69,25 @@ impl Node {
 
     fn wanted_anchors(&self) -> BTreeSet<Anchor> {
         let on = self.services.values().flat_map(|s| &s.wanted.networks);
-        on.filter(|on| self.networks.contains_key(&on.network))
-            .filter_map(|on| Some((on.network.clone(), on.vip?)))
-            .collect()
+        let all = on.flat_map(|on| vips(on).map(|vip| (on.network.clone(), vip)));
+        all.filter(|anchor| self.has_room(anchor)).collect()
     }
 
     /// Whether the service has it or, which is not looked at first because they are many, another one.
-    fn wants_anchor(&self, service: &str, (network, vip): &Anchor) -> bool {
+    fn wants_anchor(&self, service: &str, anchor: &Anchor) -> bool {
+        let (network, vip) = anchor;
         let has = |service: &Service| {
             let mut networks = service.wanted.networks.iter();
-            networks.any(|on| on.network == *network && on.vip == Some(*vip))
+            networks.any(|on| on.network == *network && vips(on).any(|own| own == *vip))
         };
         let wanted = self.services.get(service).is_some_and(has) || self.services.values().any(has);
-        wanted && self.networks.contains_key(network)
+        wanted && self.has_room(anchor)
+    }
+
+    /// Whether the network is there, and its bridge has addresses of this version.
+    fn has_room(&self, (network, vip): &Anchor) -> bool {
+        let network = self.networks.get(network);
+        network.is_some_and(|n| vip.is_ipv4() || n.record.state.ipv6.is_some())
     }
 
     fn admit_anchors(&self, filter: &mut Transaction, anchors: &[Anchor], admit: bool) {
@@ -98,16 +102,12 @@ impl Node {
         }
     }
 
-    fn address_anchors(
-        &mut self,
-        anchors: &[Anchor],
-        request: fn(u32, Ipv4Addr, u8) -> Request,
-    ) -> Result<()> {
+    fn address_anchors(&mut self, anchors: &[Anchor], request: fn(u32, IpAddr) -> Request) -> Result<()> {
         let requests: Vec<_> = anchors
             .iter()
             .filter_map(|(network, vip)| {
                 let bridge = self.networks.get(network)?.bridge;
-                Some(request(bridge, *vip, 32))
+                Some(request(bridge, *vip))
             })
             .collect();
         for batch in requests.chunks(BATCH) {
@@ -123,4 +123,10 @@ impl Node {
         }
         Ok(())
     }
+}
+
+/// A service's virtual IPs on a network.
+fn vips(on: &ServiceNetwork) -> impl Iterator<Item = IpAddr> {
+    let v6 = on.vip6.map(IpAddr::from);
+    on.vip.map(IpAddr::from).into_iter().chain(v6)
 }

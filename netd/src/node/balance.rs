@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use tokio::task::JoinHandle;
 
 use super::services::{sees, virtual_ips};
-use super::{Errors, Node, Vips};
+use super::{Errors, Node, VersionVips};
 use crate::error::{Error, Result, chain};
 use crate::netlink::Socket;
 use crate::sockets::{Pin, Pinned, SocketBalancer, SocketError, VirtualIp};
@@ -203,7 +203,7 @@ impl Node {
         for id in without {
             if let Some(sandbox) = self.sandboxes.get_mut(&id) {
                 sandbox.record.by_rules = true;
-                sandbox.vips = Vips::Unknown;
+                sandbox.vips = VersionVips::UNKNOWN;
             }
             errors.collect(self.save(&id));
         }

@@ -126,6 +126,24 @@ impl Node {
         })
     }
 
+    /// Nodes to which nothing can be sent from this node's address.
+    pub(super) fn nodes_apart(&self) -> impl Iterator<Item = String> {
+        let underlay = self.overlay.underlay.iter();
+        underlay.flat_map(|underlay| {
+            let own = underlay.address;
+            let apart = underlay
+                .peers
+                .iter()
+                .filter(move |peer| peer.address.is_ipv4() != own.is_ipv4());
+            apart.map(move |peer| {
+                format!(
+                    "no network reaches node {} at {}: the data path of this node, {own}, is of another IP version",
+                    peer.node, peer.address
+                )
+            })
+        })
+    }
+
     /// Names of all links of a network in the fabric.
     pub(super) fn ports_of(&self, record: &NetworkRecord) -> Vec<String> {
         let id = &record.config.id;

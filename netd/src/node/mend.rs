@@ -2,11 +2,11 @@
 //! entries. What is there and as it should be is not touched.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::{Errors, Node, SandboxRecord};
 use crate::error::Result;
-use crate::netlink::{Link, LinkAddress, LinkChange, Route, Socket};
+use crate::netlink::{Link, LinkAddress, LinkChange, Socket};
 use crate::types::Endpoint;
 use crate::watch::Loss;
 use crate::{names, netns};
@@ -130,18 +130,15 @@ impl Node {
     /// The virtual IPs that are missing on the bridges, and those that are too many.
     pub(super) fn restore_vips(&mut self, present: &[LinkAddress]) -> Result<()> {
         let bridges: BTreeSet<_> = self.networks.values().map(|n| n.bridge).collect();
-        let single = |one: &LinkAddress| match one.address {
-            IpAddr::V4(address) if one.prefix_len == 32 => Some((one.link, address)),
-            _ => None,
-        };
-        let present: BTreeSet<(u32, Ipv4Addr)> = present.iter().filter_map(single).collect();
+        let single = present.iter().filter(|one| one.is_single());
+        let present: BTreeSet<(u32, IpAddr)> = single.map(|one| (one.link, one.address)).collect();
         let wanted: BTreeSet<_> = self.anchored().collect();
         let new = wanted.difference(&present);
-        let new = new.map(|(link, address)| Route::add_address(*link, *address, 32));
+        let new = new.map(|(link, address)| LinkAddress::add_single(*link, *address));
         let ghosts = present
             .difference(&wanted)
             .filter(|(link, _)| bridges.contains(link));
-        let ghosts = ghosts.map(|(link, address)| Route::delete_address(*link, *address, 32));
+        let ghosts = ghosts.map(|(link, address)| LinkAddress::delete_single(*link, *address));
         let requests: Vec<_> = new.chain(ghosts).collect();
         self.fabric.carry_out(&requests, "set the virtual IPs of")
     }
@@ -154,9 +151,7 @@ impl Node {
                 .fabric
                 .uplink6
                 .is_some_and(|uplink| address == IpAddr::V6(uplink.fabric))
-            || self
-                .anchored()
-                .any(|(bridge, vip)| (bridge, IpAddr::V4(vip)) == (link, address))
+            || self.anchored().any(|anchor| anchor == (link, address))
             || self
                 .networks
                 .values()

@@ -35,7 +35,7 @@ use crate::firewall::{Balancer, Frontend, HostFirewall, own_table};
 use crate::host::Host;
 use crate::host_changes::HostChanges;
 use crate::netlink::Socket;
-use crate::nft::Family;
+use crate::nft::{Family, Ip};
 use crate::ports::Ports;
 use crate::store::Store;
 use crate::types::{Endpoint, NetdConfig, NetworkConfig, NetworkState, Publish, ServiceEndpoint};
@@ -92,14 +92,47 @@ struct Network {
 #[derive(Debug)]
 struct Sandbox {
     record: SandboxRecord,
-    vips: Vips,
+    vips: VersionVips,
     dns: Option<DnsTasks>,
     /// nftables of its namespace. Kept open: closing such a socket waits for the kernel's deferred deletions, wherever they
     /// are, which under load takes tens of milliseconds.
     netfilter: Option<Socket>,
 }
 
-/// The table of virtual IPs in a sandbox.
+/// The tables of virtual IPs in a sandbox, of both IP versions.
+#[derive(Debug, Clone, Default)]
+struct VersionVips {
+    v4: Vips,
+    v6: Vips,
+}
+
+impl VersionVips {
+    /// After a restart or a failure.
+    const UNKNOWN: Self = Self {
+        v4: Vips::Unknown,
+        v6: Vips::Unknown,
+    };
+
+    fn of(&self, ip: Ip) -> &Vips {
+        match ip {
+            Ip::V4 => &self.v4,
+            Ip::V6 => &self.v6,
+        }
+    }
+
+    fn of_mut(&mut self, ip: Ip) -> &mut Vips {
+        match ip {
+            Ip::V4 => &mut self.v4,
+            Ip::V6 => &mut self.v6,
+        }
+    }
+
+    fn are_absent(&self) -> bool {
+        Ip::BOTH.iter().all(|ip| matches!(self.of(*ip), Vips::Absent))
+    }
+}
+
+/// The table of virtual IPs of one IP version in a sandbox.
 #[derive(Debug, Clone, Default)]
 enum Vips {
     /// There is none.
@@ -252,6 +285,7 @@ impl Node {
             .chain(self.closed_ipv6())
             .chain(self.balancing.warning())
             .chain(self.tight_networks())
+            .chain(self.nodes_apart())
             .chain(self.unpublished())
             .collect()
     }

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 
 use super::interfaces::{RESOLVER, bind_resolver, bindings, prepare};
 use super::publish::owner;
-use super::{Errors, Node, Sandbox, SandboxRecord, Vips};
+use super::{Errors, Node, Sandbox, SandboxRecord, VersionVips};
 use crate::dns::{Names, Source};
 use crate::error::{Error, Result};
 use crate::firewall::FabricFirewall;
@@ -39,7 +39,7 @@ impl Node {
             id.clone(),
             Sandbox {
                 record,
-                vips: Vips::Absent,
+                vips: VersionVips::default(),
                 dns: None,
                 netfilter: None,
             },

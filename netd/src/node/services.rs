@@ -155,7 +155,9 @@ impl Node {
         let sandboxes = self.sandboxes.iter().filter(|(_, s)| ruled(s));
         let sandboxes: Vec<_> = sandboxes.map(|(id, _)| id.clone()).collect();
         for sandbox in &sandboxes {
-            errors.collect(self.translate(sandbox, Some(changed)));
+            for ip in Ip::BOTH {
+                errors.collect(self.translate(sandbox, ip, Some(changed)));
+            }
         }
         for network in &changed.networks {
             self.rename(network, Source::Service(changed.id.clone()));
@@ -165,15 +167,19 @@ impl Node {
     /// Bring the virtual IPs in one sandbox's namespace in line.
     pub(super) fn balance_sandbox(&mut self, id: &str) -> Result<()> {
         self.admit_sandbox(id)?;
-        self.translate(id, None)
+        let mut errors = Errors::default();
+        for ip in Ip::BOTH {
+            errors.collect(self.translate(id, ip, None));
+        }
+        errors.first()
     }
 
-    /// Bring the packet filters of one sandbox in line; as to this one service only, if they are known to be in line with
+    /// Bring the packet filters of one sandbox and IP version in line; as to this one service only, if they are known to be in line with
     /// the others.
-    fn translate(&mut self, id: &str, changed: Option<&Changed>) -> Result<()> {
+    fn translate(&mut self, id: &str, ip: Ip, changed: Option<&Changed>) -> Result<()> {
         let mut transaction = Transaction::default();
         let plan = match self.sandboxes.get(id) {
-            Some(sandbox) => self.plan_rules(sandbox, changed, &mut transaction),
+            Some(sandbox) => self.plan_rules(sandbox, ip, changed, &mut transaction),
             None => return Ok(()),
         };
         let Some(sandbox) = self.sandboxes.get_mut(id) else {
@@ -186,14 +192,15 @@ impl Node {
         else {
             return Ok(());
         };
-        let lost = match (&sandbox.vips, &plan) {
+        let vips = sandbox.vips.of_mut(ip);
+        let lost = match (&*vips, &plan) {
             (Vips::Present(balancer), Rules::Change(step)) => balancer.lost(step),
             _ => Vec::new(), // without a table nothing is translated any more
         };
         let done = transaction
             .commit(socket)
             .and_then(|()| forget_flows(socket, &lost));
-        match (&done, plan, &mut sandbox.vips) {
+        match (&done, plan, vips) {
             (Ok(()), Rules::Change(step), Vips::Present(balancer)) => balancer.accept(step),
             (Ok(()), Rules::Anew(mut balancer, step), vips) => {
                 balancer.accept(step);
@@ -202,7 +209,7 @@ impl Node {
             (Ok(()), _, vips) => *vips = Vips::Absent,
             (Err(_), _, vips) => *vips = Vips::Unknown,
         }
-        let gone = matches!(sandbox.vips, Vips::Absent);
+        let gone = sandbox.vips.are_absent();
         done.map_err(|source| Error::Kernel {
             operation: "set virtual IPs in sandbox",
             object: id.to_owned(),
@@ -211,22 +218,23 @@ impl Node {
         if gone { self.forget_rules(id) } else { Ok(()) }
     }
 
-    fn plan_rules(&self, sandbox: &Sandbox, changed: Option<&Changed>, t: &mut Transaction) -> Rules {
-        if let (Vips::Present(balancer), Some(changed)) = (&sandbox.vips, changed) {
-            let step = balancer.steer(self.vip_leads(sandbox, changed), t);
+    fn plan_rules(&self, sandbox: &Sandbox, ip: Ip, changed: Option<&Changed>, t: &mut Transaction) -> Rules {
+        let present = sandbox.vips.of(ip);
+        if let (Vips::Present(balancer), Some(changed)) = (present, changed) {
+            let step = balancer.steer(self.vip_leads(sandbox, ip, changed), t);
             if !balancer.ends_with(&step) {
                 return Rules::Change(step);
             }
         }
         let vips = match sandbox.record.by_rules {
-            true => self.virtual_ips_of(sandbox),
+            true => self.virtual_ips_of(sandbox, ip),
             false => BTreeMap::new(),
         };
-        let (start, anew) = match (&sandbox.vips, vips.is_empty()) {
+        let (start, anew) = match (present, vips.is_empty()) {
             (Vips::Absent, true) => return Rules::None,
-            (_, true) => (TaskFirewall::remove(), None),
-            (Vips::Absent, false) => (TaskFirewall::ruleset(), Some(TaskFirewall::balancer())),
-            (Vips::Unknown, false) => (TaskFirewall::replacement(), Some(TaskFirewall::balancer())),
+            (_, true) => (TaskFirewall::remove(ip), None),
+            (Vips::Absent, false) => (TaskFirewall::ruleset(ip), Some(TaskFirewall::balancer(ip))),
+            (Vips::Unknown, false) => (TaskFirewall::replacement(ip), Some(TaskFirewall::balancer(ip))),
             (Vips::Present(balancer), false) => {
                 *t = Transaction::default();
                 return Rules::Change(balancer.replace(TaskFirewall::elements(&vips), t));
@@ -239,39 +247,32 @@ impl Node {
         })
     }
 
-    /// The service's virtual IPs that the sandbox sees or has seen, with what is behind each now.
-    fn vip_leads(&self, sandbox: &Sandbox, changed: &Changed) -> Leads {
+    /// The service's virtual IPs of one version that the sandbox sees or has seen, with what is behind each now.
+    fn vip_leads(&self, sandbox: &Sandbox, ip: Ip, changed: &Changed) -> Leads {
         let seen = |network: &str| sandbox.record.endpoints.iter().any(|e| e.network == network);
-        let service = self.services.get(&changed.id).map(|s| &s.wanted);
-        let behind = |vip: Ipv4Addr, network: &str| {
-            let service = service?;
-            let mut networks = service.networks.iter();
-            networks.find(|on| on.network == network && on.vip == Some(vip))?;
-            let backends = addresses(&service.backends, network);
-            Some(backends.map(|address| TaskFirewall::address(&address)).collect())
+        let service = self.services.get(&changed.id).map(|s| virtual_ips(&s.wanted));
+        let behind = |(vip, network): &(IpAddr, String)| {
+            let mut vips = service.iter().flatten();
+            let now = vips.find(|now| now.network == *network && now.address == *vip)?;
+            Some(now.backends.iter().map(TaskFirewall::address).collect())
         };
-        let known = changed.vips.iter().filter(|(_, network)| seen(network));
-        let known = known.filter_map(|(vip, network)| match vip {
-            IpAddr::V4(vip) => Some((*vip, network)),
-            IpAddr::V6(_) => None,
-        });
+        let known = changed.vips.iter();
         known
-            .map(|(vip, network)| (TaskFirewall::address(&vip), behind(vip, network)))
+            .filter(|(vip, network)| Ip::of(*vip) == ip && seen(network))
+            .map(|known| (TaskFirewall::address(&known.0), behind(known)))
             .collect()
     }
 
-    fn virtual_ips_of(&self, sandbox: &Sandbox) -> BTreeMap<Ipv4Addr, Vec<Ipv4Addr>> {
-        let mut vips = BTreeMap::new();
-        for service in self.services.values() {
-            for on in &service.wanted.networks {
-                if let Some(vip) = on.vip
-                    && sandbox.record.endpoints.iter().any(|e| e.network == on.network)
-                {
-                    vips.insert(vip, addresses(&service.wanted.backends, &on.network).collect());
-                }
-            }
-        }
-        vips
+    fn virtual_ips_of(&self, sandbox: &Sandbox, ip: Ip) -> BTreeMap<IpAddr, Vec<IpAddr>> {
+        let services = self.services.values();
+        let seen = services
+            .flat_map(|service| virtual_ips(&service.wanted))
+            .filter(|vip| {
+                let mut endpoints = sandbox.record.endpoints.iter();
+                Ip::of(vip.address) == ip && endpoints.any(|e| e.network == vip.network)
+            });
+        seen.map(|vip| (vip.address, vip.backends.into_iter().collect()))
+            .collect()
     }
 }
 
