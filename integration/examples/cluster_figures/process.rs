@@ -45,7 +45,8 @@ fn line(file: &str, key: &str) -> Result<u64> {
     Ok(value.trim().trim_end_matches("kB").trim().parse()?)
 }
 
-/// Processes that compute nothing, as long as this value is there.
+/// Processes that compute nothing, as long as this value is there. Each has a session of its own, as a container's processes
+/// have: the kernel shares the processors out among sessions (sched(7), autogroup).
 pub(crate) struct Busy(Vec<Child>);
 
 impl Busy {
@@ -55,7 +56,7 @@ impl Busy {
         for _ in 0..count {
             let mut command = Command::new("/bin/busybox");
             command
-                .args(["sh", "-c", "while :; do :; done"])
+                .args(["setsid", "sh", "-c", "while :; do :; done"])
                 .stdin(Stdio::null());
             all.0.push(command.spawn().context("start a busy process")?);
         }
