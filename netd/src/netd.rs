@@ -90,6 +90,15 @@ impl Netd {
         self.run(move |node| node.attach(request)).await
     }
 
+    /// The same; with it comes, if names are asked for in the sandbox itself, another descriptor of the UDP socket at which they
+    /// are, for somebody who outlives this process: questions that come while it is away wait there; see
+    /// [`NetdConfig::kept`].
+    pub async fn attach_to_keep(&self, request: AttachRequest) -> Result<(Sandbox, Option<OwnedFd>)> {
+        let id = request.sandbox.clone();
+        self.run(move |node| Ok((node.attach(request)?, node.resolver(&id))))
+            .await
+    }
+
     /// Remove a container's namespace, interfaces, addresses and ports. Idempotent; goes on after errors and returns the
     /// first.
     pub async fn detach(&self, sandbox: &str) -> Result<()> {
@@ -112,12 +121,6 @@ impl Netd {
     /// The sandbox as it is, if there is one.
     pub fn sandbox(&self, id: &str) -> Option<Sandbox> {
         self.read(|node| node.sandbox(id))
-    }
-
-    /// Another descriptor of the UDP socket at which the sandbox's names are asked for, for somebody who outlives this process:
-    /// questions that come while it is away wait there; see [`NetdConfig::kept`].
-    pub fn resolver(&self, id: &str) -> Option<OwnedFd> {
-        self.read(|node| node.resolver(id))
     }
 
     /// Who is on the network.

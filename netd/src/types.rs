@@ -31,7 +31,7 @@ pub struct NetdConfig {
     pub kept: KeptSockets,
 }
 
-/// Gives a sandbox's resolver socket ([`crate::Netd::resolver`]) back to who opens anew, if somebody has kept it. Questions
+/// Gives a sandbox's resolver socket ([`crate::Netd::attach_to_keep`]) back to who opens anew, if somebody has kept it. Questions
 /// that came meanwhile wait in it.
 #[derive(Clone)]
 pub struct KeptSockets(Arc<GiveBack>);

@@ -1,6 +1,7 @@
 //! Bringing a container up: identity, network, bundle, shim, payload. Whatever fails, [`Engine::put_away`] leaves nothing.
 
 use std::fs::DirBuilder;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -128,7 +129,7 @@ impl Engine {
         // Side by side, and both to their end: whatever was made is then known, and can be put away.
         let (prepared, sandbox) =
             tokio::join!(self.prepare(&record, container), self.attach_network(&record));
-        let (prepared, sandbox) = (prepared?, sandbox?);
+        let (prepared, (sandbox, resolver)) = (prepared?, sandbox?.unzip());
         let config = self.configure(&record, container, &prepared, joined, sandbox.as_ref())?;
         let shim_config =
             bundle::shim_config(&record, &container.paths, &prepared.overlay, container.lease())?;
@@ -136,8 +137,7 @@ impl Engine {
         let shim = container.shim();
         let (runtime, state) = (&self.config.runtime_bin, self.config.run_dir.join("runtime"));
         // Names that are asked for while no agent runs are answered by the next one.
-        let resolver = self.config.netd.resolver(record.id.as_str());
-        let pid = shim.spawn(runtime, &state, resolver).await?;
+        let pid = shim.spawn(runtime, &state, resolver.flatten()).await?;
         // Both before the payload runs, so that neither its end nor its first byte is missed.
         let exit = shim.wait(None).await?;
         for pending in container.take_pending() {
@@ -211,8 +211,8 @@ impl Engine {
         })
     }
 
-    /// Asks netd for a sandbox; `None` if the container lives in a namespace that is not its own.
-    async fn attach_network(&self, record: &ContainerRecord) -> Result<Option<Sandbox>> {
+    /// Asks netd for a sandbox and its resolver's socket; `None` if the container lives in a namespace that is not its own.
+    async fn attach_network(&self, record: &ContainerRecord) -> Result<Option<(Sandbox, Option<OwnedFd>)>> {
         match NetworkMode::of(&record.config, &record.host_config) {
             NetworkMode::Host | NetworkMode::Container(_) => return Ok(None),
             NetworkMode::None | NetworkMode::Network(_) => {}
@@ -220,7 +220,7 @@ impl Engine {
         let hostname = spec::hostname(record, &self.host_name);
         let places = self.take_places(record).await?;
         let request = network::request(record, &hostname, &self.known_networks(), &places)?;
-        let attached = self.config.netd.attach(request).await;
+        let attached = self.config.netd.attach_to_keep(request).await;
         attached
             .map(Some)
             .map_err(EngineError::network("connect the container's networks"))

@@ -312,7 +312,7 @@ impl Node {
             .ok_or_else(|| Error::SandboxNotFound(id.to_owned()))
     }
 
-    /// See [`crate::Netd::resolver`].
+    /// See [`crate::Netd::attach_to_keep`].
     pub(crate) fn resolver(&self, id: &str) -> Option<OwnedFd> {
         self.sandboxes.get(id)?.dns.as_ref()?.udp().ok()
     }
