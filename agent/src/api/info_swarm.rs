@@ -1,6 +1,6 @@
 //! The block `Swarm` of `/info`: this node's part in a cluster.
 
-use manager::Manager;
+use manager::{Leader, Manager, ManagerError};
 use serde_json::{Value, json};
 
 use super::state::App;
@@ -53,12 +53,16 @@ fn of_manager(manager: &Manager) -> Value {
         .map(|(node, status)| json!({ "NodeID": node.id, "Addr": status.addr }))
         .collect();
     let own = nodes.iter().find(|node| node.id == *manager.node_id());
+    let trouble = match manager.leader() {
+        Leader::Unknown => ManagerError::NoLeader.to_string(),
+        Leader::This | Leader::Other(_) => String::new(),
+    };
     let mut swarm = json!({
         "NodeID": manager.node_id(),
         "NodeAddr": own.map(|node| node.status.addr.clone()).unwrap_or_default(),
         "LocalNodeState": "active",
         "ControlAvailable": true,
-        "Error": "",
+        "Error": trouble,
         "RemoteManagers": remote,
         "Nodes": nodes.len(),
         "Managers": managers.len(),

@@ -267,6 +267,46 @@ fn one_manager_goes_on_alone_by_force() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_manager_that_was_removed_while_it_was_away_says_how_to_go_on() -> Result<()> {
+    let mut cluster = Cluster::managed(3, 0)?;
+    cluster.nodes[2].kill()?;
+    cluster.set_cable(3, false)?;
+    cluster.wait_state("node3", "down")?;
+    cluster.manager().cli_ok("node demote node3")?;
+    eventually("it is removed", || {
+        let removed = cluster.manager().cli_ok("node rm --force node3");
+        removed.with_context(|| cluster.manager().log())
+    })?;
+    // It reaches nobody who could tell it.
+    cluster.nodes[2].run()?;
+    let removed = &cluster.nodes[2];
+    for words in ["node ls", "service ls"] {
+        let refused = removed.cli_refused(words)?;
+        assert!(
+            refused.contains("does not have a leader") && refused.contains("`swarm leave --force`"),
+            "{words}: {refused}"
+        );
+    }
+    let info = removed.cli_ok("info")?;
+    assert!(
+        info.contains("Error: rpc error") && info.contains("`swarm leave --force`"),
+        "{info}"
+    );
+    removed.cli_ok("swarm leave --force")?;
+    let swarm = removed.get("/info")?["Swarm"].clone();
+    assert_eq!(
+        (&swarm["LocalNodeState"], &swarm["Error"]),
+        (&"inactive".into(), &"".into())
+    );
+    cluster.set_cable(3, true)?;
+    cluster.join(2, "manager")?;
+    wait_statuses(
+        cluster.manager(),
+        &["node1 Leader", "node2 Reachable", "node3 Reachable"],
+    )
+}
+
 /// What happened, for the check of linearizability: names that were acknowledged, in the order of their acknowledgement.
 #[derive(Default)]
 struct History {

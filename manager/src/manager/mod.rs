@@ -112,7 +112,9 @@ pub enum ManagerError {
     /// There is no leader that is known.
     #[error(
         "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are \
-         online. Make sure more than half of the managers are online."
+         online. Make sure more than half of the managers are online. If the swarm has removed this manager meanwhile, \
+         leave it with `swarm leave --force`; if the others are lost for good, go on alone with \
+         `swarm init --force-new-cluster`."
     )]
     NoLeader,
     /// The managers that are there did not take this one in.

@@ -49,12 +49,9 @@ async fn reconcile(store: &Store, seat: &Seat, dispatcher: &Dispatcher) -> bool 
     for member in members.iter().filter(|member| !member.reachable) {
         dispatcher.hurry(&member.member.node, UNREACHABLE);
     }
-    let shown = show(store, seat, &members).await;
-    if let Err(error) = &shown {
-        tracing::warn!(error = chain(error), "the managers' states could not be kept");
-    }
-    let mut done = shown.is_ok();
-    for member in surplus(store, &members) {
+    let mut done = is_shown(store, seat, &members).await;
+    let surplus = surplus(store, &members);
+    for member in &surplus {
         match seat.consensus().remove(member.id).await {
             Ok(()) => tracing::info!(node.id = %member.member.node, "a manager is one no more"),
             Err(error) => {
@@ -63,7 +60,18 @@ async fn reconcile(store: &Store, seat: &Seat, dispatcher: &Dispatcher) -> bool 
             }
         }
     }
-    done
+    // Nothing else may happen that would bring us here again: a node that is away does nothing any more.
+    let again = !surplus.is_empty();
+    let shown = !again || is_shown(store, seat, &seat.consensus().members()).await;
+    shown && done
+}
+
+async fn is_shown(store: &Store, seat: &Seat, members: &[MemberState]) -> bool {
+    let shown = show(store, seat, members).await;
+    if let Err(error) = &shown {
+        tracing::warn!(error = chain(error), "the managers' states could not be kept");
+    }
+    shown.is_ok()
 }
 
 /// Members whose node is no manager's.
