@@ -88,7 +88,10 @@ impl Settings {
 /// Certificates are signed by the managers alone.
 pub(crate) fn refuse_external(endpoints: &[String]) -> Result<()> {
     if !endpoints.is_empty() {
-        bail!("--external-ca is not supported: the managers sign the nodes' certificates themselves");
+        bail!(
+            "--external-ca is not supported: the managers sign the nodes' certificates themselves. To have them signed under a \
+             root of your own, bring it with its key: `swarm ca --rotate --ca-cert FILE --ca-key FILE`"
+        );
     }
     Ok(())
 }
@@ -127,7 +130,7 @@ mod tests {
                 .apply(&mut spec)
                 .unwrap_err()
                 .to_string()
-                .contains("--external-ca")
+                .contains("swarm ca --rotate --ca-cert")
         );
     }
 }

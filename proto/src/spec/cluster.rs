@@ -1,5 +1,7 @@
 //! Settings of the cluster.
 
+use std::collections::BTreeMap;
+
 use super::{Labels, LogDriver};
 use crate::json::api_struct;
 
@@ -71,6 +73,25 @@ api_struct! {
         pub signing_ca_key: crate::Hidden,
         /// Counted up to rotate the root.
         pub force_rotate: u64,
+        /// Who signs certificates in the managers' stead. Known so that it can be refused.
+        #[serde(rename = "ExternalCAs")]
+        pub external_cas: Vec<ExternalCa>,
+    }
+}
+
+api_struct! {
+    /// A server that signs certificates.
+    pub struct ExternalCa {
+        /// What it speaks.
+        pub protocol: String,
+        /// Where it is.
+        #[serde(rename = "URL")]
+        pub url: String,
+        /// More of it.
+        pub options: BTreeMap<String, String>,
+        /// The root under which it is believed, in PEM.
+        #[serde(rename = "CACert")]
+        pub ca_cert: String,
     }
 }
 

@@ -187,6 +187,13 @@ pub(super) fn cluster(spec: &ClusterSpec) -> Result<()> {
         if ca_config.node_cert_expiry != 0 && ca_config.node_cert_expiry < HOUR {
             return Err(ControlError::invalid("minimum certificate expiry time is 1h0m0s"));
         }
+        if !ca_config.external_cas.is_empty() {
+            return Err(ControlError::invalid(
+                "external certificate authorities (--external-ca) are not supported: the managers sign the nodes' certificates \
+                 themselves. To have them signed under a root of your own, bring it with its key: `swarm ca --rotate \
+                 --ca-cert FILE --ca-key FILE`",
+            ));
+        }
     }
     Ok(())
 }
@@ -277,5 +284,17 @@ mod tests {
         let options = &mut spec.driver_configuration.as_mut().unwrap().options;
         options.insert("encrypted".into(), "perhaps".into());
         assert!(network(&mut spec).unwrap_err().to_string().contains("perhaps"));
+    }
+
+    /// As the stock command line sends `swarm update --external-ca`.
+    #[test]
+    fn an_external_authority_is_refused_with_what_to_do_instead() {
+        let json = r#"{"Name": "default", "CAConfig": {"ExternalCAs": [{"Protocol": "cfssl", "URL": "https://x"}]}}"#;
+        let refused = cluster(&serde_json::from_str(json).unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("swarm ca --rotate --ca-cert"), "{refused}");
+        let none = r#"{"Name": "default", "CAConfig": {"ExternalCAs": null}}"#;
+        assert!(cluster(&serde_json::from_str(none).unwrap()).is_ok());
     }
 }
