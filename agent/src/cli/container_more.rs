@@ -317,7 +317,7 @@ pub(crate) enum SystemVerb {
     /// Show disk usage
     Df,
     /// Display system-wide information
-    Info,
+    Info(super::system::Info),
     /// Get real time events from the server
     Events(super::system::Events),
     /// Remove unused data
@@ -338,7 +338,7 @@ impl SystemVerb {
     pub(crate) async fn run(self, client: &Client) -> Result<()> {
         match self {
             Self::Df => super::system::df(client).await,
-            Self::Info => super::system::info(client).await,
+            Self::Info(info) => info.run(client).await,
             Self::Events(events) => events.run(client).await,
             Self::Prune { all, volumes, force } => system_prune(client, all, volumes, force).await,
         }

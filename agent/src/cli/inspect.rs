@@ -30,6 +30,10 @@ impl Names {
         for name in &self.names {
             match client.get(&format!("/{kind}/{}{suffix}", escape(name))).await {
                 Ok(object) => found.push(object),
+                // Docker's command line has words of its own for services alone.
+                Err(error) if kind == "services" && is_not_found(&error) => {
+                    errors.push(format!("no such service: {name}"));
+                }
                 Err(error) => errors.push(format!("{error:#}")),
             }
         }

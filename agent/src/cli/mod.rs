@@ -18,6 +18,7 @@ mod networks;
 mod output;
 mod ports;
 mod pretty;
+mod pretty_content;
 mod pretty_node;
 mod rebalance;
 mod run;
@@ -162,7 +163,7 @@ enum Verb {
     /// Get real time events from the server
     Events(system::Events),
     /// Display system-wide information
-    Info,
+    Info(system::Info),
     /// Show the version information
     Version,
     /// Show disk usage
@@ -337,7 +338,7 @@ async fn act(verb: Verb, host: Option<&str>) -> Result<()> {
         Verb::Import(import) => import.run(client).await,
         Verb::History { image } => ImageVerb::History { image }.run(client).await,
         Verb::Events(events) => events.run(client).await,
-        Verb::Info => system::info(client).await,
+        Verb::Info(info) => info.run(client).await,
         Verb::Version => system::version(client).await,
         Verb::Df => system::df(client).await,
     }

@@ -6,12 +6,12 @@ use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{Client, escape, filters, query};
 use super::container::{each, labels, text};
 use super::format::{ListFlags, Listing};
-use super::{human, inspect, run};
+use super::{human, inspect, pretty_content, run};
 
 /// `secret …`, `config …`
 #[derive(Debug, Subcommand)]
@@ -22,7 +22,13 @@ pub(crate) enum ContentVerb {
     #[command(visible_alias = "list")]
     Ls(ListFlags),
     /// Display detailed information on one or more
-    Inspect(inspect::Names),
+    Inspect {
+        /// Print the information in a human friendly format
+        #[arg(long, conflicts_with = "format")]
+        pretty: bool,
+        #[command(flatten)]
+        names: inspect::Names,
+    },
     /// Remove one or more
     #[command(visible_alias = "remove")]
     Rm {
@@ -67,7 +73,8 @@ impl ContentVerb {
         match self {
             Self::Create(create) => create.run(client, kind).await,
             Self::Ls(list) => ls(client, kind, list).await,
-            Self::Inspect(names) => names.run(client, kind.path(), "").await,
+            Self::Inspect { pretty: true, names } => pretty(client, kind, names.names()).await,
+            Self::Inspect { names, .. } => names.run(client, kind.path(), "").await,
             Self::Rm { names } => {
                 each(&names, |name| {
                     let path = format!("/{}/{}", kind.path(), escape(&name));
@@ -102,6 +109,18 @@ impl Create {
     }
 }
 
+async fn pretty(client: &Client, kind: Kind, names: &[String]) -> Result<()> {
+    for name in names {
+        let path = format!("/{}/{}", kind.path(), escape(name));
+        let text = match kind {
+            Kind::Secret => pretty_content::secret(&client.fetch(&path).await?),
+            Kind::Config => pretty_content::config(&client.fetch(&path).await?),
+        };
+        println!("{text}");
+    }
+    Ok(())
+}
+
 async fn ls(client: &Client, kind: Kind, flags: ListFlags) -> Result<()> {
     let list = client
         .get(&format!(
@@ -126,7 +145,10 @@ async fn ls(client: &Client, kind: Kind, flags: ListFlags) -> Result<()> {
         ],
     })
     .more(&[("Labels", "LABELS")]);
-    for object in list.as_array().into_iter().flatten() {
+    let mut list: Vec<_> = list.as_array().into_iter().flatten().collect();
+    let name = |object: &Value| text(&object["Spec"]["Name"]);
+    list.sort_by(|one, two| human::natural(&name(one), &name(two)));
+    for object in list {
         let id = text(&object["ID"]);
         let mut row = vec![id, text(&object["Spec"]["Name"])];
         if kind == Kind::Secret {

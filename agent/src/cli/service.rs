@@ -180,9 +180,11 @@ impl Ps {
     async fn run(self, client: &Client) -> Result<()> {
         let mut ids = Vec::new();
         for name in &self.names {
-            ids.push(text(
-                &client.get(&format!("/services/{}", escape(name))).await?["ID"],
-            ));
+            match client.get(&format!("/services/{}", escape(name))).await {
+                Ok(service) => ids.push(text(&service["ID"])),
+                Err(error) if super::client::is_not_found(&error) => bail!("no such service: {name}"),
+                Err(error) => return Err(error),
+            }
         }
         let fixed: Vec<_> = ids.iter().map(|id| ("service", id.as_str())).collect();
         self.options.print(client, &fixed).await
@@ -206,13 +208,11 @@ impl Logs {
         let name = escape(&self.name);
         let found = client.get(&format!("/services/{name}")).await;
         let (kind, object) = match found {
-            Err(error) if super::client::is_not_found(&error) => (
-                "tasks",
-                client
-                    .get(&format!("/tasks/{name}"))
-                    .await
-                    .map_err(|_| error.context(format!("no such task or service: {}", self.name)))?,
-            ),
+            Err(error) if super::client::is_not_found(&error) => {
+                let task = client.get(&format!("/tasks/{name}")).await;
+                let unknown = |_| anyhow::anyhow!("no such task or service: {}", self.name);
+                ("tasks", task.map_err(unknown)?)
+            }
             found => ("services", found?),
         };
         let path = format!("/{kind}/{name}/logs{}", self.options.query(!self.raw)?);
@@ -317,7 +317,8 @@ async fn scale(client: &Client, words: &[String], wait: &WaitFlags) -> Result<()
         let count: u64 = count
             .parse()
             .with_context(|| format!("{count:?} is not a number of replicas"))?;
-        let service = client.get(&format!("/services/{}", escape(name))).await?;
+        let service = client.get(&format!("/services/{}", escape(name))).await;
+        let service = service.with_context(|| name.to_owned())?;
         let mut spec = service["Spec"].clone();
         let job = spec["Mode"]["ReplicatedJob"].is_object();
         if !spec["Mode"]["Global"].is_null() || !spec["Mode"]["GlobalJob"].is_null() {

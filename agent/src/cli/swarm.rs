@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::{ArgGroup, Args, Subcommand};
-use proto::object::{Node, NodeState, Reachability};
+use proto::object::{Node, NodeState, Reachability, TlsInfo};
 use serde_json::{Value, json};
 
 use super::client::{Client, escape, filters, query};
@@ -11,7 +11,7 @@ use super::format::{ListFlags, Listing};
 use super::swarm_ca::Ca;
 use super::swarm_lock::UnlockKey;
 use super::swarm_settings::Settings;
-use super::{inspect, pretty_node, service, swarm_lock, task};
+use super::{human, inspect, pretty_node, service, swarm_lock, task};
 
 /// `swarm …`
 #[derive(Debug, Subcommand)]
@@ -161,7 +161,7 @@ impl Init {
             text(&node)
         );
         println!("To add a worker to this swarm, run the following command:\n");
-        print_join(client, "worker").await?;
+        println!("{}", join_command(client, "worker").await?);
         println!(
             "To add a manager to this swarm, run 'agent swarm join-token manager' and follow the instructions.\n"
         );
@@ -228,15 +228,16 @@ impl JoinToken {
             println!("{}", text(&client.get("/swarm").await?["JoinTokens"][key]));
             return Ok(());
         }
+        let command = join_command(client, &self.role).await?;
         println!(
-            "To add a {} to this swarm, run the following command:\n",
+            "To add a {} to this swarm, run the following command:\n\n{command}",
             self.role
         );
-        print_join(client, &self.role).await
+        Ok(())
     }
 }
 
-async fn print_join(client: &Client, role: &str) -> Result<()> {
+async fn join_command(client: &Client, role: &str) -> Result<String> {
     let swarm = client.get("/swarm").await?;
     let info = client.get("/info").await?;
     let address = info["Swarm"]["RemoteManagers"][0]["Addr"]
@@ -244,11 +245,8 @@ async fn print_join(client: &Client, role: &str) -> Result<()> {
         .unwrap_or_default()
         .to_owned();
     let key = if role == "manager" { "Manager" } else { "Worker" };
-    println!(
-        "    agent swarm join --token {} {address}\n",
-        text(&swarm["JoinTokens"][key])
-    );
-    Ok(())
+    let token = text(&swarm["JoinTokens"][key]);
+    Ok(format!("    agent swarm join --token {token} {address}\n"))
 }
 
 /// `node …`
@@ -388,13 +386,15 @@ async fn change_role(client: &Client, names: &[String], role: &str) -> Result<()
 }
 
 async fn ls(client: &Client, flags: ListFlags) -> Result<()> {
-    let nodes: Vec<Node> = client
+    let mut nodes: Vec<Node> = client
         .fetch(&format!(
             "/nodes{}",
             query(&[("filters", &filters(&flags.filter, &[])?)])
         ))
         .await?;
-    let own = text(&client.get("/info").await?["Swarm"]["NodeID"]);
+    nodes.sort_by(|one, two| human::natural(&one.description.hostname, &two.description.hostname));
+    let swarm = client.get("/info").await?["Swarm"].clone();
+    let own = text(&swarm["NodeID"]);
     let mut listing = Listing::new(&[
         ("ID", "ID"),
         ("Hostname", "HOSTNAME"),
@@ -403,7 +403,7 @@ async fn ls(client: &Client, flags: ListFlags) -> Result<()> {
         ("ManagerStatus", "MANAGER STATUS"),
         ("EngineVersion", "ENGINE VERSION"),
     ])
-    .more(&[("Self", "SELF")]);
+    .more(&[("Self", "SELF"), ("TLSStatus", "TLS STATUS")]);
     for node in &nodes {
         let marked = node.id.as_str() == own
             && !flags.quiet
@@ -436,10 +436,22 @@ async fn ls(client: &Client, flags: ListFlags) -> Result<()> {
             manager,
             node.description.engine.engine_version.clone(),
             (node.id.as_str() == own).to_string(),
+            tls_status(node, &swarm["Cluster"]["TLSInfo"])?.to_owned(),
         ];
         listing.row(cells);
     }
     listing.print(&flags)
+}
+
+/// Whether a node's certificate is as the cluster wants it.
+fn tls_status(node: &Node, cluster: &Value) -> Result<&'static str> {
+    let shown = &node.description.tls_info;
+    let wanted: Option<TlsInfo> = serde_json::from_value(cluster.clone())?;
+    Ok(match wanted {
+        Some(wanted) if *shown == wanted && wanted != TlsInfo::default() => "Ready",
+        Some(wanted) if *shown != TlsInfo::default() && wanted != TlsInfo::default() => "Needs Rotation",
+        _ => "Unknown",
+    })
 }
 
 impl NodePs {

@@ -67,7 +67,8 @@ pub(crate) async fn show_key(client: &Client) -> Result<()> {
 }
 
 async fn key(client: &Client) -> Result<String> {
-    let key = text(&client.get("/swarm/unlockkey").await?["UnlockKey"]);
+    let answer = client.get("/swarm/unlockkey").await;
+    let key = text(&answer.context("could not fetch unlock key")?["UnlockKey"]);
     if key.is_empty() {
         bail!("no unlock key is set");
     }

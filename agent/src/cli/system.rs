@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, filters, query};
 use super::container::text;
-use super::{human, output};
+use super::{human, output, template};
 
 /// `version`
 pub(crate) async fn version(client: &Client) -> Result<()> {
@@ -42,8 +42,26 @@ fn architecture() -> &'static str {
 }
 
 /// `info`
-pub(crate) async fn info(client: &Client) -> Result<()> {
-    let info = client.get("/info").await?;
+#[derive(Debug, Args)]
+pub(crate) struct Info {
+    /// Format output using a template, or "json"
+    #[arg(short, long)]
+    format: Option<String>,
+}
+
+impl Info {
+    pub(crate) async fn run(self, client: &Client) -> Result<()> {
+        let info = client.get("/info").await?;
+        match self.format.as_deref() {
+            None | Some("") => return summary(&info),
+            Some("json") => println!("{info}"),
+            Some(format) => println!("{}", template::expand(format, &info)?),
+        }
+        Ok(())
+    }
+}
+
+fn summary(info: &Value) -> Result<()> {
     println!("Server:");
     println!(" Containers: {}", info["Containers"]);
     for state in ["Running", "Paused", "Stopped"] {

@@ -41,7 +41,7 @@ impl<'a> Docker<'a> {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    fn output(&self, words: &[&str]) -> Result<std::process::Output> {
+    pub(crate) fn output(&self, words: &[&str]) -> Result<std::process::Output> {
         let mut command = Command::new(self.program);
         command
             .args(words)
@@ -185,7 +185,7 @@ fn docker_drives_a_stack_and_both_print_the_same() -> Result<()> {
 
 /// Without blanks at the ends of lines, and without how many seconds ago something was: the clock goes on between two
 /// commands.
-fn clean(table: &str) -> String {
+pub(crate) fn clean(table: &str) -> String {
     let line = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let kept = words.iter().enumerate().filter(|(index, word)| {

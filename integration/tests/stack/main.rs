@@ -5,6 +5,7 @@ mod bad_input;
 mod containers;
 mod convergence;
 mod docker_cli;
+mod docker_swarm;
 mod example;
 mod fencing;
 mod images;

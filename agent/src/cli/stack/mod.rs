@@ -96,7 +96,11 @@ impl StackVerb {
                 Ok(())
             }
             Self::Services { ls, stack } => {
-                require(client, &stack).await?;
+                if services(client, &stack).await?.is_empty() {
+                    // Docker does not call it a failure, either.
+                    eprintln!("Nothing found in stack: {stack}");
+                    return Ok(());
+                }
                 ls.print(client, &[("label", &label(&stack))]).await.map(drop)
             }
         }
