@@ -56,12 +56,13 @@ fn twenty_kills_touch_no_container() -> Result<()> {
     agent.wait_running("web", 2)?;
     assert_eq!(pids(&agent)?, before, "and the swarm has not replaced any");
     // Not one line is missing in between.
-    let logs = agent.cli_ok("logs alone")?;
-    let numbers: Vec<u64> = logs
-        .lines()
-        .filter_map(|line| line.strip_prefix("line ")?.parse().ok())
-        .collect();
-    ensure!(numbers.len() > 50, "{} lines", numbers.len());
+    let numbers = eventually("it has written many lines", || {
+        let logs = agent.cli_ok("logs alone")?;
+        let number = |line: &str| line.strip_prefix("line ")?.parse().ok();
+        let numbers: Vec<u64> = logs.lines().filter_map(number).collect();
+        ensure!(numbers.len() > 50, "{} lines", numbers.len());
+        Ok(numbers)
+    })?;
     assert!(
         numbers
             .iter()
