@@ -1,6 +1,7 @@
 //! `networks` of a service: where it is, under which names, and at which address.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 use super::deploy::Deploy;
 use super::error::ComposeError;
@@ -17,6 +18,16 @@ pub(crate) struct Attachment {
     pub(crate) aliases: Vec<String>,
     /// The address that its one task shall have there.
     pub(crate) ipv4_address: Option<Ipv4Addr>,
+    /// The same of IPv6, on a network that has it.
+    pub(crate) ipv6_address: Option<Ipv6Addr>,
+}
+
+impl Attachment {
+    /// The addresses that are asked for.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let v6 = self.ipv6_address.map(IpAddr::from);
+        self.ipv4_address.map(IpAddr::from).into_iter().chain(v6)
+    }
 }
 
 /// A list of keys, or what is said of each.
@@ -39,13 +50,13 @@ fn attachment(network: &str, at: &At<'_>) -> Read<Attachment> {
     let read = Attachment {
         network: network.to_owned(),
         aliases: object.or_default("aliases", At::scalars)?,
-        ipv4_address: object.read("ipv4_address", address)?,
+        ipv4_address: object.read("ipv4_address", |at| address(at, "IPv4"))?,
+        ipv6_address: object.read("ipv6_address", |at| address(at, "IPv6"))?,
     };
     object.ignore(&[
         "driver_opts",
         "gw_priority",
         "interface_name",
-        "ipv6_address",
         "link_local_ips",
         "mac_address",
         "priority",
@@ -54,15 +65,15 @@ fn attachment(network: &str, at: &At<'_>) -> Read<Attachment> {
     Ok(read)
 }
 
-fn address(at: &At<'_>) -> Read<Ipv4Addr> {
+fn address<T: FromStr>(at: &At<'_>, version: &str) -> Read<T> {
     let text = at.text()?;
     let parsed = text.parse();
-    parsed.map_err(|_| at.wrong(format!("{text:?} is not an IPv4 address")))
+    parsed.map_err(|_| at.wrong(format!("{text:?} is not an {version} address")))
 }
 
 /// An address belongs to one task.
 pub(crate) fn check(networks: &[Attachment], deploy: &Deploy, at: &At<'_>) -> Read<()> {
-    let fixed = networks.iter().find_map(|on| Some((on, on.ipv4_address?)));
+    let fixed = networks.iter().find_map(|on| Some((on, on.addresses().next()?)));
     match (fixed, deploy.mode.replicas()) {
         (None, _) | (_, Some(0 | 1)) => Ok(()),
         (Some((on, address)), _) => Err(at.wrong(format!(

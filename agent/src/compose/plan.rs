@@ -184,7 +184,7 @@ impl Scope<'_> {
                 target: self.full(&on.network, network.name.as_deref(), network.external),
                 aliases,
                 driver_opts: Labels::new(),
-                addresses: on.ipv4_address.iter().map(ToString::to_string).collect(),
+                addresses: on.addresses().map(|address| address.to_string()).collect(),
             }
         };
         networks.iter().map(attachment).collect()
@@ -278,7 +278,7 @@ fn template(content: &Content) -> Option<LogDriver> {
 fn ordered(stack: &Stack) -> Vec<&Service> {
     let mut order: Vec<&Service> = Vec::new();
     let mut rest: Vec<&Service> = stack.services.iter().collect();
-    rest.sort_by_key(|service| service.networks.iter().all(|on| on.ipv4_address.is_none()));
+    rest.sort_by_key(|service| service.networks.iter().all(|on| on.addresses().next().is_none()));
     while !rest.is_empty() {
         let known = |key: &String| order.iter().any(|service| service.key == *key);
         // There are no circles, so that one is always free; were there one, the file's order would do.

@@ -324,12 +324,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn message(request: &PlaceRequest, session_id: String) -> AttachNetworkRequest {
-    let text = |address: Option<Ipv4Addr>| address.map(|address| address.to_string()).unwrap_or_default();
+    fn text<T: ToString>(address: Option<T>) -> String {
+        address.map(|address| address.to_string()).unwrap_or_default()
+    }
     AttachNetworkRequest {
         session_id,
         container_id: request.container.clone(),
         network: request.network.clone(),
         address: text(request.address),
+        address6: text(request.address6),
         preferred_address: text(request.preferred),
         names: request.names.clone(),
         mac_address: request.mac.clone(),

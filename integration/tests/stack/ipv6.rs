@@ -178,3 +178,56 @@ fn ports_of_mode_host_answer_over_ipv6() -> Result<()> {
     }
     Ok(())
 }
+
+/// Addresses of the two versions that do not go together by themselves.
+const ASKING: &str = r#"
+services:
+  web:
+    image: bb
+    command: sh -c "exec nc -ll -p 80 -e cat /etc/hostname"
+    stop_grace_period: 1s
+    networks:
+      back: {ipv4_address: 10.77.0.10, ipv6_address: "fd00:77::10"}
+    deploy:
+      placement: {constraints: [node.hostname==node1]}
+networks:
+  back:
+    attachable: true
+    enable_ipv6: true
+    ipam: {config: [{subnet: 10.77.0.0/24}, {subnet: "fd00:77::/64"}]}
+"#;
+
+#[test]
+fn services_and_containers_have_the_ipv6_addresses_that_they_ask_for() -> Result<()> {
+    let cluster = Cluster::joined(2)?;
+    for node in &cluster.nodes {
+        node.build_busybox()?;
+    }
+    let (manager, worker) = (cluster.manager(), cluster.worker());
+    let file = manager.host.directory().join("stack.yml");
+    std::fs::write(&file, ASKING)?;
+    manager.cli_ok(&format!("stack deploy -d -c {} s", file.display()))?;
+    let tasks = manager.wait_running("s_web", 1)?;
+    let addresses = &tasks[0]["NetworksAttachments"][0]["Addresses"];
+    assert_eq!(*addresses, serde_json::json!(["10.77.0.10/24", "fd00:77::10/64"]));
+    let run = "run -d --network s_back bb sleep 1000";
+    let refused = worker.cli_refused(&run.replace("-d", "-d --ip6 fd00:77::10"))?;
+    ensure!(refused.contains("fd00:77::10"), "{refused}");
+    let outside = worker.cli_refused(&run.replace("-d", "-d --ip6 fd00:78::10"))?;
+    ensure!(outside.contains("(fd00:77::/64)"), "{outside}");
+    worker.cli_ok(&run.replace("-d", "-d --name box --ip6 fd00:77::abcd"))?;
+    let on = worker.get("/containers/box/json")?["NetworkSettings"]["Networks"]["s_back"].clone();
+    assert_eq!(on["GlobalIPv6Address"], "fd00:77::abcd", "{on}");
+    let ask = ["exec", "box", "sh", "-c", "nc -w 3 fd00:77::10 80 </dev/null"];
+    eventually("the service answers at its address", || {
+        ensure!(!worker.cli_ok(&ask)?.trim().is_empty());
+        Ok(())
+    })?;
+    // Started again it has it again, and connected anew another.
+    worker.cli_ok("restart -t 0 box")?;
+    worker.cli_ok("network disconnect s_back box")?;
+    worker.cli_ok("network connect --ip6 fd00:77::beef s_back box")?;
+    let on = worker.get("/containers/box/json")?["NetworkSettings"]["Networks"]["s_back"].clone();
+    assert_eq!(on["GlobalIPv6Address"], "fd00:77::beef", "{on}");
+    Ok(())
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::iter;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proto::object::{Endpoint, EndpointVip, Ipam, NetworkAttachment, PORT_OPTION, TaskStatus, VXLAN_OPTION};
@@ -199,7 +199,7 @@ fn endpoint(
     tx: &impl Reader,
     ledger: &mut Ledger,
     service: &Service,
-    taken: &mut Vec<(NetworkId, Ipv4Addr)>,
+    taken: &mut Vec<(NetworkId, IpAddr)>,
 ) -> Result<Endpoint, Lack> {
     let spec = service.spec.endpoint_spec.clone().unwrap_or_default();
     let ports = ports(tx, service, &spec)?;
@@ -218,7 +218,7 @@ fn endpoint(
                 continue;
             }
             let holder = Holder::Service(service.id.clone());
-            let addresses = with_ipv6(&network, take(ledger, &network, holder, taken)?);
+            let addresses = with_ipv6(&network, take(ledger, &network, holder, taken)?, None);
             virtual_ips.extend(addresses.into_iter().map(|addr| EndpointVip {
                 network_id: network.id.clone(),
                 addr,
@@ -314,7 +314,7 @@ fn attachments(
     tx: &impl Reader,
     ledger: &mut Ledger,
     task: &Task,
-    taken: &mut Vec<(NetworkId, Ipv4Addr)>,
+    taken: &mut Vec<(NetworkId, IpAddr)>,
 ) -> Result<Vec<NetworkAttachment>, Lack> {
     let ingress = match tx.get::<Service>(&task.service_id) {
         Some(service) => {
@@ -327,13 +327,19 @@ fn attachments(
     let mut attachments = Vec::new();
     for network in networks(tx, configs.iter().map(|on| &on.target), ingress)? {
         let config = configs.iter().find(|on| on.target == network.id.as_str());
+        let address6 = fixed::wanted6(config);
+        if let Some(address) = address6 {
+            subnet(ledger, &network)?;
+            fixed::take6(tx, ledger, &network, task, address)?;
+            taken.push((network.id.clone(), address.into()));
+        }
         let address = match fixed::wanted(task, config) {
-            Some(wanted) => take_fixed(tx, ledger, (&network, task), wanted, taken)?,
+            Some(wanted) => take_fixed(tx, ledger, (&network, task), (wanted, address6.is_some()), taken)?,
             None => take(ledger, &network, Holder::Task(task.id.clone()), taken)?,
         };
         let aliases = config.map(|on| on.aliases.clone()).unwrap_or_default();
         attachments.push(NetworkAttachment {
-            addresses: with_ipv6(&network, address),
+            addresses: with_ipv6(&network, address, address6),
             network,
             aliases,
         });
@@ -392,24 +398,25 @@ fn take(
     ledger: &mut Ledger,
     network: &Network,
     holder: Holder,
-    taken: &mut Vec<(NetworkId, Ipv4Addr)>,
-) -> Result<String, Lack> {
+    taken: &mut Vec<(NetworkId, IpAddr)>,
+) -> Result<(Ipv4Addr, u8), Lack> {
     let subnet = subnet(ledger, network)?;
     let address = ledger.take(&network.id, holder);
     let address = address.ok_or_else(|| Lack::NoAddress(network.spec.name.clone(), subnet))?;
-    taken.push((network.id.clone(), address));
-    Ok(format!("{address}/{}", subnet.prefix_len()))
+    taken.push((network.id.clone(), address.into()));
+    Ok((address, subnet.prefix_len()))
 }
 
-/// The address and, on a network that has IPv6, the one that goes with it.
-fn with_ipv6(network: &Network, address: String) -> Vec<String> {
+/// The address and, on a network that has IPv6, the one that was asked for or that goes with it.
+fn with_ipv6(network: &Network, address: (Ipv4Addr, u8), asked: Option<Ipv6Addr>) -> Vec<String> {
     let beside = || {
         let (plan, plan6) = (subnets::plan_of(network)?, subnets::plan6_of(network)?);
-        let beside = plan6.beside(&plan, super::ledger::parse(&address)?);
+        let beside = asked.unwrap_or_else(|| plan6.beside(&plan, address.0));
         Some(format!("{beside}/{}", plan6.subnet.prefix_len()))
     };
     let beside = beside();
-    iter::once(address).chain(beside).collect()
+    let own = format!("{}/{}", address.0, address.1);
+    iter::once(own).chain(beside).collect()
 }
 
 /// The address that is asked for, with its prefix length, noted in `taken`.
@@ -417,14 +424,14 @@ fn take_fixed(
     tx: &impl Reader,
     ledger: &mut Ledger,
     (network, task): (&Network, &Task),
-    wanted: Wanted,
-    taken: &mut Vec<(NetworkId, Ipv4Addr)>,
-) -> Result<String, Lack> {
+    (wanted, has_ipv6): (Wanted, bool),
+    taken: &mut Vec<(NetworkId, IpAddr)>,
+) -> Result<(Ipv4Addr, u8), Lack> {
     let subnet = subnet(ledger, network)?;
-    match fixed::take(tx, ledger, network, task, wanted) {
+    match fixed::take(tx, ledger, network, task, wanted, has_ipv6) {
         Ok(address) => {
-            taken.push((network.id.clone(), address));
-            Ok(format!("{address}/{}", subnet.prefix_len()))
+            taken.push((network.id.clone(), address.into()));
+            Ok((address, subnet.prefix_len()))
         }
         // It was only what it would like best.
         Err(_) if !wanted.is_firm() => take(ledger, network, Holder::Task(task.id.clone()), taken),
@@ -441,11 +448,9 @@ fn subnet(ledger: &mut Ledger, network: &Network) -> Result<Ipv4Net, Lack> {
     }
 }
 
-fn give_back(ledger: &mut Ledger, taken: &[(NetworkId, Ipv4Addr)], holder: &Holder) {
+fn give_back(ledger: &mut Ledger, taken: &[(NetworkId, IpAddr)], holder: &Holder) {
     for (network, address) in taken {
-        if let Some(pool) = ledger.pool(network) {
-            pool.release(*address, holder);
-        }
+        ledger.release(network, *address, holder);
     }
 }
 

@@ -1,8 +1,8 @@
-//! Addresses that services ask for by name (`ipv4_address` in a compose file): nobody else is given them, whether they are in
+//! Addresses that services ask for by name (`ipv4_address` and `ipv6_address` in a compose file): nobody else is given them, whether they are in
 //! use at the moment or not.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use proto::{NetworkId, Service, ServiceId};
 
@@ -11,7 +11,7 @@ use super::ledger::parse;
 /// Who asks for which address of which network, whoever asked first in front.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    networks: HashMap<NetworkId, BTreeMap<Ipv4Addr, Vec<ServiceId>>>,
+    networks: HashMap<NetworkId, BTreeMap<IpAddr, Vec<ServiceId>>>,
 }
 
 impl Claims {
@@ -44,12 +44,12 @@ impl Claims {
     }
 
     /// The service that may have the address, if any asks for it.
-    pub(super) fn owner(&self, network: &NetworkId, address: Ipv4Addr) -> Option<&ServiceId> {
-        self.networks.get(network)?.get(&address)?.first()
+    pub(super) fn owner(&self, network: &NetworkId, address: impl Into<IpAddr>) -> Option<&ServiceId> {
+        self.networks.get(network)?.get(&address.into())?.first()
     }
 }
 
-fn claimed(service: &Service) -> impl Iterator<Item = (NetworkId, Ipv4Addr)> {
+fn claimed(service: &Service) -> impl Iterator<Item = (NetworkId, IpAddr)> {
     let networks = &service.spec.task_template.networks;
     networks.iter().flat_map(|on| {
         let addresses = on.addresses.iter().filter_map(|address| parse(address));
@@ -82,7 +82,7 @@ mod tests {
         claims.add(&first);
         claims.add(&second);
         claims.add(&first);
-        let nine = Ipv4Addr::new(10, 0, 0, 9);
+        let nine = std::net::Ipv4Addr::new(10, 0, 0, 9);
         let owner = |claims: &Claims| claims.owner(&"net".into(), nine).map(ToString::to_string);
         assert_eq!(owner(&claims).as_deref(), Some("a"));
         assert_eq!(claims.owner(&"other".into(), nine), None);

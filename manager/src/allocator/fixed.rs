@@ -1,9 +1,9 @@
 //! An address that somebody asks for: a service in its spec, a container on the command line, or one that a container had
 //! before. Given if nobody has it; else the reason says who has.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use proto::object::NodeState;
 use proto::spec::NetworkAttachmentConfig;
 use proto::{Network, Node, Service, ServiceId, Task, TaskState};
@@ -40,72 +40,131 @@ pub(super) enum FixedError {
     #[error("address {address} is not one of network {network} ({subnet})")]
     Outside {
         network: String,
-        address: Ipv4Addr,
-        subnet: Ipv4Net,
+        address: IpAddr,
+        subnet: IpNet,
     },
+    #[error("address {address}: network {network} has no IPv6")]
+    NoIpv6 { network: String, address: Ipv6Addr },
     #[error("address {address} of network {network} is in use by {holder}")]
     Held {
         network: String,
-        address: Ipv4Addr,
+        address: IpAddr,
         holder: String,
     },
     #[error("address {address} of network {network} is kept for service {service}, which asks for it too")]
     Claimed {
         network: String,
-        address: Ipv4Addr,
+        address: IpAddr,
         service: String,
     },
 }
 
 /// What the task asks for on the network, if anything.
 pub(super) fn wanted(task: &Task, on: Option<&NetworkAttachmentConfig>) -> Option<Wanted> {
-    let asked = on.and_then(|on| parse(on.addresses.first()?));
-    let preferred = || parse(&task.attachment()?.preferred_address);
+    let v4 = |text: &String| match parse(text)? {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    };
+    let asked = on.and_then(|on| on.addresses.iter().find_map(v4));
+    let preferred = || v4(&task.attachment()?.preferred_address);
     asked
         .map(Wanted::Only)
         .or_else(|| preferred().map(Wanted::Rather))
 }
 
-/// Gives the task its address; it holds it from then on.
+/// The IPv6 address that is asked for, if any; then it or none.
+pub(super) fn wanted6(on: Option<&NetworkAttachmentConfig>) -> Option<Ipv6Addr> {
+    on?.addresses.iter().find_map(|text| match parse(text)? {
+        IpAddr::V6(address) => Some(address),
+        IpAddr::V4(_) => None,
+    })
+}
+
+/// Gives the task the IPv6 address that it asks for; it holds it from then on.
+pub(super) fn take6(
+    tx: &impl Reader,
+    ledger: &mut Ledger,
+    network: &Network,
+    task: &Task,
+    address: Ipv6Addr,
+) -> Result<(), FixedError> {
+    let name = || network.spec.name.clone();
+    is_nobodys(tx, ledger, network, task, address.into())?;
+    let pool = ledger.pool(&network.id);
+    let plan = pool.and_then(|pool| Some((pool.plan6()?, pool)));
+    let (plan, pool) = plan.ok_or_else(|| FixedError::NoIpv6 {
+        network: name(),
+        address,
+    })?;
+    match pool.hand6(address, Holder::Task(task.id.clone())) {
+        true => Ok(()),
+        false => Err(FixedError::Outside {
+            network: name(),
+            address: address.into(),
+            subnet: plan.subnet.into(),
+        }),
+    }
+}
+
+/// No service keeps the address for itself, and nobody holds it who does not give way.
+fn is_nobodys(
+    tx: &impl Reader,
+    ledger: &mut Ledger,
+    network: &Network,
+    task: &Task,
+    address: IpAddr,
+) -> Result<(), FixedError> {
+    let claimant = ledger.claimant(&network.id, address);
+    if let Some(claimant) = claimant.filter(|claimant| **claimant != task.service_id) {
+        return Err(FixedError::Claimed {
+            network: network.spec.name.clone(),
+            address,
+            service: service_name(tx, claimant),
+        });
+    }
+    let holder = ledger.pool(&network.id).and_then(|pool| match address {
+        IpAddr::V4(address) => pool.holder(address),
+        IpAddr::V6(address) => pool.holder6(address),
+    });
+    let own = Holder::Task(task.id.clone());
+    match holder.filter(|holder| **holder != own && !gives_way(tx, holder, task)) {
+        None => Ok(()),
+        Some(holder) => Err(FixedError::Held {
+            network: network.spec.name.clone(),
+            address,
+            holder: describe(tx, holder),
+        }),
+    }
+}
+
+/// Gives the task its address; it holds it from then on. `has_ipv6`: it has asked for the IPv6 address beside it.
 pub(super) fn take(
     tx: &impl Reader,
     ledger: &mut Ledger,
     network: &Network,
     task: &Task,
     wanted: Wanted,
+    has_ipv6: bool,
 ) -> Result<Ipv4Addr, FixedError> {
     let address = wanted.address();
-    let name = || network.spec.name.clone();
-    let claimant = ledger.claimant(&network.id, address);
-    if let Some(claimant) = claimant.filter(|claimant| **claimant != task.service_id) {
-        return Err(FixedError::Claimed {
-            network: name(),
-            address,
-            service: service_name(tx, claimant),
-        });
+    let outside = |subnet: IpNet| FixedError::Outside {
+        network: network.spec.name.clone(),
+        address: address.into(),
+        subnet,
+    };
+    is_nobodys(tx, ledger, network, task, address.into())?;
+    let beside = ledger.pool(&network.id).and_then(|pool| pool.beside(address));
+    if let Some(beside) = beside.filter(|_| !has_ipv6) {
+        // It would come with it.
+        is_nobodys(tx, ledger, network, task, beside.into())?;
     }
     // Who asks has seen that the network has a pool.
-    let Some(pool) = ledger.pool(&network.id) else {
-        return Err(FixedError::Outside {
-            network: name(),
-            address,
-            subnet: Ipv4Net::default(),
-        });
-    };
-    if let Some(holder) = pool.holder(address).filter(|holder| !gives_way(tx, holder, task)) {
-        return Err(FixedError::Held {
-            network: name(),
-            address,
-            holder: describe(tx, holder),
-        });
-    }
+    let pool = ledger
+        .pool(&network.id)
+        .ok_or_else(|| outside(IpNet::default()))?;
     match pool.hand(address, Holder::Task(task.id.clone())) {
         true => Ok(address),
-        false => Err(FixedError::Outside {
-            network: name(),
-            address,
-            subnet: pool.plan().subnet,
-        }),
+        false => Err(outside(pool.plan().subnet.into())),
     }
 }
 

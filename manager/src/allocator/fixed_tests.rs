@@ -210,3 +210,113 @@ async fn a_place_is_assigned_at_once_and_prefers_the_address_that_it_had() {
         "address 10.7.0.50 of network name-n is in use by container box-p"
     );
 }
+
+/// Network `n` with 10.7.0.0/24 and fd00:7::/64.
+async fn with_both_versions() -> Bench {
+    let bench = Bench::new();
+    let mut both = network("n", "10.7.0.0/24", false);
+    both.spec.ipv6_enabled = true;
+    let six = proto::spec::IpamConfig {
+        subnet: "fd00:7::/64".into(),
+        ..proto::spec::IpamConfig::default()
+    };
+    both.spec.ipam_options.get_or_insert_default().configs.push(six);
+    create(&bench.store, both).await;
+    bench
+}
+
+/// A place that asks for these addresses.
+fn place_at(id: &str, addresses: &[&str]) -> Task {
+    let mut place = place(id, None, "");
+    let mut spec = proto::TaskSpec::clone(&place.spec);
+    spec.networks[0].addresses = addresses.iter().map(|&text| text.into()).collect();
+    place.spec = spec.into();
+    place
+}
+
+fn both(bench: &Bench, id: &str) -> (String, String) {
+    let task = bench.task(id);
+    match task.networks_attachments.first() {
+        Some(on) => (on.addresses[0].clone(), on.addresses[1].clone()),
+        None => (task.status.err.clone(), String::new()),
+    }
+}
+
+fn pair(v4: &str, v6: &str) -> (String, String) {
+    (v4.into(), v6.into())
+}
+
+#[tokio::test]
+async fn an_ipv6_address_that_is_asked_for_is_nobody_elses() {
+    let mut bench = with_both_versions().await;
+    create(&bench.store, place_at("far", &["fd00:7::1234"])).await;
+    create(&bench.store, place_at("near", &["10.7.0.9", "fd00:7::3"])).await;
+    bench.settle().await;
+    assert_eq!(both(&bench, "far"), pair("10.7.0.2/24", "fd00:7::1234/64"));
+    assert_eq!(both(&bench, "near"), pair("10.7.0.9/24", "fd00:7::3/64"));
+    // What would go with 10.7.0.3 is taken: nobody gets that; and who asks for it hears why not.
+    create(&bench.store, place("any", None, "")).await;
+    create(&bench.store, place_at("three", &["10.7.0.3"])).await;
+    create(&bench.store, place_at("again", &["fd00:7::1234"])).await;
+    // 10.7.0.9 goes with another: its own place is free.
+    create(&bench.store, place_at("nine", &["fd00:7::9"])).await;
+    bench.settle().await;
+    assert_eq!(both(&bench, "any"), pair("10.7.0.4/24", "fd00:7::4/64"));
+    let held = "address fd00:7::3 of network name-n is in use by container box-near";
+    assert!(
+        both(&bench, "three").0.starts_with(held),
+        "{:?}",
+        both(&bench, "three")
+    );
+    assert!(both(&bench, "again").0.contains("in use by container box-far"));
+    assert_eq!(both(&bench, "nine").1, "fd00:7::9/64");
+    // Whose address goes with an IPv4 address has it no less.
+    create(&bench.store, place_at("four", &["fd00:7::4"])).await;
+    create(&bench.store, place_at("gate", &["fd00:7::1"])).await;
+    create(&bench.store, place_at("out", &["fd00:8::4"])).await;
+    bench.settle().await;
+    assert!(both(&bench, "four").0.contains("in use by container box-any"));
+    for outside in ["gate", "out"] {
+        assert!(
+            both(&bench, outside)
+                .0
+                .contains("is not one of network name-n (fd00:7::/64)")
+        );
+    }
+    // What is given back is given again, also by a manager that has just begun.
+    bench.store.update(|tx| tx.remove::<Task>("near")).await.unwrap();
+    let mut bench = Bench::over(bench.store);
+    bench.settle().await;
+    assert_eq!(both(&bench, "three"), pair("10.7.0.3/24", "fd00:7::3/64"));
+    assert!(
+        both(&bench, "again").0.contains("in use by container box-far"),
+        "it is known from the store"
+    );
+}
+
+#[tokio::test]
+async fn an_ipv6_address_that_a_service_asks_for_is_kept() {
+    let mut bench = with_both_versions().await;
+    let fixed = asking("fixed", "fd00:7::3");
+    create(&bench.store, fixed.clone()).await;
+    bench.settle().await;
+    for id in ["a", "b"] {
+        create(&bench.store, place(id, None, "")).await;
+    }
+    create(&bench.store, place_at("p", &["fd00:7::3"])).await;
+    bench.settle().await;
+    for id in ["a", "b"] {
+        assert_ne!(both(&bench, id).1, "fd00:7::3/64");
+    }
+    assert!(both(&bench, "p").0.contains("is kept for service name-fixed"));
+    create(&bench.store, task("t", &fixed)).await;
+    bench.settle().await;
+    assert_eq!(both(&bench, "t").1, "fd00:7::3/64");
+    let mut plain = with_network().await;
+    create(&plain.store, place_at("q", &["fd00:7::3"])).await;
+    plain.settle().await;
+    assert_eq!(
+        address(&plain, "q"),
+        "address fd00:7::3: network name-n has no IPv6"
+    );
+}

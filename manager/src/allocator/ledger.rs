@@ -1,7 +1,7 @@
 //! All pools, as the objects of the store say.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use proto::{Network, NetworkId, Service, ServiceId, Task};
 
@@ -22,7 +22,7 @@ impl Ledger {
         if let Some(plan) = subnets::plan_of(network) {
             self.pools
                 .entry(network.id.clone())
-                .or_insert_with(|| Pool::new(plan));
+                .or_insert_with(|| Pool::new(plan, subnets::plan6_of(network)));
         }
     }
 
@@ -40,11 +40,16 @@ impl Ledger {
     pub(super) fn take(&mut self, network: &NetworkId, holder: Holder) -> Option<Ipv4Addr> {
         let claims = &self.claims;
         let pool = self.pools.get_mut(network)?;
-        pool.take(holder, |address| claims.owner(network, address).is_none())
+        let plans = (pool.plan(), pool.plan6());
+        pool.take(holder, |address| {
+            let beside = plans.1.map(|plan6| plan6.beside(&plans.0, address));
+            claims.owner(network, address).is_none()
+                && beside.is_none_or(|beside| claims.owner(network, beside).is_none())
+        })
     }
 
     /// The service that alone may have the address.
-    pub(super) fn claimant(&self, network: &NetworkId, address: Ipv4Addr) -> Option<&ServiceId> {
+    pub(super) fn claimant(&self, network: &NetworkId, address: impl Into<IpAddr>) -> Option<&ServiceId> {
         self.claims.owner(network, address)
     }
 
@@ -82,25 +87,30 @@ impl Ledger {
         })
     }
 
-    fn hold(&mut self, network: &NetworkId, address: Ipv4Addr, holder: Holder) {
-        if let Some(pool) = self.pools.get_mut(network) {
-            pool.hold(address, holder);
+    fn hold(&mut self, network: &NetworkId, address: IpAddr, holder: Holder) {
+        match (self.pools.get_mut(network), address) {
+            (Some(pool), IpAddr::V4(address)) => pool.hold(address, holder),
+            (Some(pool), IpAddr::V6(address)) => pool.hold6(address, holder),
+            (None, _) => {}
         }
     }
 
-    fn release(&mut self, network: &NetworkId, address: Ipv4Addr, holder: &Holder) -> bool {
-        self.pools
-            .get_mut(network)
-            .is_some_and(|pool| pool.release(address, holder))
+    /// Gives an address back if it is held by this holder; whether it was.
+    pub(super) fn release(&mut self, network: &NetworkId, address: IpAddr, holder: &Holder) -> bool {
+        match (self.pools.get_mut(network), address) {
+            (Some(pool), IpAddr::V4(address)) => pool.release(address, holder),
+            (Some(pool), IpAddr::V6(address)) => pool.release6(address, holder),
+            (None, _) => false,
+        }
     }
 }
 
 /// The address without its prefix length.
-pub(super) fn parse(text: &str) -> Option<Ipv4Addr> {
+pub(super) fn parse(text: &str) -> Option<IpAddr> {
     text.split('/').next()?.parse().ok()
 }
 
-fn virtual_ips(service: &Service) -> impl Iterator<Item = (&NetworkId, Ipv4Addr)> {
+fn virtual_ips(service: &Service) -> impl Iterator<Item = (&NetworkId, IpAddr)> {
     service
         .endpoint
         .virtual_ips
@@ -108,7 +118,7 @@ fn virtual_ips(service: &Service) -> impl Iterator<Item = (&NetworkId, Ipv4Addr)
         .filter_map(|vip| Some((&vip.network_id, parse(&vip.addr)?)))
 }
 
-fn attached(task: &Task) -> impl Iterator<Item = (&NetworkId, Ipv4Addr)> {
+fn attached(task: &Task) -> impl Iterator<Item = (&NetworkId, IpAddr)> {
     let attachments = task.networks_attachments.iter();
     attachments.flat_map(|on| {
         on.addresses

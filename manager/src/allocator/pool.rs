@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proto::{ServiceId, TaskId};
 
 use super::subnets::Plan;
+use super::subnets6::Plan6;
 
 /// Who holds an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,18 +24,23 @@ pub(super) enum Holder {
 #[derive(Debug)]
 pub(super) struct Pool {
     plan: Plan,
+    plan6: Option<Plan6>,
     held: BTreeMap<u32, Holder>,
+    /// IPv6 addresses that do not follow from their holders' IPv4 addresses.
+    held6: BTreeMap<Ipv6Addr, Holder>,
     /// Where the search begins: behind the last address given, so that one that was given back rests for a while.
     next: u32,
 }
 
 impl Pool {
     /// All addresses are free but the gateway's.
-    pub(super) fn new(plan: Plan) -> Self {
+    pub(super) fn new(plan: Plan, plan6: Option<Plan6>) -> Self {
         let held = BTreeMap::from([(u32::from(plan.gateway), Holder::Network)]);
         Self {
             plan,
+            plan6,
             held,
+            held6: BTreeMap::new(),
             next: u32::from(plan.range.network()),
         }
     }
@@ -44,13 +50,23 @@ impl Pool {
         self.plan
     }
 
+    /// The IPv6 addresses that there are, if the network has them.
+    pub(super) fn plan6(&self) -> Option<Plan6> {
+        self.plan6
+    }
+
+    /// The IPv6 address that goes with an IPv4 address.
+    pub(super) fn beside(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
+        Some(self.plan6?.beside(&self.plan, address))
+    }
+
     /// A free address of which `may` holds, now held; `None` if there is none.
     pub(super) fn take(&mut self, holder: Holder, may: impl Fn(Ipv4Addr) -> bool) -> Option<Ipv4Addr> {
         let (first, last) = self.bounds();
         let start = self.next.clamp(first, last);
-        let free = (start..=last)
-            .chain(first..start)
-            .find(|address| !self.held.contains_key(address) && may((*address).into()))?;
+        let free = (start..=last).chain(first..start).find(|address| {
+            !self.held.contains_key(address) && may((*address).into()) && self.is_whole((*address).into())
+        })?;
         self.held.insert(free, holder);
         self.next = free.checked_add(1).filter(|&next| next <= last).unwrap_or(first);
         Some(free.into())
@@ -59,6 +75,48 @@ impl Pool {
     /// Who holds the address.
     pub(super) fn holder(&self, address: Ipv4Addr) -> Option<&Holder> {
         self.held.get(&address.into())
+    }
+
+    /// Who holds the IPv6 address, because it asked for it or because it goes with its IPv4 address.
+    pub(super) fn holder6(&self, address: Ipv6Addr) -> Option<&Holder> {
+        self.held6.get(&address).or_else(|| {
+            let mate = self.plan6?.mate(&self.plan, address)?;
+            let holder = self.holder(mate)?;
+            // Who asked for another does not have this one.
+            (!self.held6.values().any(|other| other == holder)).then_some(holder)
+        })
+    }
+
+    /// Gives an IPv6 address to a new holder, whoever had it; whether there is such an address.
+    pub(super) fn hand6(&mut self, address: Ipv6Addr, holder: Holder) -> bool {
+        let usable = self.plan6.is_some_and(|plan| plan.is_host(address));
+        if usable {
+            self.held6.insert(address, holder);
+        }
+        usable
+    }
+
+    /// An IPv6 address is held by somebody who has it already; nothing is written down if it goes with its IPv4 address.
+    pub(super) fn hold6(&mut self, address: Ipv6Addr, holder: Holder) {
+        let mate = self.plan6.and_then(|plan| plan.mate(&self.plan, address));
+        if mate.and_then(|mate| self.holder(mate)) != Some(&holder) {
+            self.held6.entry(address).or_insert(holder);
+        }
+    }
+
+    /// Gives an IPv6 address back if this holder asked for it; whether it did.
+    pub(super) fn release6(&mut self, address: Ipv6Addr, holder: &Holder) -> bool {
+        let ours = self.held6.get(&address) == Some(holder);
+        if ours {
+            self.held6.remove(&address);
+        }
+        ours
+    }
+
+    /// Whether the IPv6 address that goes with it is nobody else's.
+    fn is_whole(&self, address: Ipv4Addr) -> bool {
+        let beside = self.beside(address);
+        beside.is_none_or(|beside| !self.held6.contains_key(&beside))
     }
 
     /// Gives an address to a new holder, whoever had it; whether there is such an address. Where free ones are searched

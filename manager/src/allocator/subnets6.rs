@@ -1,7 +1,8 @@
 //! The IPv6 side of networks that have one.
 //!
-//! Nothing is kept of who has which address: each follows from the holder's IPv4 address on the same network, its place in
-//! the one subnet being its place in the other. So addresses of both IP versions come and go together.
+//! An address follows from its holder's IPv4 address on the same network, its place in the one subnet being its place in the
+//! other, so that addresses of both IP versions come and go together; unless the holder asks for another one, which alone
+//! is written down (`pool`).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -83,6 +84,25 @@ impl Plan6 {
             own
         }
     }
+
+    /// The IPv4 address whose holder has this one, unless it asks for another; `None`: it goes with nobody's.
+    pub(super) fn mate(self, plan: &Plan, address: Ipv6Addr) -> Option<Ipv4Addr> {
+        let with = |address: Ipv6Addr| {
+            let offset = u128::from(address).checked_sub(u128::from(self.subnet.network()))?;
+            let number = u32::from(plan.subnet.network()).checked_add(u32::try_from(offset).ok()?)?;
+            Some(Ipv4Addr::from(number))
+        };
+        let candidates = [address, self.gateway].into_iter().filter_map(with);
+        let is_mate = |mate: &Ipv4Addr| {
+            plan.subnet.contains(mate) && *mate != plan.gateway && self.beside(plan, *mate) == address
+        };
+        candidates.into_iter().find(is_mate)
+    }
+
+    /// Whether somebody can have this address. The first is every router's (RFC 4291, section 2.6.1).
+    pub(super) fn is_host(self, address: Ipv6Addr) -> bool {
+        self.subnet.contains(&address) && address != self.subnet.network() && address != self.gateway
+    }
 }
 
 /// Whether nodes can make a network of it.
@@ -151,6 +171,17 @@ mod tests {
             let all: std::collections::BTreeSet<_> = all.collect();
             assert_eq!(all.len(), 253);
             assert!(!all.contains(&six.gateway) && !all.contains(&six.subnet.network()));
+            for n in 2..=254 {
+                let own = [10, 0, 1, n].into();
+                assert_eq!(six.mate(&plan, six.beside(&plan, own)), Some(own));
+            }
+            for nobodys in [
+                six.gateway,
+                "fd00::1:2".parse().unwrap(),
+                "fc00::2".parse().unwrap(),
+            ] {
+                assert_eq!(six.mate(&plan, nobodys), None, "{nobodys}");
+            }
         }
         for (subnet, gateway) in [
             ("fe80::/64", ""),

@@ -85,7 +85,11 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new() -> Self {
-        let store = Store::in_memory();
+        Self::over(Store::in_memory())
+    }
+
+    /// An allocator that begins with what the store says.
+    pub(super) fn over(store: Store) -> Self {
         let filter = Filter::kinds(&[Kind::Network, Kind::Service, Kind::Task, Kind::Node]);
         let (allocator, events) = store.view_and_watch(filter, |tx| Allocator::load(&tx));
         Self {

@@ -126,9 +126,14 @@ fn check(network: &Network, request: &AttachNetworkRequest) -> Result<(), Status
         let message = format!("network {} not manually attachable", request.network);
         return Err(Status::permission_denied(message));
     }
-    let pools = network.spec.ipam_options.iter().flat_map(|ipam| &ipam.configs);
-    let has_subnet = pools.into_iter().any(|pool| !pool.subnet.is_empty());
-    match request.address.is_empty() || has_subnet {
+    let pools = || network.spec.ipam_options.iter().flat_map(|ipam| &ipam.configs);
+    let is_ipv6 = |subnet: &str| subnet.contains(':');
+    let is_ipv4 = |subnet: &str| subnet.contains('.');
+    let asks = |of_version: fn(&str) -> bool, address: &str| {
+        let mut given = pools().filter(|pool| of_version(&pool.subnet));
+        !address.is_empty() && given.next().is_none()
+    };
+    match !asks(is_ipv4, &request.address) && !asks(is_ipv6, &request.address6) {
         true => Ok(()),
         // Docker's words.
         false => Err(Status::invalid_argument(
@@ -138,11 +143,14 @@ fn check(network: &Network, request: &AttachNetworkRequest) -> Result<(), Status
 }
 
 fn spec(network: &Network, request: AttachNetworkRequest) -> TaskSpec {
-    let address = Some(request.address).filter(|address| !address.is_empty());
+    let addresses = [request.address, request.address6];
     let on = NetworkAttachmentConfig {
         target: network.id.to_string(),
         aliases: request.names,
-        addresses: address.into_iter().collect(),
+        addresses: addresses
+            .into_iter()
+            .filter(|address| !address.is_empty())
+            .collect(),
         ..NetworkAttachmentConfig::default()
     };
     TaskSpec {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use netd::NetworkConfig;
 
-use super::{address, dns_names, find, mac};
+use super::{address, address6, dns_names, find, mac};
 use crate::api::types::network_settings::EndpointSettings;
 use crate::engine::Engine;
 use crate::engine::error::{Cause, EngineError, Result};
@@ -38,6 +38,8 @@ pub struct PlaceRequest {
     pub network: String,
     /// This address or none.
     pub address: Option<Ipv4Addr>,
+    /// This IPv6 address or none.
+    pub address6: Option<Ipv6Addr>,
     /// This address if it is free.
     pub preferred: Option<Ipv4Addr>,
     /// Names by which it is found; the first is its own.
@@ -168,11 +170,6 @@ impl Engine {
         let Some(cluster) = self.cluster() else {
             return Err(EngineError::NoSuchNetwork(name.to_owned()));
         };
-        if super::address6(wanted)?.is_some() {
-            return Err(EngineError::Unsupported(format!(
-                "an IPv6 address on {name}: on networks of the swarm it follows from the IPv4 address"
-            )));
-        }
         let request = place_request(record, name, wanted)?;
         let placed = cluster.attach(request).await;
         placed.map_err(|source| EngineError::Place {
@@ -271,6 +268,7 @@ fn place_request(record: &ContainerRecord, name: &str, wanted: &EndpointSettings
         container: record.id.to_string(),
         network: name.to_owned(),
         address: address(wanted)?,
+        address6: address6(wanted)?,
         preferred: record.last_addresses.get(name).copied(),
         names: dns_names(record, wanted),
         mac: mac(wanted)?.map(|mac| mac.to_string()).unwrap_or_default(),

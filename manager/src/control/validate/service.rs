@@ -1,6 +1,7 @@
 //! Checks of a service's spec.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use proto::spec::placement_labels::AFFINITY;
 use proto::spec::{
@@ -146,16 +147,19 @@ fn fixed_addresses(spec: &ServiceSpec) -> Result<()> {
 }
 
 fn attachment(network: &NetworkAttachmentConfig) -> Result<()> {
-    if let Some(address) = network.addresses.iter().find(|address| !is_ipv4(address)) {
-        let message = format!("network {}: {address:?} is not an IPv4 address", network.target);
-        return Err(ControlError::invalid(message));
-    }
-    if network.addresses.len() > 1 {
-        let message = format!(
-            "network {}: more than one address is not built yet",
-            network.target
-        );
-        return Err(ControlError::invalid(message));
+    let mut versions = BTreeSet::new();
+    for text in &network.addresses {
+        let Ok(address) = text.parse::<IpAddr>() else {
+            let message = format!("network {}: {text:?} is not an IP address", network.target);
+            return Err(ControlError::invalid(message));
+        };
+        if !versions.insert(address.is_ipv4()) {
+            let message = format!(
+                "network {}: more than one address of an IP version is not built yet",
+                network.target
+            );
+            return Err(ControlError::invalid(message));
+        }
     }
     match network.driver_opts.keys().next() {
         None => Ok(()),
@@ -164,10 +168,6 @@ fn attachment(network: &NetworkAttachmentConfig) -> Result<()> {
             network.target
         ))),
     }
-}
-
-fn is_ipv4(address: &str) -> bool {
-    address.parse::<std::net::Ipv4Addr>().is_ok()
 }
 
 fn task(spec: &TaskSpec) -> Result<()> {
