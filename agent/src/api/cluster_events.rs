@@ -12,16 +12,15 @@ use axum::http::Request;
 use axum::response::Response;
 use futures::stream::{self, BoxStream, FuturesUnordered};
 use futures::{Stream, StreamExt};
-use manager::state::{Filter, Kind, Reader, Store};
+use manager::state::{Filter, Kind, Reader, Store, WatchStream};
 use proto::{Node, NodeId};
 use time::OffsetDateTime;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::codec::LinesCodec;
 
 use super::error::ApiResult;
 use super::events::{Span, line, local, nanoseconds};
-use super::node_stream::{self, Lost, is_down};
+use super::listening::{From, Subject, listen};
+use super::node_stream::{self, Lost};
 use super::params::Params;
 use super::state::App;
 use super::stream::{JSON, streaming};
@@ -37,8 +36,6 @@ const NODE_NAME: &str = "node.name";
 pub(super) const UNREACHABLE: &str = "unreachable";
 /// A longer line is no event.
 const LONGEST: usize = 1 << 20;
-/// Events in flight from the nodes to the client.
-const DEPTH: usize = 256;
 
 /// `GET /v1/events` at the port between nodes: what happens on this node alone.
 ///
@@ -84,7 +81,7 @@ impl Nodes {
         let (mut told, mut missing) = (Vec::new(), Vec::new());
         for (node, events) in parts {
             if events.iter().any(Result::is_err) {
-                missing.push(unreachable(&node));
+                missing.push(unreachable(&node.id, node.description.hostname.clone()));
             }
             told.extend(events.into_iter().flatten());
         }
@@ -94,23 +91,20 @@ impl Nodes {
     }
 
     fn live(self, span: Span) -> impl Stream<Item = EventMessage> {
-        let (sender, receiver) = mpsc::channel(DEPTH);
-        let (ended, ends) = mpsc::channel(DEPTH);
-        let listening = Listening {
+        let live = Live {
             nodes: self,
             span,
             begun: now(),
-            sender,
-            known: BTreeMap::new(),
-            ended,
-            ends,
         };
-        tokio::spawn(listening.run());
-        ReceiverStream::new(receiver).take_until(span.end())
+        listen(live).take_until(span.end())
     }
 
     fn all(&self) -> Vec<Arc<Node>> {
         self.store.view(|tx| tx.all::<Node>())
+    }
+
+    fn get(&self, node: &NodeId) -> Option<Arc<Node>> {
+        self.store.view(|tx| tx.get::<Node>(node))
     }
 
     /// What happens on one node.
@@ -141,124 +135,66 @@ impl Nodes {
     }
 }
 
-/// All nodes as they tell, also those that come later.
-struct Listening {
+/// What happens from now on.
+struct Live {
     nodes: Nodes,
     span: Span,
     /// When it began (Unix ns).
     begun: i64,
-    sender: mpsc::Sender<EventMessage>,
-    known: BTreeMap<NodeId, Known>,
-    ended: mpsc::Sender<End>,
-    ends: mpsc::Receiver<End>,
 }
 
-/// A node has stopped telling.
-struct End {
-    node: Arc<Node>,
-    /// When its last event was (Unix ns).
-    last: Option<i64>,
-    lost: bool,
-}
+impl Subject for Live {
+    type Item = EventMessage;
+    /// Unix ns.
+    type Moment = i64;
 
-/// A node that has been asked.
-#[derive(Default)]
-struct Known {
-    open: bool,
-    /// Somebody was told that it is missing.
-    noted: bool,
-    /// It is heard from here on (Unix ns), once it has been lost.
-    from: Option<i64>,
-}
-
-impl Listening {
-    /// Returns when nobody listens any more, or the store is gone.
-    async fn run(mut self) {
-        let mut changes = self.nodes.store.watch(Filter::kinds(&[Kind::Node]));
-        self.ask().await;
-        loop {
-            tokio::select! {
-                () = self.sender.closed() => return,
-                change = changes.next() => {
-                    if change.is_none() {
-                        return;
-                    }
-                    while changes.try_next().is_some() {}
-                    self.ask().await;
-                }
-                Some(End { node, last, lost }) = self.ends.recv() => {
-                    let known = self.known.entry(node.id.clone()).or_default();
-                    known.open = false;
-                    known.from = last.map(|last| last + 1).or(known.from).or(Some(self.begun));
-                    if lost {
-                        self.note(&node).await;
-                    }
-                }
-            }
-        }
+    fn own(&self) -> NodeId {
+        self.nodes.client.node()
     }
 
-    async fn ask(&mut self) {
-        for node in self.nodes.all() {
-            let known = self.known.entry(node.id.clone()).or_default();
-            if known.open {
-                continue;
-            }
-            if node.id != self.nodes.client.node() && is_down(&self.nodes.store, &node.id) {
-                self.note(&node).await;
-                continue;
-            }
-            (known.open, known.noted) = (true, false);
-            let span = known.from.map_or(self.span, |from| self.span.beginning(from));
-            let part = self.nodes.part(&node, span);
-            tokio::spawn(forward(part, node, self.sender.clone(), self.ended.clone()));
-        }
+    fn store(&self) -> &Store {
+        &self.nodes.store
     }
 
-    async fn note(&mut self, node: &Node) {
-        let known = self.known.entry(node.id.clone()).or_default();
-        if !std::mem::replace(&mut known.noted, true) {
-            // Nobody listens any more: noticed by the loop.
-            let _ = self.sender.send(unreachable(node)).await;
-        }
+    fn nodes(&self) -> Vec<NodeId> {
+        self.nodes.all().iter().map(|node| node.id.clone()).collect()
     }
-}
 
-async fn forward(
-    mut part: BoxStream<'static, Result<EventMessage, Lost>>,
-    node: Arc<Node>,
-    sender: mpsc::Sender<EventMessage>,
-    ended: mpsc::Sender<End>,
-) {
-    let mut last = None;
-    let lost = loop {
-        let next = tokio::select! {
-            () = sender.closed() => return,
-            next = part.next() => next,
+    fn changes(&self) -> WatchStream {
+        self.nodes.store.watch(Filter::kinds(&[Kind::Node]))
+    }
+
+    fn part(&self, node: &NodeId, from: From<i64>) -> BoxStream<'static, Result<EventMessage, Lost>> {
+        let span = match from {
+            From::Beginning | From::Arrival => self.span,
+            From::Return(last) => self.span.beginning(last.map_or(self.begun, |last| last + 1)),
         };
-        match next {
-            Some(Ok(event)) => {
-                last = Some(event.time_nano);
-                if sender.send(event).await.is_err() {
-                    return;
-                }
-            }
-            Some(Err(Lost)) => break true,
-            None => break false,
+        match self.nodes.get(node) {
+            Some(node) => self.nodes.part(&node, span),
+            // Removed meanwhile.
+            None => stream::empty().boxed(),
         }
-    };
-    // The listener may have ended first.
-    let _ = ended.send(End { node, last, lost }).await;
+    }
+
+    fn moment(event: &EventMessage) -> i64 {
+        event.time_nano
+    }
+
+    fn missing(&self, node: &NodeId) -> Option<EventMessage> {
+        let found = self.nodes.get(node);
+        // It may be removed by now.
+        let name = found.map_or_else(|| node.to_string(), |node| node.description.hostname.clone());
+        Some(unreachable(node, name))
+    }
 }
 
-fn unreachable(node: &Node) -> EventMessage {
-    let name = node.description.hostname.clone();
+fn unreachable(node: &NodeId, name: String) -> EventMessage {
     let nanoseconds = now();
     EventMessage {
         kind: "node".into(),
         action: UNREACHABLE.into(),
         actor: Actor {
-            id: node.id.to_string(),
+            id: node.to_string(),
             attributes: BTreeMap::from([("name".to_owned(), name)]),
         },
         scope: "swarm".into(),

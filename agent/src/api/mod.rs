@@ -25,6 +25,7 @@ pub mod images;
 pub mod info;
 mod info_swarm;
 mod leader;
+mod listening;
 pub mod materials;
 mod network_peers;
 pub mod network_view;

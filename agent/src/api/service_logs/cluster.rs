@@ -3,7 +3,7 @@
 //! A node that is not there makes the answer partial; the answer says so, in a line on stderr in the name of one of the
 //! node's tasks: the stock command line wants every line to be a task's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream};
@@ -12,11 +12,11 @@ use manager::state::{Event, Filter, Key, Kind, Reader, Store, WatchStream};
 use proto::{Node, NodeId, Task, TaskState};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::line::Line;
-use super::{DEPTH, Whose, local, merge, remote};
-use crate::api::node_stream::{Lost, is_down};
+use super::{Whose, local, merge, remote};
+use crate::api::listening::{From, Subject, listen};
+use crate::api::node_stream::Lost;
 use crate::engine::{Engine, LogEntry, LogOptions, StdStream, TaskRef};
 use crate::peer::Client;
 
@@ -35,7 +35,7 @@ impl Nodes {
     /// a task later.
     pub(super) fn lines(self) -> BoxStream<'static, Line> {
         match self.options.follow {
-            true => self.followed().boxed(),
+            true => listen(self).boxed(),
             false => self.in_order().boxed(),
         }
     }
@@ -44,11 +44,12 @@ impl Nodes {
         let (lost, mut missing) = mpsc::unbounded_channel();
         let parts = self.asked().into_iter().map(|node| {
             let lost = lost.clone();
-            let told = move |line: Result<Line, (NodeId, Lost)>| {
-                let line = line.map_err(|(node, Lost)| lost.send(node));
+            let lines = self.lines_of(&node, self.options.clone());
+            let told = move |line: Result<Line, Lost>| {
+                let line = line.map_err(|Lost| lost.send(node.clone()));
                 std::future::ready(line.ok())
             };
-            self.part(node, self.options.clone()).filter_map(told).boxed()
+            lines.filter_map(told).boxed()
         });
         let lines = merge::in_order(parts.collect());
         drop(lost);
@@ -62,22 +63,13 @@ impl Nodes {
         lines.chain(notes.flatten())
     }
 
-    fn followed(self) -> impl Stream<Item = Line> {
-        let (sender, receiver) = mpsc::channel(DEPTH);
-        tokio::spawn(Following::new(self, sender).run());
-        ReceiverStream::new(receiver)
-    }
-
     /// The lines of one node.
-    fn part(&self, node: NodeId, options: LogOptions) -> BoxStream<'static, Result<Line, (NodeId, Lost)>> {
-        if node == self.client.node() {
+    fn lines_of(&self, node: &NodeId, options: LogOptions) -> BoxStream<'static, Result<Line, Lost>> {
+        if *node == self.client.node() {
             let lines = local::lines(self.engine.clone(), self.whose.clone(), options);
             return lines.map(Ok).boxed();
         }
-        let lines = remote::lines(&self.client, &self.store, node.clone(), &self.whose, &options);
-        lines
-            .map(move |line| line.map_err(|lost| (node.clone(), lost)))
-            .boxed()
+        remote::lines(&self.client, &self.store, node.clone(), &self.whose, &options).boxed()
     }
 
     /// The nodes that have, or have had, a task.
@@ -111,6 +103,24 @@ impl Nodes {
         name.filter(|name| !name.is_empty())
             .unwrap_or_else(|| node.to_string())
     }
+}
+
+/// The lines that are followed.
+impl Subject for Nodes {
+    type Item = Line;
+    type Moment = OffsetDateTime;
+
+    fn own(&self) -> NodeId {
+        self.client.node()
+    }
+
+    fn store(&self) -> &Store {
+        &self.store
+    }
+
+    fn nodes(&self) -> Vec<NodeId> {
+        self.asked().into_iter().collect()
+    }
 
     /// Changes of the tasks that are meant.
     fn changes(&self) -> WatchStream {
@@ -124,128 +134,26 @@ impl Nodes {
         };
         self.store.watch(Filter::kinds(&[Kind::Task]).only(only))
     }
-}
 
-/// Lines of all nodes as they come.
-struct Following {
-    nodes: Nodes,
-    sender: mpsc::Sender<Line>,
-    known: BTreeMap<NodeId, Known>,
-    /// What ends: a node, when its last line was, and whether it was lost.
-    ended: mpsc::Sender<(NodeId, Option<OffsetDateTime>, bool)>,
-    ends: mpsc::Receiver<(NodeId, Option<OffsetDateTime>, bool)>,
-}
-
-/// A node that has been asked.
-#[derive(Debug, Default)]
-struct Known {
-    open: bool,
-    /// Somebody was told that it is missing.
-    noted: bool,
-    /// When its last line was.
-    last: Option<OffsetDateTime>,
-}
-
-impl Following {
-    fn new(nodes: Nodes, sender: mpsc::Sender<Line>) -> Self {
-        let (ended, ends) = mpsc::channel(DEPTH);
-        Self {
-            nodes,
-            sender,
-            known: BTreeMap::new(),
-            ended,
-            ends,
+    fn part(&self, node: &NodeId, from: From<OffsetDateTime>) -> BoxStream<'static, Result<Line, Lost>> {
+        let mut options = self.options.clone();
+        if from != From::Beginning {
+            // Whatever starts later is new from its first line.
+            options.tail = None;
         }
+        if let From::Return(Some(last)) = from {
+            options.since = Some(last + time::Duration::NANOSECOND);
+        }
+        self.lines_of(node, options)
     }
 
-    /// Returns when nobody listens any more, or the store is gone.
-    async fn run(mut self) {
-        let mut changes = self.nodes.changes();
-        let mut options = self.nodes.options.clone();
-        self.ask(&options).await;
-        // Whatever starts from now on is new from its first line.
-        options.tail = None;
-        loop {
-            tokio::select! {
-                () = self.sender.closed() => return,
-                change = changes.next() => {
-                    if change.is_none() {
-                        return;
-                    }
-                    while changes.try_next().is_some() {}
-                    self.ask(&options).await;
-                }
-                Some((node, last, lost)) = self.ends.recv() => {
-                    let known = self.known.entry(node.clone()).or_default();
-                    known.open = false;
-                    known.last = last.or(known.last);
-                    if lost {
-                        self.note(node).await;
-                    }
-                }
-            }
-        }
+    fn moment(line: &Line) -> OffsetDateTime {
+        line.entry.time
     }
 
-    /// Asks the nodes that have a task and are not being listened to.
-    async fn ask(&mut self, options: &LogOptions) {
-        for node in self.nodes.asked() {
-            let known = self.known.entry(node.clone()).or_default();
-            if known.open {
-                continue;
-            }
-            if node != self.nodes.client.node() && is_down(&self.nodes.store, &node) {
-                self.note(node).await;
-                continue;
-            }
-            (known.open, known.noted) = (true, false);
-            let mut options = options.clone();
-            if let Some(last) = known.last {
-                options.since = Some(last + time::Duration::NANOSECOND);
-            }
-            let lines = self.nodes.part(node.clone(), options);
-            tokio::spawn(forward(lines, node, self.sender.clone(), self.ended.clone()));
-        }
+    fn missing(&self, node: &NodeId) -> Option<Line> {
+        self.note(&BTreeSet::from([node.clone()]))
     }
-
-    async fn note(&mut self, node: NodeId) {
-        let known = self.known.entry(node.clone()).or_default();
-        if known.noted {
-            return;
-        }
-        if let Some(note) = self.nodes.note(&BTreeSet::from([node])) {
-            known.noted = true;
-            // Nobody listens any more: noticed by the loop.
-            let _ = self.sender.send(note).await;
-        }
-    }
-}
-
-async fn forward(
-    mut lines: BoxStream<'static, Result<Line, (NodeId, Lost)>>,
-    node: NodeId,
-    sender: mpsc::Sender<Line>,
-    ended: mpsc::Sender<(NodeId, Option<OffsetDateTime>, bool)>,
-) {
-    let mut last = None;
-    let lost = loop {
-        let next = tokio::select! {
-            () = sender.closed() => return,
-            next = lines.next() => next,
-        };
-        match next {
-            Some(Ok(line)) => {
-                last = Some(line.entry.time);
-                if sender.send(line).await.is_err() {
-                    return;
-                }
-            }
-            Some(Err(_)) => break true,
-            None => break false,
-        }
-    };
-    // The follower may have ended first.
-    let _ = ended.send((node, last, lost)).await;
 }
 
 /// Whether somebody who asks for the logs would miss the task's: it runs, or it has ended of its own.
