@@ -235,6 +235,11 @@ impl Netd {
         self.read(|node| node.warnings())
     }
 
+    /// What keeps this network's containers on this node from other hosts, although they are to reach them.
+    pub fn network_problems(&self, id: &str) -> Vec<String> {
+        self.read(|node| node.network_problems(id))
+    }
+
     /// Whether the host forwards IPv4 between its links; without it only the host itself reaches published ports.
     pub fn forwards(&self) -> bool {
         self.read(|node| node.forwards())

@@ -148,22 +148,24 @@ impl Found {
         }
         if self.scope == Scope::Swarm {
             value["Peers"] = json!(peers(app, &self.id));
-            let problems = self.problems(app);
-            if !problems.is_empty() {
-                value["Problems"] = json!(problems);
-            }
+        }
+        let problems = self.problems(app);
+        if !problems.is_empty() {
+            value["Problems"] = json!(problems);
         }
         value
     }
 }
 
 impl Found {
-    /// What a manager knows to be wrong with it.
+    /// What a manager knows to be wrong with it, and what is wrong with it on this node.
     fn problems(&self, app: &App) -> Vec<String> {
-        let control = app.cluster.control();
-        control
+        let control = app.cluster.control().filter(|_| self.scope == Scope::Swarm);
+        let mut problems = control
             .map(|control| control.network_problems(&self.id))
-            .unwrap_or_default()
+            .unwrap_or_default();
+        problems.extend(app.netd.network_problems(&self.id));
+        problems
     }
 }
 

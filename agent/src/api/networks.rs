@@ -145,7 +145,10 @@ fn refuse(body: &CreateBody) -> ApiResult<()> {
         return Err(ApiError::new(StatusCode::FORBIDDEN, message));
     }
     if body.enable_ipv4 == Some(false) {
-        return no("a network without IPv4 (--ipv4=false)");
+        return Err(ApiError::bad_request(
+            "a network without IPv4 (--ipv4=false) is not supported: IPv6 addresses of containers and services stand beside \
+             those of IPv4",
+        ));
     }
     let from = body
         .config_from

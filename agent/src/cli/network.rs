@@ -65,6 +65,9 @@ pub(crate) struct Create {
     /// Allocate container ip from a sub-range
     #[arg(long)]
     ip_range: Vec<String>,
+    /// Enable IPv4 networking
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    ipv4: bool,
     /// Enable IPv6 networking
     #[arg(long)]
     ipv6: bool,
@@ -120,7 +123,7 @@ impl Create {
         let pools = pools(&self.subnet, &self.gateway, &self.ip_range)?;
         let body = json!({
             "Name": self.name, "Driver": self.driver, "Internal": self.internal, "Attachable": self.attachable,
-            "EnableIPv6": self.ipv6, "Labels": run::labels(&self.label), "Options": run::labels(&self.opt), "IPAM": {"Config": pools},
+            "EnableIPv4": self.ipv4, "EnableIPv6": self.ipv6, "Labels": run::labels(&self.label), "Options": run::labels(&self.opt), "IPAM": {"Config": pools},
         });
         println!("{}", text(&client.post("/networks/create", &body).await?["Id"]));
         Ok(())

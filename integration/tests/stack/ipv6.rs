@@ -231,3 +231,57 @@ fn services_and_containers_have_the_ipv6_addresses_that_they_ask_for() -> Result
     assert_eq!(on["GlobalIPv6Address"], "fd00:77::beef", "{on}");
     Ok(())
 }
+
+#[test]
+fn what_a_node_reaches_over_ipv6_is_kept_from_networks() -> Result<()> {
+    let cluster = Cluster::new(2)?;
+    cluster.init()?;
+    let (manager, worker) = (cluster.manager(), cluster.worker());
+    manager.cli_ok("network create -d overlay --ipv6 --subnet fd00:88::/64 net")?;
+    worker.host.ip("-6 route add fd00:88:0:0:8000::/65 dev eth0")?;
+    worker.host.ip("-6 route add fd00:99::/64 dev eth0")?;
+    cluster.join(1, "worker")?;
+    cluster.wait_state("node2", "ready")?;
+    let problems = manager.get("/networks/net")?["Problems"].to_string();
+    let expected =
+        "subnet fd00:88::/64 of network net overlaps with fd00:88:0:0:8000::/65, which node node2 reaches";
+    ensure!(problems.contains(expected), "{problems}");
+    let refused = manager.cli_refused("network create -d overlay --ipv6 --subnet fd00:99::/80 other")?;
+    ensure!(
+        refused.contains("fd00:99::/64, which node node2 reaches otherwise"),
+        "{refused}"
+    );
+    let refused = manager.cli_refused("network create -d overlay --ipv4=false --ipv6 six")?;
+    ensure!(refused.contains("without IPv4"), "{refused}");
+    Ok(())
+}
+
+#[test]
+fn a_network_whose_ipv6_does_not_leave_the_host_says_so() -> Result<()> {
+    let agent = Agent::start()?;
+    agent.cli_ok("network create --ipv6 dual")?;
+    agent.cli_ok("network create --ipv6 --internal inner")?;
+    agent.cli_ok("network create plain")?;
+    let problems = |network: &str| -> Result<String> {
+        Ok(agent.get(&format!("/networks/{network}"))?["Problems"].to_string())
+    };
+    assert_eq!(problems("dual")?, "null");
+    // The namespace is the test's own.
+    let forward = |to: &str| {
+        agent
+            .host
+            .enter(|| std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", to))
+    };
+    forward("0")??;
+    ensure!(
+        problems("dual")?.contains("IPv6 forwarding is disabled"),
+        "{}",
+        problems("dual")?
+    );
+    assert_eq!([problems("inner")?, problems("plain")?], ["null", "null"]);
+    let info = agent.get("/info")?["Warnings"].to_string();
+    ensure!(info.contains("IPv6 forwarding is disabled"), "{info}");
+    forward("1")??;
+    assert_eq!(problems("dual")?, "null");
+    Ok(())
+}

@@ -150,14 +150,31 @@ impl Node {
             n.record.state.ipv6.is_some() && !n.record.config.internal && !self.is_ingress(id)
         };
         let wanted = self.networks.iter().any(open);
-        let closed = if self.refuses_ipv6 {
-            NO_IPV6
+        self.closed6().filter(|_| wanted).map(str::to_owned)
+    }
+
+    fn closed6(&self) -> Option<&'static str> {
+        if self.refuses_ipv6 {
+            Some(NO_IPV6)
         } else if self.fabric.uplink6.is_some() && !self.host.forwards6() {
-            NO_FORWARDING
+            Some(NO_FORWARDING)
         } else {
-            return None;
+            None
+        }
+    }
+
+    /// See [`crate::Netd::network_problems`].
+    pub(crate) fn network_problems(&self, id: &str) -> Vec<String> {
+        let Some(record) = self.networks.get(id).map(|n| &n.record) else {
+            return Vec::new();
         };
-        wanted.then(|| closed.into())
+        if record.config.internal {
+            return Vec::new();
+        }
+        let mut problems = self.host.warnings();
+        let v6 = record.state.ipv6.is_some() && !self.is_ingress(id);
+        problems.extend(self.closed6().filter(|_| v6).map(str::to_owned));
+        problems
     }
 
     /// The host's route to a network that is gone.
