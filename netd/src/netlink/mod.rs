@@ -2,6 +2,7 @@
 //! nftables' own words are in `crate::nft`.
 
 mod address;
+mod attribute;
 mod conntrack;
 mod diag;
 mod family;
@@ -17,6 +18,7 @@ mod vxlan;
 mod wireguard;
 
 pub(crate) use address::LinkAddress;
+pub(crate) use attribute::Attributes;
 pub(crate) use conntrack::Flow;
 pub(crate) use diag::Connected;
 pub(crate) use family::Subnet;

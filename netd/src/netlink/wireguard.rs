@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use netlink_packet_core::NlasIterator;
 
-use super::generic::{self, Attributes, GENLMSGHDR};
+use super::attribute::Attributes;
+use super::generic::{self, GENLMSGHDR};
 use super::socket::Socket;
 
 const FAMILY: &str = "wireguard";

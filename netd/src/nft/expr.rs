@@ -2,8 +2,8 @@
 //!
 //! Registers are the 32-bit ones, counted from 0; nf_tables calls register n `NFT_REG32_00 + n`.
 
-use super::attr::Attrs;
 use super::ip::Ip;
+use crate::netlink::Attributes;
 
 /// `NFT_REG32_00`.
 const REG32: u32 = 8;
@@ -153,41 +153,43 @@ impl Expr {
         }
     }
 
-    pub(super) fn encode(&self, out: &mut Attrs) {
+    pub(super) fn encode(&self, out: &mut Attributes) {
         out.text(NFTA_EXPR_NAME, self.name());
         out.nest(NFTA_EXPR_DATA, |a| self.encode_data(a));
     }
 
-    fn encode_data(&self, a: &mut Attrs) {
+    fn encode_data(&self, a: &mut Attributes) {
         match self {
-            Self::Meta { key, reg } => a.number(1, REG32 + reg).number(2, *key as u32),
+            Self::Meta { key, reg } => a.number_be(1, REG32 + reg).number_be(2, *key as u32),
             Self::Payload {
                 base,
                 offset,
                 len,
                 reg,
             } => a
-                .number(1, REG32 + reg)
-                .number(2, *base as u32)
-                .number(3, *offset)
-                .number(4, *len),
-            Self::Ct { key, reg } => a.number(1, REG32 + reg).number(2, *key as u32),
-            Self::SetMeta { key, reg } => a.number(3, REG32 + reg).number(2, *key as u32),
+                .number_be(1, REG32 + reg)
+                .number_be(2, *base as u32)
+                .number_be(3, *offset)
+                .number_be(4, *len),
+            Self::Ct { key, reg } => a.number_be(1, REG32 + reg).number_be(2, *key as u32),
+            Self::SetMeta { key, reg } => a.number_be(3, REG32 + reg).number_be(2, *key as u32),
             Self::SetCt { key, reg, original } => {
-                a.number(2, *key as u32).number(4, REG32 + reg);
+                a.number_be(2, *key as u32).number_be(4, REG32 + reg);
                 if *original {
                     a.put(3, &[0]);
                 }
                 a
             }
             // result addrtype, flags daddr
-            Self::FibDestination { reg } => a.number(1, REG32 + reg).number(2, 3).number(3, 2),
+            Self::FibDestination { reg } => a.number_be(1, REG32 + reg).number_be(2, 3).number_be(3, 2),
             // type random
-            Self::Random { modulus, reg } => a.number(1, REG32 + reg).number(2, *modulus).number(3, 1),
+            Self::Random { modulus, reg } => {
+                a.number_be(1, REG32 + reg).number_be(2, *modulus).number_be(3, 1)
+            }
             Self::Mask { reg, mask } => {
-                a.number(1, REG32 + reg)
-                    .number(2, REG32 + reg)
-                    .number(3, mask.len() as u32);
+                a.number_be(1, REG32 + reg)
+                    .number_be(2, REG32 + reg)
+                    .number_be(3, mask.len() as u32);
                 value(a, 4, mask);
                 value(a, 5, &vec![0; mask.len()])
             }
@@ -196,25 +198,31 @@ impl Expr {
                 equal,
                 value: bytes,
             } => {
-                a.number(1, REG32 + reg).number(2, u32::from(!equal));
+                a.number_be(1, REG32 + reg).number_be(2, u32::from(!equal));
                 value(a, 3, bytes)
             }
-            Self::Member { set, reg, not } => {
-                a.text(1, set).number(2, REG32 + reg).number(5, u32::from(*not))
+            Self::Member { set, reg, not } => a
+                .text(1, set)
+                .number_be(2, REG32 + reg)
+                .number_be(5, u32::from(*not)),
+            Self::Map { set, reg, into } => a
+                .text(1, set)
+                .number_be(2, REG32 + reg)
+                .number_be(3, REG32 + into),
+            Self::VerdictMap { set, reg } => {
+                a.text(1, set).number_be(2, REG32 + reg).number_be(3, REG_VERDICT)
             }
-            Self::Map { set, reg, into } => a.text(1, set).number(2, REG32 + reg).number(3, REG32 + into),
-            Self::VerdictMap { set, reg } => a.text(1, set).number(2, REG32 + reg).number(3, REG_VERDICT),
             Self::Dnat { ip, address, port } => {
-                a.number(1, 1)
-                    .number(2, ip.family() as u32)
-                    .number(3, REG32 + address);
+                a.number_be(1, 1)
+                    .number_be(2, ip.family() as u32)
+                    .number_be(3, REG32 + address);
                 if let Some(port) = port {
-                    a.number(5, REG32 + port);
+                    a.number_be(5, REG32 + port);
                 }
                 a
             }
             Self::Load { reg, value: bytes } => {
-                a.number(1, REG32 + reg);
+                a.number_be(1, REG32 + reg);
                 value(a, 2, bytes)
             }
             // sreg, checksum type inet
@@ -224,33 +232,35 @@ impl Expr {
                 reg,
                 checksum,
             } => {
-                a.number(2, Base::Transport as u32)
-                    .number(3, *offset)
-                    .number(4, *len);
-                a.number(5, REG32 + reg).number(6, 1).number(7, *checksum)
+                a.number_be(2, Base::Transport as u32)
+                    .number_be(3, *offset)
+                    .number_be(4, *len);
+                a.number_be(5, REG32 + reg)
+                    .number_be(6, 1)
+                    .number_be(7, *checksum)
             }
             Self::Masquerade | Self::Untracked => a,
-            Self::Refuse(Ip::V4) => a.number(1, 0).put(2, &[3]),
-            Self::Refuse(Ip::V6) => a.number(1, 0).put(2, &[4]),
-            Self::Verdict(verdict) => a.number(1, REG_VERDICT).nest(2, |a| verdict.encode(a)),
+            Self::Refuse(Ip::V4) => a.number_be(1, 0).put(2, &[3]),
+            Self::Refuse(Ip::V6) => a.number_be(1, 0).put(2, &[4]),
+            Self::Verdict(verdict) => a.number_be(1, REG_VERDICT).nest(2, |a| verdict.encode(a)),
         };
     }
 }
 
 impl Verdict {
     /// As the content of a data attribute.
-    pub(super) fn encode(&self, a: &mut Attrs) {
+    pub(super) fn encode(&self, a: &mut Attributes) {
         a.nest(NFTA_DATA_VERDICT, |a| {
             match self {
-                Self::Drop => a.number(1, 0),
-                Self::Accept => a.number(1, 1),
-                Self::Goto(chain) => a.number(1, -4i32 as u32).text(2, chain),
+                Self::Drop => a.number_be(1, 0),
+                Self::Accept => a.number_be(1, 1),
+                Self::Goto(chain) => a.number_be(1, -4i32 as u32).text(2, chain),
             };
         });
     }
 }
 
-fn value<'a>(a: &'a mut Attrs, kind: u16, bytes: &[u8]) -> &'a mut Attrs {
+fn value<'a>(a: &'a mut Attributes, kind: u16, bytes: &[u8]) -> &'a mut Attributes {
     a.nest(kind, |a| {
         a.put(NFTA_DATA_VALUE, bytes);
     })

@@ -3,7 +3,6 @@
 //! Rules of the house: the ruleset is static, what changes are elements of sets and maps; every change is one transaction.
 //! Source of numbers and layouts: linux/netfilter/nf_tables.h and net/netfilter/*.c.
 
-mod attr;
 mod expr;
 mod ip;
 mod key;

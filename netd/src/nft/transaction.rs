@@ -4,10 +4,9 @@ use std::io;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE};
 
-use super::attr::Attrs;
 use super::expr::{Expr, Verdict};
 use super::key::{Field, Key, datatype, length};
-use crate::netlink::{Request, Socket};
+use crate::netlink::{Attributes, Request, Socket};
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
@@ -96,7 +95,7 @@ pub(crate) struct Transaction {
 impl Transaction {
     pub(crate) fn create_table(&mut self, table: &Table) {
         self.push(table, NFT_MSG_NEWTABLE, NLM_F_CREATE, |a| {
-            a.text(1, &table.name).number(2, 0);
+            a.text(1, &table.name).number_be(2, 0);
         });
     }
 
@@ -119,9 +118,9 @@ impl Transaction {
             a.text(1, &table.name).text(3, &chain.name);
             if let Some((kind, hook, priority, drop)) = chain.base {
                 a.nest(4, |a| {
-                    a.number(1, hook as u32).number(2, priority as u32);
+                    a.number_be(1, hook as u32).number_be(2, priority as u32);
                 });
-                a.number(5, u32::from(!drop));
+                a.number_be(5, u32::from(!drop));
                 a.text(7, if kind == Kind::Nat { "nat" } else { "filter" });
             }
         });
@@ -142,18 +141,18 @@ impl Transaction {
         let id = self.sets;
         self.push(table, NFT_MSG_NEWSET, NLM_F_CREATE, |a| {
             a.text(1, &table.name).text(2, set.name);
-            a.number(3, if set.data == Data::None { 0 } else { NFT_SET_MAP });
-            a.number(4, datatype(set.key)).number(5, length(set.key));
+            a.number_be(3, if set.data == Data::None { 0 } else { NFT_SET_MAP });
+            a.number_be(4, datatype(set.key)).number_be(5, length(set.key));
             match set.data {
                 Data::None => {}
                 Data::Fields(fields) => {
-                    a.number(6, datatype(fields)).number(7, length(fields));
+                    a.number_be(6, datatype(fields)).number_be(7, length(fields));
                 }
                 Data::Verdict => {
-                    a.number(6, NFT_DATA_VERDICT);
+                    a.number_be(6, NFT_DATA_VERDICT);
                 }
             }
-            a.number(10, id);
+            a.number_be(10, id);
         });
     }
 
@@ -178,13 +177,13 @@ impl Transaction {
         }
     }
 
-    fn push(&mut self, table: &Table, message: u16, flags: u16, fill: impl FnOnce(&mut Attrs)) {
-        let mut attrs = Attrs(generic(table.family as u8, 0));
+    fn push(&mut self, table: &Table, message: u16, flags: u16, fill: impl FnOnce(&mut Attributes)) {
+        let mut attrs = Attributes::after(generic(table.family as u8, 0));
         fill(&mut attrs);
         self.requests.push(Request {
             kind: kind(message),
             flags,
-            body: attrs.0,
+            body: attrs.into_bytes(),
         });
     }
 
@@ -212,7 +211,7 @@ impl Element {
         }
     }
 
-    fn encode(&self, set: &Set, a: &mut Attrs) {
+    fn encode(&self, set: &Set, a: &mut Attributes) {
         a.nest(1, |a| {
             a.put(1, self.key().bytes(set.key));
         });
