@@ -1,10 +1,10 @@
 //! Identifiers as newtypes: 25 characters of base 36, as SwarmKit makes them, from 128 random bits.
 
-use std::cmp::Ordering;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+
+use crate::text::Text;
 
 /// Characters of an identifier.
 const LENGTH: usize = 25;
@@ -95,110 +95,6 @@ ids! {
     SecretId,
     /// A config.
     ConfigId,
-}
-
-/// Bytes of a text that lie in the identifier itself.
-const INLINE: usize = 30;
-
-/// The text of an identifier. It lies in the identifier itself, unless it is longer than ours are: identifiers are copied
-/// and compared for every change of every task, and this way nothing is allocated for it.
-#[derive(Clone)]
-enum Text {
-    /// The text, zeros, and its length.
-    Short([u8; INLINE], u8),
-    Long(Box<str>),
-}
-
-impl Text {
-    fn as_str(&self) -> &str {
-        match self {
-            // It was made of a whole text.
-            Self::Short(..) => std::str::from_utf8(self.bytes()).unwrap_or_default(),
-            Self::Long(text) => text,
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Short(bytes, length) => &bytes[..usize::from(*length)],
-            Self::Long(text) => text.as_bytes(),
-        }
-    }
-}
-
-impl From<&str> for Text {
-    fn from(text: &str) -> Self {
-        let mut bytes = [0; INLINE];
-        match (bytes.get_mut(..text.len()), u8::try_from(text.len())) {
-            (Some(place), Ok(length)) => {
-                place.copy_from_slice(text.as_bytes());
-                Self::Short(bytes, length)
-            }
-            _ => Self::Long(text.into()),
-        }
-    }
-}
-
-impl Default for Text {
-    fn default() -> Self {
-        Self::Short([0; INLINE], 0)
-    }
-}
-
-impl PartialEq for Text {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Short(one, length), Self::Short(two, other)) => length == other && one == two,
-            _ => self.bytes() == other.bytes(),
-        }
-    }
-}
-
-impl Eq for Text {}
-
-impl Ord for Text {
-    fn cmp(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            // Zeros come before all else, so the length decides only between texts that end in them.
-            (Self::Short(one, length), Self::Short(two, other)) => one.cmp(two).then(length.cmp(other)),
-            _ => self.bytes().cmp(other.bytes()),
-        }
-    }
-}
-
-impl PartialOrd for Text {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// As the text, so that maps can be asked with one.
-impl Hash for Text {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
-    }
-}
-
-impl Serialize for Text {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = Text;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an identifier")
-            }
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Text, E> {
-                Ok(Text::from(text))
-            }
-        }
-        deserializer.deserialize_str(Visitor)
-    }
 }
 
 /// 128 random bits in base 36, padded to the full length so that every identifier sorts and prints alike.

@@ -21,6 +21,7 @@ pub mod meta;
 pub mod object;
 pub mod spec;
 pub mod state;
+pub mod text;
 pub mod upkeep;
 pub mod world;
 

@@ -1,79 +1,29 @@
 //! Identifiers of rows, and sets of them, made for tables of a hundred thousand objects.
 
 use std::borrow::Borrow;
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 
-/// Bytes of an identifier that lie in the row itself.
-const INLINE: usize = 31;
+use proto::text::Text;
 
 /// An identifier that lies in the tree or map itself, unless it is unusually long: looking for it follows no pointers,
-/// each of which would be a miss of the cache. Orders, compares and hashes as its text.
-#[derive(Debug, Clone)]
-pub(super) enum RowId {
-    /// The text, zeros, and its length.
-    Short([u8; INLINE], u8),
-    Long(Arc<str>),
-}
+/// each of which would be a miss of the cache. Orders and compares as its text, hashes as its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RowId(Text);
 
 impl RowId {
     pub(super) fn as_str(&self) -> &str {
-        match self {
-            // It was made of a whole text.
-            Self::Short(bytes, length) => {
-                std::str::from_utf8(&bytes[..usize::from(*length)]).unwrap_or_default()
-            }
-            Self::Long(text) => text,
-        }
+        self.0.as_str()
     }
 
     fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Short(bytes, length) => &bytes[..usize::from(*length)],
-            Self::Long(text) => text.as_bytes(),
-        }
+        self.0.bytes()
     }
 }
 
 impl From<&str> for RowId {
     fn from(text: &str) -> Self {
-        let mut bytes = [0; INLINE];
-        match (bytes.get_mut(..text.len()), u8::try_from(text.len())) {
-            (Some(place), Ok(length)) => {
-                place.copy_from_slice(text.as_bytes());
-                Self::Short(bytes, length)
-            }
-            _ => Self::Long(Arc::from(text)),
-        }
-    }
-}
-
-impl PartialEq for RowId {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Short(one, length), Self::Short(two, other)) => length == other && one == two,
-            _ => self.bytes() == other.bytes(),
-        }
-    }
-}
-
-impl Eq for RowId {}
-
-impl Ord for RowId {
-    fn cmp(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            // Zeros come before all else, so the length decides only between texts that end in them.
-            (Self::Short(one, length), Self::Short(two, other)) => one.cmp(two).then(length.cmp(other)),
-            _ => self.bytes().cmp(other.bytes()),
-        }
-    }
-}
-
-impl PartialOrd for RowId {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+        Self(Text::from(text))
     }
 }
 
