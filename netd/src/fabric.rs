@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::fabric6::Uplink6;
 use crate::firewall::{Balancer, FabricFirewall};
 use crate::host::Host;
-use crate::netlink::{Link, LinkAddress, LinkChange, Request, Route, Socket};
+use crate::netlink::{Link, LinkAddress, LinkChange, Request, Route, Socket, resolution};
 use crate::types::Mac;
 use crate::{names, netns};
 
@@ -34,8 +34,6 @@ const SYSCTLS: &[(&str, &str)] = &[
     // What another node passes on comes from where its client's address does not lead.
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),
-    // Addresses that the fabric answers for (see `direct`) are answered for at once, not after a random wait.
-    ("ipv4/neigh/default/proxy_delay", "0"),
     // Every published connection is tracked here too; two minutes of memory for each would fill the table under load.
     ("netfilter/nf_conntrack_tcp_timeout_time_wait", "10"),
 ];
@@ -149,7 +147,10 @@ impl Fabric {
                 ..LinkChange::default()
             };
             let address = Route::add_address(index, gateway, subnet.prefix_len());
-            self.route.batch(vec![Link::change(name, &raise), address])?;
+            // Addresses that the fabric answers for: see `direct`.
+            let answer = resolution::answer_at_once(index, false);
+            self.route
+                .batch(vec![answer, Link::change(name, &raise), address])?;
             Ok(index)
         };
         work().map_err(|source| Error::Kernel {

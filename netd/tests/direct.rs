@@ -15,7 +15,7 @@ use std::sync::Arc;
 use common::netlink::{Proxy, Route, Socket};
 use common::nodes::{Node, Nodes};
 use common::{Box, call, eventually, request, world};
-use netd::{Member, MemberAttachment, Netd, NetworkConfig, Overlay, OverlayMode};
+use netd::{Mac, Member, MemberAttachment, Netd, NetworkConfig, Overlay, OverlayMode};
 
 const NETWORK: &str = "net";
 
@@ -166,6 +166,58 @@ fn a_way_that_does_not_carry_containers_packets_is_not_taken() {
         eventually("the way is given up", || !pair.is_direct());
         pair.nft(2, "delete table ip cloud");
         eventually("and taken again", || pair.is_direct());
+    });
+}
+
+/// What the first node's container has found out about the second's: its hardware address.
+fn learned(pair: &Pair) -> Option<String> {
+    let ask = || {
+        Command::new("ip")
+            .args(["neigh", "show", &container(2).to_string()])
+            .output()
+            .unwrap()
+    };
+    let output = sys::netns::run_in(&pair.boxes[0].netns, ask).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut words = text.split_whitespace().skip_while(|word| *word != "lladdr");
+    words.nth(1).map(str::to_owned)
+}
+
+#[test]
+fn containers_take_the_shorter_way_as_soon_as_it_is_found() {
+    world(|_| {
+        let pair = Pair::new(&config(OverlayMode::Auto));
+        let _two = pair.boxes[1].serve(80, "two");
+        eventually("the nodes have found each other", || pair.is_direct());
+        let closed = "table ip closed { chain in { type filter hook prerouting priority -400;\n\
+                 iifname eth0 ip saddr != 192.0.2.0/24 drop\n }\n }";
+        pair.nft(2, closed);
+        eventually("the way is given up", || !pair.is_direct());
+        let own = Mac::from_ipv4(container(2)).to_string();
+        let gateway = Mac::from_ipv4(Ipv4Addr::new(10, 7, 0, 1)).to_string();
+        eventually("the container is spoken to by its own address", || {
+            pair.boxes[0].call(container(2), 80).is_ok() && learned(&pair) == Some(own.clone())
+        });
+        pair.nft(2, "delete table ip closed");
+        eventually("the way is taken again", || pair.is_direct());
+        eventually("the gateway is spoken to instead", || {
+            pair.boxes[0].call(container(2), 80).is_ok() && learned(&pair) == Some(gateway.clone())
+        });
+    });
+}
+
+#[test]
+fn neighbours_are_told_of_at_once_and_asked_for_again_soon() {
+    world(|_| {
+        let pair = Pair::new(&config(OverlayMode::Auto));
+        let read = |namespace: &OwnedFd, link: &str, name: &str| {
+            let path = format!("/proc/sys/net/ipv4/neigh/{link}/{name}");
+            let read = || fs::read_to_string(&path).unwrap();
+            sys::netns::run_in(namespace, read).unwrap().trim().to_owned()
+        };
+        let (_, state) = pair.netds[0].networks().remove(0);
+        assert_eq!(read(&pair.node(1).fabric(), &state.bridge, "proxy_delay"), "0");
+        assert_eq!(read(&pair.boxes[0].netns, "eth0", "retrans_time_ms"), "100");
     });
 }
 

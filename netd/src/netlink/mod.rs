@@ -12,6 +12,7 @@ mod neighbour;
 mod path;
 mod policy;
 mod port;
+pub(crate) mod resolution;
 mod route;
 mod socket;
 mod vxlan;

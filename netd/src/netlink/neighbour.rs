@@ -86,6 +86,22 @@ impl Neighbour {
         })
     }
 
+    /// Link and address of the neighbours in the socket's namespace that it has found out by itself.
+    pub(crate) fn found_out(socket: &mut Socket) -> io::Result<Vec<(u32, IpAddr)>> {
+        let request = Request::route(&RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()), 0);
+        socket.dump(&request, |kind, body| {
+            let entry = Entry::parse(body).filter(|_| kind == RTM_NEWNEIGH)?;
+            let inet = matches!(entry.family, libc::AF_INET | libc::AF_INET6);
+            let own = entry.state & (NUD_PERMANENT | NUD_NOARP) != 0;
+            Some((entry.link, entry.destination?)).filter(|_| inet && !own)
+        })
+    }
+
+    /// Forget an address: whoever is sent to next asks anew.
+    pub(crate) fn forget(link: u32, address: IpAddr) -> Request {
+        Request::route(&RouteNetlinkMessage::DelNeighbour(on_link(link, address)), 0)
+    }
+
     /// From the body of a message.
     pub(crate) fn parse(body: &[u8]) -> Option<Self> {
         let entry = Entry::parse(body)?;

@@ -7,18 +7,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 use ipnet::Ipv4Net;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
+use super::services::sees;
 use super::{Errors, NetworkRecord, Node};
 use crate::direct::{Prober, View};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::firewall::{Direct, own_table};
-use crate::netlink::{Proxy, Request, Route, Socket, errno};
+use crate::netlink::{Neighbour, Proxy, Request, Route, Socket, errno};
 use crate::nft::{Family, Ip, Transaction};
 use crate::types::{OverlayMode, Underlay};
+use crate::{names, netns};
 
 /// Index of `lo`, in every namespace.
 const LOOPBACK: u32 = 1;
@@ -84,11 +87,37 @@ impl Node {
     /// These nodes have answered.
     pub(crate) fn set_direct(&mut self, found: BTreeSet<String>) -> Result<()> {
         self.direct.found = found;
+        let before: BTreeSet<_> = self.direct.routes.inside.keys().copied().collect();
         let mut errors = Errors::default();
         errors.collect(self.sync_direct());
         let spanning = self.overlay.carriers.keys().cloned().collect();
         self.sync_members(&spanning, &mut errors);
+        let now = self.direct.routes.inside.keys().copied().collect();
+        let turned = before.symmetric_difference(&now);
+        self.forget_neighbours(turned.map(|address| (*address).into()).collect(), &spanning);
         errors.first()
+    }
+
+    /// These addresses are reached by another way now: what the sandboxes on these networks have learned of them leads by
+    /// the old one, which still works, but is the longer one or lacks a device.
+    fn forget_neighbours(&self, addresses: BTreeSet<IpAddr>, networks: &BTreeSet<String>) {
+        if addresses.is_empty() {
+            return;
+        }
+        let near = self.sandboxes.iter().filter(|(_, s)| sees(s, networks));
+        let paths: Vec<_> = near
+            .map(|(id, _)| names::netns(&self.config.run_dir, id))
+            .collect();
+        self.runtime.spawn_blocking(move || {
+            for path in paths {
+                if let Err(error) = forget_in(&path, &addresses) {
+                    tracing::warn!(
+                        error = chain(&error),
+                        "the shorter way is not taken by all connections"
+                    );
+                }
+            }
+        });
     }
 
     /// The underlay has changed: which nodes are next to this one?
@@ -286,6 +315,22 @@ impl Node {
         });
         Ok((gone.collect(), new.collect()))
     }
+}
+
+/// Fine if the sandbox is gone.
+fn forget_in(path: &Path, addresses: &BTreeSet<IpAddr>) -> Result<()> {
+    let Some(namespace) = netns::open(path)? else {
+        return Ok(());
+    };
+    netns::run(path, &namespace, || {
+        let mut inside = Socket::route()?;
+        let known = Neighbour::found_out(&mut inside)?.into_iter();
+        let turned = known.filter(|(_, address)| addresses.contains(address));
+        let requests: Vec<_> = turned
+            .map(|(link, address)| Neighbour::forget(link, address))
+            .collect();
+        inside.bulk(&requests).map(drop) // gone meanwhile is fine
+    })
 }
 
 fn outside_requests(present: &Routes, wanted: &Routes) -> (Vec<Request>, Vec<Request>) {

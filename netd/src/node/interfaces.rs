@@ -11,7 +11,7 @@ use super::Node;
 use crate::dns::{DnsSockets, Scope};
 use crate::error::{Error, Result};
 use crate::firewall::{Binding, ResolverFirewall};
-use crate::netlink::{Link, LinkAddress, LinkChange, Request, Route, Socket, Veth, errno};
+use crate::netlink::{Link, LinkAddress, LinkChange, Request, Route, Socket, Veth, errno, resolution};
 use crate::types::Endpoint;
 use crate::{fabric6, names, netns};
 
@@ -182,6 +182,7 @@ fn address_links(
                 ..LinkChange::default()
             },
         ));
+        requests.push(resolution::ask_often(find(&index, endpoint)?, false));
         requests.push(Route::add_address(
             find(&index, endpoint)?,
             endpoint.ipv4,
@@ -189,6 +190,7 @@ fn address_links(
         ));
         if let Some(v6) = endpoint.ipv6 {
             let link = find(&index, endpoint)?;
+            requests.push(resolution::ask_often(link, true));
             requests.push(LinkAddress::add6(link, v6.address, v6.prefix_len));
         }
     }
