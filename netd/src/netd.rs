@@ -200,6 +200,14 @@ impl Netd {
         self.run(move |node| node.remove_members(&ids)).await
     }
 
+    /// Nodes that are not to be reached, as far as anybody knows: their containers have no names, and connections with them
+    /// have ended when this returns. Replaces what was said before. Idempotent.
+    pub async fn set_lost(&self, nodes: BTreeSet<String>) -> Result<()> {
+        let set = self.run(move |node| node.set_lost(nodes)).await;
+        self.release().await;
+        set
+    }
+
     /// Identifiers of the members that are set.
     pub fn members(&self) -> Vec<String> {
         self.read(|node| node.member_ids())
@@ -252,7 +260,7 @@ impl Netd {
         self.run(move |node| node.shutdown(remove)).await
     }
 
-    /// Wait until no datagram socket is connected to a lost backend.
+    /// Wait until no socket is connected to a lost backend that should not be.
     async fn release(&self) {
         let jobs = self
             .node

@@ -61,6 +61,14 @@ impl Overlay {
         }
     }
 
+    /// Tells which nodes the managers have given up. After services are led elsewhere: whoever had a connection there begins
+    /// another one at once.
+    pub async fn tell_lost(&self) -> netd::Result<()> {
+        let lost = self.nodes.all().into_iter().filter(|node| node.down);
+        let lost = lost.map(|node| node.node_id.to_string());
+        self.netd.set_lost(lost.collect()).await
+    }
+
     /// Takes the key that all nodes with encrypted networks share. One that cannot be read is another version's.
     pub async fn set_key(&self, key: &NetworkKey) -> netd::Result<()> {
         let bytes = STANDARD.decode(key.key.as_bytes()).ok();
@@ -91,6 +99,7 @@ impl Overlay {
     /// This node is in no cluster any more.
     pub async fn leave(&self) -> netd::Result<()> {
         self.retain(|_| false).await?;
+        self.netd.set_lost(BTreeSet::new()).await?;
         self.netd.set_ingress(None).await?;
         self.netd.set_underlay(None).await
     }

@@ -72,6 +72,9 @@ impl session::Sink for Tasks {
         if let Some(listed) = complete {
             self.forget_others(&listed).await;
         }
+        if let Err(error) = self.shared.overlay.tell_lost().await {
+            tracing::warn!("what runs on lost nodes is still spoken to: {}", chain(&error));
+        }
         // Last: whoever waits for its place then knows the ways and names of the others.
         if let Some(attachments) = &self.attachments {
             attachments.assigned(&places, is_complete);

@@ -12,6 +12,7 @@ mod images;
 mod images_travel;
 mod ipv6;
 mod ipv6_underlay;
+mod lost_node;
 mod managers;
 mod mesh;
 mod overlay;

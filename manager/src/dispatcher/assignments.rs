@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use proto::object::{NetworkKey, NetworkMember, NodeState, Peer};
+use proto::object::{NetworkKey, NetworkMember, Peer};
 use proto::wire::AssignmentChange;
 use proto::wire::assignment_change::{Action, Kind as WireKind};
 use proto::{
@@ -63,9 +63,7 @@ pub(super) fn concerns(node: &NodeId, event: &Event) -> bool {
         }
         Event::Service(_) | Event::Network(_) | Event::Secret(_) | Event::Config(_) => true,
         Event::Node(change) => match (change.old(), change.new_object()) {
-            (Some(old), Some(new)) => {
-                !same_peer(old, new) || is_given_up(Some(old)) != is_given_up(Some(new))
-            }
+            (Some(old), Some(new)) => !same_peer(old, new),
             // A removed node is told nothing more; its session ends.
             (Some(old), None) => old.id != *node,
             _ => true,
@@ -184,7 +182,10 @@ impl Assignments {
             let answering = tasks.iter().filter(|task| endpoint::is_backend(task));
             self.dirty_services
                 .extend(answering.map(|task| task.service_id.clone()));
-            let leaving = tasks.iter().filter(|task| member::leaves_its_address(task));
+            let is_gone = tx.get::<Node>(&node).is_none();
+            let leaving = tasks
+                .iter()
+                .filter(|task| is_gone || member::leaves_its_address(task));
             self.dirty_members.extend(leaving.map(|task| task.id.clone()));
         }
     }
@@ -284,8 +285,10 @@ impl Assignments {
     fn look_at_member(&mut self, tx: &impl Reader, id: TaskId) -> Option<AssignmentChange> {
         let known = |network: &NetworkId| self.networks.contains_key(network);
         let task = tx.get::<Task>(&id).filter(|task| task.node_id != self.node);
-        let task = task
-            .filter(|task| !member::leaves_its_address(task) || !is_given_up(tx.get(&task.node_id).as_ref()));
+        let task = task.filter(|task| match tx.get::<Node>(&task.node_id) {
+            Some(node) => !member::leaves_its_address(task) || !is_given_up(Some(&node)),
+            None => false, // there is no way to it
+        });
         let Some(member) = task.and_then(|task| member::of(&task, known)) else {
             return self
                 .members
@@ -323,19 +326,19 @@ impl Assignments {
     }
 }
 
-/// Whether the other nodes need not hear of a node's change. Most changes are of its state.
+/// Whether the other nodes need not hear of a node's change.
 fn same_peer(one: &Node, two: &Node) -> bool {
     one.spec.role == two.spec.role
+        && one.status.state.is_given_up() == two.status.state.is_given_up()
         && one.status.addr == two.status.addr
         && one.description.peer_port == two.description.peer_port
         && one.description.hostname == two.description.hostname
         && one.description.data_path == two.description.data_path
 }
 
-/// Whether nothing that runs on the node counts on being reached: it is gone, or has missed its heartbeats. A node of which a
-/// new leader knows nothing yet is not given up.
+/// Whether the node is gone, or given up.
 fn is_given_up(node: Option<&Arc<Node>>) -> bool {
-    node.is_none_or(|node| matches!(node.status.state, NodeState::Down | NodeState::Disconnected))
+    node.is_none_or(|node| node.status.state.is_given_up())
 }
 
 /// Whether the task still needs what it was given.

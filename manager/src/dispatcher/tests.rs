@@ -333,17 +333,30 @@ async fn who_runs_on_a_node_that_is_given_up_answers_nobody_until_it_is_back() {
     let lost = stream.next().await.unwrap().unwrap();
     assert_eq!(
         (words(&lost), backends(&lost)),
-        (vec!["+serviceendpoint s".into()], 0)
+        (vec!["+peer n2".into(), "+serviceendpoint s".into()], 0)
     );
+    let is_down = |message: &AssignmentsMessage| {
+        let peer = message.changes.iter().find(|change| change.id == "n2").unwrap();
+        serde_json::from_slice::<Peer>(&peer.object).unwrap().down
+    };
+    assert!(is_down(&lost));
     set(NodeState::Ready).await;
-    assert_eq!(backends(&stream.next().await.unwrap().unwrap()), 1);
+    let back = stream.next().await.unwrap().unwrap();
+    assert_eq!((is_down(&back), backends(&back)), (false, 1));
     // A leader that has just begun knows of nobody; that alone ends no service.
     set(NodeState::Unknown).await;
     store.update(|tx| tx.remove::<Node>("n2")).await.unwrap();
     let gone = stream.next().await.unwrap().unwrap();
     assert_eq!(
         (words(&gone), backends(&gone)),
-        (vec!["-peer n2".into(), "+serviceendpoint s".into()], 0)
+        (
+            vec![
+                "-peer n2".into(),
+                "-member t22".into(),
+                "+serviceendpoint s".into()
+            ],
+            0
+        )
     );
 }
 
@@ -497,9 +510,9 @@ async fn a_node_learns_who_the_others_are() {
     let mut agent = register(&dispatcher, "n2").await.unwrap();
     let mut stream = agent.assignments().await;
     stream.next().await.unwrap().unwrap();
-    // Whether a node is there is no news to the others; where it is, is.
+    // That a leader has yet to hear of a node is no news to the others; where it is, is.
     modify(&store, "n1", |node: &mut Node| {
-        node.status.state = NodeState::Down
+        node.status.state = NodeState::Unknown
     })
     .await;
     modify(&store, "n1", |node: &mut Node| {

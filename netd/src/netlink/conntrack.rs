@@ -24,6 +24,8 @@ const CTA_TUPLE_PROTO: u16 = 2;
 pub(crate) struct Flow {
     /// IANA number.
     pub(crate) protocol: u8,
+    /// The client.
+    pub(crate) source: (IpAddr, u16),
     /// Where the client sent it.
     pub(crate) wanted: (IpAddr, u16),
     /// Who answers.
@@ -52,7 +54,8 @@ impl Flow {
         Ok(count)
     }
 
-    fn list(socket: &mut Socket) -> io::Result<Vec<Self>> {
+    /// All of the socket's namespace.
+    pub(crate) fn list(socket: &mut Socket) -> io::Result<Vec<Self>> {
         let request = Request {
             kind: kind(IPCTNL_MSG_CT_GET),
             flags: 0,
@@ -94,6 +97,7 @@ impl Flow {
         let (wanted, answering) = (Tuple::parse(orig)?, Tuple::parse(reply)?);
         Some(Self {
             protocol: wanted.protocol,
+            source: wanted.source,
             wanted: wanted.destination,
             answering: answering.source,
             tuple: orig.to_vec(),

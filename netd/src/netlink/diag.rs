@@ -19,6 +19,7 @@ pub(crate) struct Connected {
     family: u8,
     /// IANA number.
     protocol: u8,
+    pub(crate) local: (IpAddr, u16),
     pub(crate) peer: (IpAddr, u16),
     /// The kernel's number of the socket, never given twice.
     pub(crate) cookie: u64,
@@ -62,16 +63,18 @@ impl Connected {
             let bytes = body.get(at..at + 4)?.try_into().ok()?;
             Some(u32::from_ne_bytes(bytes))
         };
-        let address: [u8; 16] = id[20..36].try_into().ok()?;
-        let address = if i32::from(family) == libc::AF_INET {
-            Ipv4Addr::new(address[0], address[1], address[2], address[3]).into()
-        } else {
-            Ipv6Addr::from(address).to_canonical()
+        let address = |from: usize| -> Option<IpAddr> {
+            let octets: [u8; 16] = id[from..from + 16].try_into().ok()?;
+            Some(match i32::from(family) {
+                libc::AF_INET => Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3]).into(),
+                _ => Ipv6Addr::from(octets).to_canonical(),
+            })
         };
         Some(Self {
             family,
             protocol,
-            peer: (address, u16::from_be_bytes([id[2], id[3]])),
+            local: (address(4)?, u16::from_be_bytes([id[0], id[1]])),
+            peer: (address(20)?, u16::from_be_bytes([id[2], id[3]])),
             cookie: u64::from(number(4 + 40)?) | u64::from(number(4 + 44)?) << 32,
             inode: number(INODE)?,
             id,
@@ -110,6 +113,8 @@ mod tests {
                 let found = Connected::list(&mut socket, protocol).unwrap();
                 let one = found.iter().find(|one| one.peer.1 == port).unwrap();
                 assert_eq!(one.peer.0, IpAddr::from([127, 0, 0, 1]));
+                assert_eq!(one.local.0, IpAddr::from([127, 0, 0, 1]));
+                assert_ne!(one.local.1, 0);
                 one.destroy(&mut socket).unwrap();
                 one.destroy(&mut socket).unwrap();
             }

@@ -27,6 +27,11 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Something that must have ended before a change is in force.
+    pub(super) fn releasing(&mut self, job: JoinHandle<()>) {
+        self.releasing.push(job);
+    }
+
     pub(super) fn warning(&self) -> Option<String> {
         let reason = self.reason.as_ref()?;
         Some(format!("virtual IPs are balanced by nftables: {reason}"))
@@ -161,7 +166,7 @@ impl Node {
                 }
             }
         });
-        self.balancing.releasing.push(job);
+        self.balancing.releasing(job);
     }
 
     /// What must end before a change is in force for sockets that were connected before it.

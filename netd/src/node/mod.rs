@@ -11,6 +11,7 @@ mod guard;
 mod heal;
 mod interfaces;
 mod ipv6;
+mod lost;
 mod mend;
 mod mesh;
 mod networks;
@@ -155,6 +156,7 @@ struct Stores {
     sandboxes: Store,
     services: Store,
     members: Store,
+    lost: Store,
     underlay: Store,
     ingress: Store,
 }
@@ -194,6 +196,7 @@ impl Node {
             sandboxes: Store::open(config.run_dir.join("netd/sandboxes"), false)?,
             services: Store::open(config.run_dir.join("netd/services"), false)?,
             members: Store::open(config.run_dir.join("netd/members"), false)?,
+            lost: Store::open(config.run_dir.join("netd/lost"), false)?,
             underlay: Store::open(config.run_dir.join("netd/underlay"), false)?,
             ingress: Store::open(config.run_dir.join("netd/ingress"), false)?,
         };

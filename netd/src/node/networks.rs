@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::firewall::FabricFirewall;
 use crate::netlink::Route;
 use crate::nft::Transaction;
-use crate::types::{EndpointInfo, NetworkConfig, NetworkState};
+use crate::types::{EndpointInfo, Member, NetworkConfig, NetworkState};
 use crate::{ipam, names, netns};
 
 const DNS: u16 = 53;
@@ -217,7 +217,10 @@ impl Node {
             }
             Source::Member(id) => {
                 let member = self.overlay.members.get(id);
-                member.map(|member| overlay::names_on(member, network))
+                let there = |member: &&Member| !self.overlay.lost.contains(&member.node);
+                member
+                    .filter(there)
+                    .map(|member| overlay::names_on(member, network))
             }
             Source::Sandbox(id) => {
                 let sandbox = self.sandboxes.get(id);

@@ -21,6 +21,8 @@ const UNDERLAY: &str = "underlay";
 pub(super) struct State {
     pub(super) underlay: Option<Underlay>,
     pub(super) members: BTreeMap<String, Member>,
+    /// Nodes that the managers have given up.
+    pub(super) lost: BTreeSet<String>,
     /// Once somebody has asked whether this node can encrypt.
     pub(super) tunnels: Option<Tunnels>,
     /// What the kernel has of the networks that span nodes, by network.
@@ -140,7 +142,7 @@ impl Node {
             .into_iter()
             .map(|member| (member.id.clone(), member))
             .collect();
-        Ok(())
+        self.adopt_lost()
     }
 }
 
@@ -160,7 +162,7 @@ pub(super) fn names_on(member: &Member, network: &str) -> Names {
 }
 
 /// The networks on which a member has names.
-fn named_on(member: &Member) -> impl Iterator<Item = String> + '_ {
+pub(super) fn named_on(member: &Member) -> impl Iterator<Item = String> + '_ {
     let named = member.attachments.iter().filter(|on| !on.names.is_empty());
     named.map(|on| on.network.clone())
 }

@@ -140,6 +140,8 @@ api_struct! {
         pub role: NodeRole,
         /// How networks between nodes reach it; its address is never empty where `addr` is not.
         pub data_path: DataPath,
+        /// Whether the managers have given it up: nothing that runs there counts on being reached.
+        pub down: bool,
     }
 }
 
@@ -162,6 +164,7 @@ impl Peer {
                 },
                 ..node.description.data_path.clone()
             },
+            down: node.status.state.is_given_up(),
         }
     }
 }
@@ -178,6 +181,14 @@ api_word! {
         Ready = "ready",
         /// It has said good-bye.
         Disconnected = "disconnected",
+    }
+}
+
+impl NodeState {
+    /// Whether nothing that runs on the node counts on being reached: it has gone, or has missed its heartbeats. A node of
+    /// which nobody knows yet is not given up.
+    pub const fn is_given_up(self) -> bool {
+        matches!(self, Self::Down | Self::Disconnected)
     }
 }
 
