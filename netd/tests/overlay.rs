@@ -358,6 +358,44 @@ fn forged_packets_are_dropped() {
     });
 }
 
+/// The same between nodes that know each other by IPv6.
+#[test]
+fn forged_packets_are_dropped_over_ipv6() {
+    world(|w| {
+        let c = Cluster::new(w, &[1500, 1500], true);
+        let (a, b) = (c.task(0, "a", "10.9.0.10"), c.task(1, "b", "10.9.0.11"));
+        let _server = b.serve(80, "b");
+        talk(&a, &b);
+        let heard = forge::listen(&b);
+        let stranger = c.stranger(Ipv4Addr::new(192, 0, 2, 77));
+        let there = c.nodes[1].address;
+        // A container that has a way to the node over IPv6.
+        let node = &c.nodes[0];
+        let dual = NetworkConfig {
+            id: "dual".into(),
+            name: "dual".into(),
+            ipv6: true,
+            ..NetworkConfig::default()
+        };
+        node.network(&dual);
+        let wanted = common::request("six", &["dual"]);
+        let six = Box::new(node.wait(node.netd().attach(wanted)).unwrap());
+        let refused = six.call(there, 80).unwrap_err().kind();
+        assert_eq!(refused, std::io::ErrorKind::ConnectionRefused, "it is reached");
+        forge::send(&stranger, there, b.address(), "of a stranger");
+        forge::send(&six.netns, there, b.address(), "of a container");
+        // From an address of the other node by which nobody knows it, and to one by which nobody knows this one.
+        forge::send(
+            &node.host,
+            Ipv4Addr::new(192, 0, 2, 2),
+            b.address(),
+            "to another address",
+        );
+        forge::send(&node.host, there, b.address(), "of a node");
+        assert_eq!(forge::first(&heard), "of a node");
+    });
+}
+
 /// Elsewhere networks are broken after a restart.
 #[test]
 fn packets_flow_while_the_agent_is_dead_and_when_it_returns() {
@@ -525,7 +563,7 @@ fn members_by_the_hundred_come_and_go_and_nothing_is_left() {
 
 /// Packets that somebody makes who is no VXLAN device.
 mod forge {
-    use std::net::{Ipv4Addr, UdpSocket};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
     use std::os::fd::OwnedFd;
     use std::time::Duration;
 
@@ -548,12 +586,17 @@ mod forge {
     }
 
     /// To `node`'s port: a frame on network 4097 for the container with address `to`.
-    pub(super) fn send(from: &OwnedFd, node: Ipv4Addr, to: Ipv4Addr, text: &str) {
+    pub(super) fn send(from: &OwnedFd, node: impl Into<IpAddr>, to: Ipv4Addr, text: &str) {
+        let node = SocketAddr::new(node.into(), PORT);
         let packet = frame(to, text);
         let deliver = || {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+            let any: IpAddr = match node {
+                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            let socket = UdpSocket::bind((any, 0)).unwrap();
             // A packet filter on the way out may refuse it: all the same.
-            let _ = socket.send_to(&packet, (node, PORT));
+            let _ = socket.send_to(&packet, node);
         };
         sys::netns::run_in(from, deliver).unwrap();
     }

@@ -161,7 +161,7 @@ impl Cluster {
         }
     }
 
-    /// A namespace at the wire that is no node.
+    /// A namespace at the wire that is no node, with this address and 2001:db8::77.
     pub fn stranger(&self, address: Ipv4Addr) -> OwnedFd {
         let (netns, ()) = sys::netns::create(|| ()).unwrap();
         plug(&self.wire, "stranger", &netns, 1500);
@@ -169,7 +169,11 @@ impl Cluster {
             let mut socket = Socket::route().unwrap();
             let index = Link::find(&mut socket, "eth0").unwrap().unwrap().index;
             socket
-                .batch(vec![up("eth0"), Route::add_address(index, address, 24)])
+                .batch(vec![
+                    up("eth0"),
+                    Route::add_address(index, address, 24),
+                    LinkAddress::add6(index, Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x77), 64),
+                ])
                 .unwrap();
         })
         .unwrap();
@@ -213,6 +217,7 @@ impl Node {
                 ])
                 .unwrap();
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+            std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
         })
         .unwrap();
         let dir = w.dir.path().join(&near);
