@@ -130,6 +130,8 @@ fn connections_to_a_lost_node_end_and_its_containers_have_no_names_until_it_is_b
     );
 
     cluster.set_cable(3, true)?;
+    let begin = std::time::Instant::now();
     wait_name(manager, "box", true)?;
+    println!("cable back -> name back: {:?}", begin.elapsed());
     listen(manager, "client", "again", "box")
 }
