@@ -15,6 +15,7 @@ mod ipv6_underlay;
 mod lost_node;
 mod managers;
 mod mesh;
+mod mesh6;
 mod overlay;
 mod partitions;
 mod peer_port;

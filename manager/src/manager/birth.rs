@@ -124,7 +124,8 @@ fn cluster(request: InitRequest) -> Result<Cluster, ManagerError> {
     })
 }
 
-/// The network that carries the published ports.
+/// The network that carries the published ports. It has IPv6, of the cluster's own prefix, whatever the nodes have: ports
+/// answer over it where a node has IPv6 addresses.
 fn ingress() -> Network {
     let driver = NetworkDriver {
         name: "overlay".to_owned(),
@@ -134,6 +135,7 @@ fn ingress() -> Network {
         name: "ingress".to_owned(),
         driver_configuration: Some(driver),
         ingress: true,
+        ipv6_enabled: true,
         ..NetworkSpec::default()
     };
     Network {

@@ -118,6 +118,7 @@ async fn a_new_cluster_has_what_docker_shows() {
     }
     let ingress: Arc<Network> = manager.control().network("ingress").unwrap();
     assert_eq!(ingress.ipam.configs[0].subnet, "10.0.2.0/24");
+    assert!(ingress.ipam.configs[1].subnet.starts_with("fd"), "IPv6, too");
 }
 
 #[tokio::test]

@@ -108,6 +108,7 @@ async fn subnets_of_networks_never_overlap() {
     assert!(text(control.create_network(network("host", "")).await).contains("reserved"));
     let ingress = |name: &str| NetworkSpec {
         ingress: true,
+        ipv6_enabled: true,
         ..network(name, "")
     };
     control.create_network(ingress("ingress")).await.unwrap();

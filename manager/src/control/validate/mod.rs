@@ -91,11 +91,6 @@ pub(super) fn network(spec: &mut NetworkSpec) -> Result<()> {
             spec.name, driver.name
         )));
     }
-    if spec.ingress && spec.ipv6_enabled {
-        return Err(ControlError::invalid(
-            "the ingress network cannot have IPv6: published ports of a swarm travel between nodes over IPv4",
-        ));
-    }
     if spec.ingress && (spec.attachable || spec.internal) {
         return Err(ControlError::invalid(
             "the ingress network can be neither attachable nor internal",
