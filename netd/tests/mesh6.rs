@@ -11,7 +11,7 @@ use std::net::{Ipv6Addr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use common::mesh::{Mesh, NAMES, Task, WEB, connect, echo, say};
+use common::mesh::{Mesh, NAMES, PATIENCE, Task, WEB, connect, echo, say};
 use common::netlink::{Detour, Link, MAIN, MarkRule, Neighbour, Socket};
 use common::nodes::{CLIENT, CLIENT6, Node, PORT};
 use common::{Box, call, call_udp, tally, world};
@@ -71,12 +71,29 @@ fn a_port_answers_over_ipv6_on_every_node_and_the_task_sees_the_client() {
 }
 
 #[test]
+fn both_ip_versions_pass_between_nodes_that_speak_ipv6() {
+    world(|_| {
+        let mesh = Mesh::over_ipv6(3);
+        let task = Task::new(1, 5);
+        let a = mesh.attach(&task);
+        let _servers = [a.serve(80, "web"), a.serve(53, "web")];
+        mesh.publish(std::slice::from_ref(&task));
+        answers_everywhere(&mesh, "web");
+    });
+}
+
+#[test]
 fn a_nodes_own_tasks_are_preferred_over_ipv6_too() {
     world(|_| {
         let mesh = Mesh::new(3);
         let (one, two) = (Task::new(1, 5), Task::new(2, 6));
         let (a, b) = (mesh.attach(&one), mesh.attach(&two));
-        let _servers = [a.serve(80, "one"), b.serve(80, "two")];
+        let _servers = [
+            a.serve(80, "one"),
+            b.serve(80, "two"),
+            a.serve(53, "one"),
+            b.serve(53, "two"),
+        ];
         mesh.publish(&[one, two.clone()]);
         let seen = |number| {
             tally(40, || mesh.call6(number).unwrap())
@@ -86,8 +103,22 @@ fn a_nodes_own_tasks_are_preferred_over_ipv6_too() {
         assert_eq!(seen(1), ["one"]);
         assert_eq!(seen(2), ["two"]);
         assert_eq!(seen(3), ["one", "two"], "it has none of its own");
+
+        // UDP has no end: a client that goes on sending must not be led to a task that is gone.
+        let socket = || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
+        let client = sys::netns::run_in(&mesh.nodes.client, socket).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let ask = |number| {
+            let to = (mesh.node(number).address6(), NAMES);
+            client.send_to(b"?", to).unwrap();
+            let mut buffer = [0; 64];
+            let n = client.recv(&mut buffer).unwrap();
+            String::from_utf8_lossy(&buffer[..n]).into_owned()
+        };
+        assert_eq!(ask(1), format!("one {CLIENT6}"));
         mesh.publish(&[two]);
         assert_eq!(seen(1), ["two"], "it has lost its own");
+        assert_eq!(ask(1), format!("two {CLIENT6}"));
     });
 }
 

@@ -77,6 +77,9 @@ pub(crate) struct Create {
     /// Enable manual container attachment
     #[arg(long)]
     attachable: bool,
+    /// Create swarm routing-mesh network
+    #[arg(long)]
+    ingress: bool,
     /// Set metadata on a network
     #[arg(long)]
     label: Vec<String>,
@@ -123,7 +126,8 @@ impl Create {
         let pools = pools(&self.subnet, &self.gateway, &self.ip_range)?;
         let body = json!({
             "Name": self.name, "Driver": self.driver, "Internal": self.internal, "Attachable": self.attachable,
-            "EnableIPv4": self.ipv4, "EnableIPv6": self.ipv6, "Labels": run::labels(&self.label), "Options": run::labels(&self.opt), "IPAM": {"Config": pools},
+            "Ingress": self.ingress, "EnableIPv4": self.ipv4, "EnableIPv6": self.ipv6, "Labels": run::labels(&self.label),
+            "Options": run::labels(&self.opt), "IPAM": {"Config": pools},
         });
         println!("{}", text(&client.post("/networks/create", &body).await?["Id"]));
         Ok(())

@@ -87,6 +87,42 @@ fn a_published_port_answers_over_ipv6_on_every_node_and_the_task_sees_the_client
     Ok(())
 }
 
+#[test]
+fn an_ingress_network_without_ipv6_publishes_over_ipv4_and_one_that_replaces_it_over_both() -> Result<()> {
+    let cluster = Cluster::joined(2)?;
+    for (node, number) in cluster.nodes.iter().zip(1..) {
+        node.build_busybox()?;
+        node.host.add_ipv6(number)?;
+    }
+    let manager = cluster.manager();
+    let client = cluster.plug_in(200)?;
+    client.add_ipv6(200)?;
+    for (flag, over_ipv6) in [("", false), ("--ipv6 ", true)] {
+        eventually("nobody is on it", || manager.cli_ok("network rm ingress"))?;
+        manager.cli_ok(&format!("network create -d overlay --ingress {flag}ingress"))?;
+        let mut words: Vec<_> = "service create -d --name web -p 8080:80 --constraint node.hostname==node2"
+            .split(' ')
+            .collect();
+        words.extend(["-e", "NODE={{.Node.Hostname}}", "bb", "sh", "-c", WHO]);
+        manager.cli_ok(&words)?;
+        for node in 1..=2 {
+            wait_answer(
+                &client,
+                &format!("10.99.0.{node}:8080"),
+                &["node2 10.99.0.200".to_owned()],
+            )?;
+            let address = format!("[2001:db8:99::{node}]:8080");
+            if over_ipv6 {
+                wait_answer(&client, &address, &["node2 2001:db8:99::200".to_owned()])?;
+            } else {
+                refused(&client, &address)?;
+            }
+        }
+        manager.cli_ok("service rm web")?;
+    }
+    Ok(())
+}
+
 /// `open` is on a network of the front and on an internal one, `closed` on the internal one alone; both publish a port.
 fn stack() -> Value {
     let service = |networks: &[&str], port: u16, node: &str| {

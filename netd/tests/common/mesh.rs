@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use netd::{
     Backend, EndpointRequest, IngressPort, Member, MemberAttachment, Netd, NetworkConfig, Overlay, Protocol,
-    ServiceEndpoint, ServiceNetwork,
+    ServiceEndpoint, ServiceNetwork, Underlay,
 };
 
 use super::nodes::{Node, Nodes};
@@ -74,10 +74,19 @@ pub struct Mesh {
 
 impl Mesh {
     pub fn new(count: u8) -> Self {
+        Self::over(count, Nodes::underlay)
+    }
+
+    /// Nodes that speak IPv6 among themselves.
+    pub fn over_ipv6(count: u8) -> Self {
+        Self::over(count, Nodes::underlay6)
+    }
+
+    fn over(count: u8, underlay: fn(&Nodes, u8) -> Underlay) -> Self {
         let nodes = Nodes::new(count);
         let netds: Vec<_> = nodes.nodes.iter().map(Node::open).collect();
         for (node, netd) in nodes.nodes.iter().zip(&netds) {
-            node.wait(netd.set_underlay(Some(nodes.underlay(node.number))))
+            node.wait(netd.set_underlay(Some(underlay(&nodes, node.number))))
                 .unwrap();
             node.wait(netd.set_ingress(Some("ingress".into()))).unwrap();
         }

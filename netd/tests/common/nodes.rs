@@ -48,16 +48,25 @@ impl Nodes {
 
     /// The others, as node `number` is told of them.
     pub fn underlay(&self, number: u8) -> Underlay {
+        self.underlay_at(number, |node| node.address().into())
+    }
+
+    /// The same where they speak IPv6 among themselves.
+    pub fn underlay6(&self, number: u8) -> Underlay {
+        self.underlay_at(number, |node| node.address6().into())
+    }
+
+    fn underlay_at(&self, number: u8, address: impl Fn(&Node) -> IpAddr) -> Underlay {
         let others = self.nodes.iter().filter(|node| node.number != number);
         let peer = |node: &Node| UnderlayPeer {
             node: node.id(),
-            address: IpAddr::V4(node.address()),
+            address: address(node),
             mtu: 1500,
             forwards: true,
             public_key: None,
         };
         Underlay {
-            address: IpAddr::V4(address(number)),
+            address: address(&self.nodes[usize::from(number) - 1]),
             port: PORT,
             peers: others.map(peer).collect(),
         }
