@@ -304,7 +304,10 @@ fn what_somebody_takes_from_the_ipv6_side_is_made_again() {
             }),
         ];
         for (n, (number, take)) in takes.into_iter().enumerate() {
-            assert_eq!(mesh.call6(2).unwrap(), format!("web {CLIENT6}"), "before {n}");
+            let answer = mesh
+                .call6(2)
+                .unwrap_or_else(|error| panic!("before {n}: {error}"));
+            assert_eq!(answer, format!("web {CLIENT6}"), "before {n}");
             sys::netns::run_in(mesh.node(number).fabric(), || {
                 let mut socket = Socket::route().unwrap();
                 let link = Link::find(&mut socket, "transit").unwrap().unwrap().index;

@@ -12,7 +12,7 @@ use netd::{
 };
 
 use super::nodes::{Node, Nodes};
-use super::{Box, call, call_udp, request};
+use super::{Box, call, call_udp, eventually, request};
 
 pub const PATIENCE: Duration = Duration::from_secs(3);
 /// The published ports: TCP to 80, UDP to 53.
@@ -153,6 +153,22 @@ impl Mesh {
     pub fn publish(&self, tasks: &[Task]) {
         for node in &self.nodes.nodes {
             self.publish_on(node.number, tasks);
+        }
+        self.settle();
+    }
+
+    /// Until every node's IPv6 port takes or refuses connections. The kernel lets others find a new IPv6 address a little
+    /// after it has been given, from a queue that all namespaces of the machine share; whoever asks before is not answered.
+    fn settle(&self) {
+        for node in &self.nodes.nodes {
+            let to = (node.address6(), WEB).into();
+            let reached = || match TcpStream::connect_timeout(&to, PATIENCE) {
+                Ok(_) => true,
+                Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+            };
+            eventually(&format!("node {} is found over IPv6", node.number), || {
+                sys::netns::run_in(&self.nodes.client, reached).unwrap()
+            });
         }
     }
 
