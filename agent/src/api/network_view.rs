@@ -58,7 +58,8 @@ pub struct Found {
     pub labels: BTreeMap<String, String>,
     internal: bool,
     attachable: bool,
-    ingress: bool,
+    /// Whether it is that of published ports.
+    pub ingress: bool,
     ipv6: bool,
     options: BTreeMap<String, String>,
     pools: Vec<Value>,

@@ -254,7 +254,8 @@ async fn create_local(app: &App, body: CreateBody) -> ApiResult<String> {
 
 async fn remove(State(app): State<App>, Path(id): Path<String>) -> ApiResult<StatusCode> {
     let network = Networks::of(&app).find(&id, None)?;
-    if network.builtin {
+    // That of published ports may be replaced by another, as Docker's.
+    if network.builtin && !network.ingress {
         let message = format!("{} is a pre-defined network and cannot be removed", network.name);
         return Err(ApiError::new(StatusCode::FORBIDDEN, message));
     }

@@ -18,6 +18,7 @@ use proto::{
 use serde::Serialize;
 
 use super::{endpoint, member};
+use crate::allocator::subnets::plan_of;
 use crate::state::{Event, Key, Reader};
 
 /// There is one key; this is its identifier.
@@ -234,7 +235,10 @@ impl Assignments {
             .map(|on| on.network.id.clone());
         // Published ports answer on every node, whoever runs the tasks behind them.
         let all = tx.all::<Network>();
-        let ingress = all.iter().filter(|network| network.spec.ingress);
+        // One that has no subnet yet would get one of the node's own choice there.
+        let ingress = all
+            .iter()
+            .filter(|network| network.spec.ingress && plan_of(network).is_some());
         let networks = used.chain(ingress.map(|network| network.id.clone()));
         let networks = objects(networks, |id| tx.get::<Network>(id));
         self.tell_network_key(tx, &networks, news, gone);

@@ -1,7 +1,7 @@
 //! The dispatcher through its own gRPC, as a node sees it.
 
 use proto::object::{NetworkAttachment, NetworkMember, NodeDescription, NodeState, Peer, TaskStatus};
-use proto::spec::{ContainerSpec, NetworkAttachmentConfig, PortConfig, SecretReference};
+use proto::spec::{ContainerSpec, IpamConfig, NetworkAttachmentConfig, PortConfig, SecretReference};
 use proto::wire::assignment_change::Action;
 use proto::wire::assignments_message::Type;
 use proto::wire::{
@@ -470,9 +470,34 @@ async fn a_node_learns_of_others_tasks_only_what_it_needs() {
 }
 
 #[tokio::test]
+async fn an_ingress_network_is_told_once_it_has_a_subnet() {
+    let store = cluster().await;
+    modify(&store, "net", |network: &mut Network| network.spec.ingress = true).await;
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    let mut agent = register(&dispatcher, "n2").await.unwrap();
+    let mut stream = agent.assignments().await;
+    let first = stream.next().await.unwrap().unwrap();
+    assert_eq!(words(&first), ["+peer n1", "+peer n2"]);
+    give_subnet(&store).await;
+    let next = stream.next().await.unwrap().unwrap();
+    assert_eq!(words(&next)[0], "+network net");
+}
+
+async fn give_subnet(store: &Store) {
+    modify(store, "net", |network: &mut Network| {
+        network.ipam.configs = vec![IpamConfig {
+            subnet: "10.0.0.0/24".into(),
+            ..IpamConfig::default()
+        }];
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_node_without_tasks_learns_where_published_ports_lead() {
     let store = cluster().await;
     modify(&store, "net", |network: &mut Network| network.spec.ingress = true).await;
+    give_subnet(&store).await;
     modify(&store, "s", |service: &mut Service| {
         service.endpoint.ports = vec![PortConfig {
             target_port: 80,
