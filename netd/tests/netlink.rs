@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use common::netlink::{
     Forwarding, Link, LinkChange, Neighbour, Place, PortSettings, Socket, Vxlan, VxlanSettings, errno,
 };
-use common::{HOST, world};
+use common::{HOST, HOST6, world};
 use netd::Mac;
 
 const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9));
@@ -173,7 +173,11 @@ fn the_agent_learns_what_its_data_path_is_like() {
         assert_eq!(facts("192.0.2.3"), None, "another's address");
         assert_eq!(
             w.wait(netd.interface_addresses("eth0")).unwrap(),
-            Some(vec![IpAddr::from(HOST)])
+            Some(vec![IpAddr::from(HOST), HOST6.into()]),
+            "of both versions, without link-local ones"
         );
+        let claimed = w.wait(netd.claimed_subnets()).unwrap();
+        let claims = |text: &str| claimed.contains(&text.parse().unwrap());
+        assert!(claims("192.0.2.0/24") && claims("2001:db8::/64"), "{claimed:?}");
     });
 }
