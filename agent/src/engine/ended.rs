@@ -108,8 +108,13 @@ impl Engine {
         container.set_delay(cancel);
         let (engine, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
+            let due = async {
+                tokio::time::sleep(delay).await;
+                // Nobody asks again for what starts by itself: without managers it would be given up.
+                engine.await_places(&container.record()).await;
+            };
             tokio::select! {
-                () = tokio::time::sleep(delay) => engine.start_again(&container).await,
+                () = due => engine.start_again(&container).await,
                 _ = cancelled => {}
             }
         });

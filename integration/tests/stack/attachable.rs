@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::docker_cli::Docker;
 
 /// So many nodes with an image, the first of them a manager with an attachable network of a known subnet.
-fn joined(count: u8) -> Result<Cluster> {
+pub(crate) fn joined(count: u8) -> Result<Cluster> {
     let cluster = Cluster::joined(count)?;
     for node in &cluster.nodes {
         node.build_busybox()?;
@@ -19,12 +19,12 @@ fn joined(count: u8) -> Result<Cluster> {
 }
 
 /// Starts a container that sleeps.
-fn run(agent: &Agent, name: &str, flags: &str) -> Result<String> {
+pub(crate) fn run(agent: &Agent, name: &str, flags: &str) -> Result<String> {
     agent.cli_ok(&format!("run -d --name {name} {flags} bb sleep 1000"))
 }
 
 /// The address of a container on a network, as its node tells it.
-fn address(agent: &Agent, container: &str, network: &str) -> Result<String> {
+pub(crate) fn address(agent: &Agent, container: &str, network: &str) -> Result<String> {
     let inspect = agent.get(&format!("/containers/{container}/json"))?;
     let on = &inspect["NetworkSettings"]["Networks"][network];
     let address = on["IPAddress"].as_str().filter(|text| !text.is_empty());
@@ -34,12 +34,12 @@ fn address(agent: &Agent, container: &str, network: &str) -> Result<String> {
 }
 
 /// What a container prints.
-fn inside(agent: &Agent, container: &str, script: &str) -> Result<String> {
+pub(crate) fn inside(agent: &Agent, container: &str, script: &str) -> Result<String> {
     agent.cli_ok(&["exec", container, "sh", "-c", script])
 }
 
 /// The places that the manager knows, each as container, address and state.
-fn places(cluster: &Cluster) -> Result<Vec<(String, String, String)>> {
+pub(crate) fn places(cluster: &Cluster) -> Result<Vec<(String, String, String)>> {
     let filters = escape(r#"{"runtime":["attachment"]}"#);
     let tasks = cluster.manager().get(&format!("/tasks?filters={filters}"))?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -58,7 +58,7 @@ fn places(cluster: &Cluster) -> Result<Vec<(String, String, String)>> {
 }
 
 /// Waits until these containers have places at these addresses, and no others have any.
-fn wait_places(cluster: &Cluster, expected: &[(&str, &str)]) -> Result<()> {
+pub(crate) fn wait_places(cluster: &Cluster, expected: &[(&str, &str)]) -> Result<()> {
     eventually(&format!("the places are {expected:?}"), || {
         let places = places(cluster)?;
         let now: Vec<_> = places
@@ -335,209 +335,6 @@ fn containers_reach_services_and_each_other_across_nodes() -> Result<()> {
     near.cli_ok("rm -f box")?;
     manager.cli_ok("rm -f rock")?;
     manager.cli_ok("service rm web").map(drop)
-}
-
-/// The task that holds the only place.
-fn place(cluster: &Cluster) -> Result<Value> {
-    let filters = escape(r#"{"runtime":["attachment"]}"#);
-    let tasks = cluster.manager().get(&format!("/tasks?filters={filters}"))?;
-    Ok(tasks[0]["ID"].clone())
-}
-
-/// Kills the container's process, as it would end by itself, and waits until it has started again.
-fn crash(agent: &Agent, container: &str) -> Result<()> {
-    let before = agent.get(&format!("/containers/{container}/json"))?;
-    let process = before["State"]["Pid"].to_string();
-    let killed = std::process::Command::new("kill")
-        .args(["-9", &process])
-        .status()?;
-    ensure!(killed.success(), "kill {process}");
-    eventually("it has started again", || {
-        let now = agent.get(&format!("/containers/{container}/json"))?;
-        let again = now["RestartCount"] != before["RestartCount"] && now["State"]["Status"] == "running";
-        ensure!(again, "it is {}", now["State"]);
-        Ok(())
-    })
-}
-
-#[test]
-fn a_container_keeps_its_address_whatever_ends() -> Result<()> {
-    let mut cluster = joined(2)?;
-    run(cluster.worker(), "before", "--network net")?;
-    run(cluster.worker(), "box", "--network net --restart always")?;
-    cluster.worker().cli_ok("rm -f before")?;
-    let expected = [("box", "10.77.0.3/24")];
-    wait_places(&cluster, &expected)?;
-    let first = place(&cluster)?;
-
-    // It ends by itself and starts again: it has had its place all the time.
-    crash(cluster.worker(), "box")?;
-    assert_eq!(address(cluster.worker(), "box", "net")?, "10.77.0.3");
-    assert_eq!(place(&cluster)?, first);
-    cluster.worker().cli_ok("restart -t 0 box")?;
-    wait_places(&cluster, &expected)?;
-
-    // Its agent ends: nobody takes the place away, and the agent knows it again.
-    let held = place(&cluster)?;
-    let running = inside(cluster.worker(), "box", "ip -4 -o addr show eth0")?;
-    assert!(running.contains("10.77.0.3/24"), "{running}");
-    cluster.worker_mut().kill()?;
-    cluster.wait_state("node2", "down")?;
-    wait_places(&cluster, &expected)?;
-    cluster.worker_mut().run()?;
-    cluster.wait_state("node2", "ready")?;
-    wait_places(&cluster, &expected)?;
-    assert_eq!(place(&cluster)?, held);
-    assert_eq!(address(cluster.worker(), "box", "net")?, "10.77.0.3");
-    assert!(inside(cluster.worker(), "box", "ip -4 -o addr show eth0")?.contains("10.77.0.3/24"));
-
-    // It ends while no agent lives: it starts again as soon as there is a manager to ask, where it was.
-    let process = cluster.worker().get("/containers/box/json")?["State"]["Pid"].to_string();
-    cluster.worker_mut().kill()?;
-    let killed = std::process::Command::new("kill")
-        .args(["-9", &process])
-        .status()?;
-    assert!(killed.success());
-    cluster.worker_mut().run()?;
-    eventually("it runs again", || {
-        let state = cluster.worker().get("/containers/box/json")?["State"].clone();
-        let runs = state["Status"] == "running" && state["Pid"] != process;
-        ensure!(runs, "{state}");
-        Ok(())
-    })?;
-    wait_places(&cluster, &expected)?;
-    let held = place(&cluster)?;
-
-    // Without a manager what runs runs on, what would need one is told so, and what ends is told later.
-    run(cluster.worker(), "gone", "--network net")?;
-    cluster.nodes[0].kill()?;
-    let refused = cluster
-        .worker()
-        .cli_refused("run -d --rm --network net bb sleep 1000")?;
-    assert!(
-        refused.contains("Could not attach to network net: no manager of the cluster can be reached"),
-        "{refused}"
-    );
-    assert!(inside(cluster.worker(), "box", "ip -4 -o addr show eth0")?.contains("10.77.0.3/24"));
-    cluster.worker().cli_ok("rm -f gone")?;
-    cluster.nodes[0].run()?;
-    cluster.wait_state("node2", "ready")?;
-    wait_places(&cluster, &expected)?;
-    assert_eq!(place(&cluster)?, held);
-    Ok(())
-}
-
-#[test]
-fn who_leaves_the_cluster_leaves_its_networks() -> Result<()> {
-    let cluster = joined(2)?;
-    let (manager, worker) = (cluster.manager(), cluster.worker());
-    worker.cli_ok("network create mine")?;
-    run(worker, "box", "--network mine")?;
-    worker.cli_ok("network connect net box")?;
-    run(worker, "other", "--network net")?;
-    wait_places(&cluster, &[("box", "10.77.0.2/24"), ("other", "10.77.0.3/24")])?;
-    worker.cli_ok("swarm leave")?;
-    assert!(places(&cluster)?.is_empty(), "{:?}", places(&cluster)?);
-    manager.cli_ok("network rm net")?;
-    let shown = inside(worker, "box", "ip -4 -o addr")?;
-    assert!(shown.contains("eth0") && !shown.contains("10.77.0."), "{shown}");
-    let listed = worker.cli_ok("network ls --format {{.Name}}")?;
-    assert!(!listed.lines().any(|name| name == "net"), "{listed}");
-    worker.cli_ok("rm -f box other")?;
-    let refused = worker.cli_refused("run -d --rm --network net bb sleep 1000")?;
-    assert!(refused.contains("network net not found"), "{refused}");
-    worker.cli_ok("network rm mine").map(drop)
-}
-
-const STACK: &str = r#"
-services:
-  free:
-    image: bb
-    command: sleep 1000
-    stop_grace_period: 1s
-    networks: [back]
-    deploy: {replicas: 3}
-  rock:
-    image: bb
-    command: sleep 1000
-    stop_grace_period: 1s
-    networks:
-      back: {aliases: [stone], ipv4_address: 10.78.0.2}
-    deploy:
-      update_config: {order: start-first}
-networks:
-  back:
-    attachable: true
-    ipam: {config: [{subnet: 10.78.0.0/24}]}
-"#;
-
-/// The address of a service's only running task.
-fn task_address(agent: &Agent, service: &str) -> Result<String> {
-    let tasks = agent.wait_running(service, 1)?;
-    let address = &tasks[0]["NetworksAttachments"][0]["Addresses"][0];
-    Ok(address.as_str().unwrap_or_default().to_owned())
-}
-
-#[test]
-fn a_service_has_the_address_that_its_file_says() -> Result<()> {
-    let cluster = Cluster::joined(2)?;
-    for node in &cluster.nodes {
-        node.build_busybox()?;
-    }
-    let manager = cluster.manager();
-    let file = manager.host.directory().join("stack.yml");
-    let deploy = |text: &str| -> Result<Vec<&str>> {
-        std::fs::write(&file, text)?;
-        Ok(vec![
-            "stack",
-            "deploy",
-            "-d",
-            "-c",
-            file.to_str().context("path")?,
-            "s",
-        ])
-    };
-    let refused = manager.cli_refused(&deploy(
-        &STACK.replace("deploy:\n", "deploy:\n      replicas: 2\n"),
-    )?)?;
-    assert!(refused.contains("an address belongs to one task"), "{refused}");
-    manager.cli_ok(&deploy(STACK)?)?;
-    // It is the first address of the network, and yet nobody else was given it.
-    manager.wait_running("s_free", 3)?;
-    assert_eq!(task_address(manager, "s_rock")?, "10.78.0.2/24");
-    run(manager, "guest", "--network s_back")?;
-    for name in ["rock", "stone", "s_rock"] {
-        let answer = inside(manager, "guest", &format!("nslookup {name}"))?;
-        assert!(answer.contains("Address"), "{answer}");
-    }
-
-    // Two tasks cannot have it: the old one stops first, whatever the file says of the order.
-    manager.cli_ok("service update -d --force s_rock")?;
-    eventually("another task has the address", || {
-        let tasks = manager.cli_ok("service ps s_rock -q")?;
-        ensure!(tasks.lines().count() == 2, "{tasks}");
-        ensure!(task_address(manager, "s_rock")? == "10.78.0.2/24", "it has not");
-        Ok(())
-    })?;
-
-    // Who comes second waits, and says for whom.
-    manager.cli_ok("service create -d --name late --network name=s_back,ip=10.78.0.2 bb sleep 1000")?;
-    let why = eventually("the second says why it waits", || {
-        let errors = manager.cli_ok("service ps --no-trunc --format {{.Error}} late")?;
-        ensure!(!errors.trim().is_empty(), "it says nothing");
-        Ok(errors)
-    })?;
-    assert!(
-        why.contains("kept for service s_rock, which asks for it too"),
-        "{why}"
-    );
-    let refused = manager.cli_refused("service scale -d s_rock=2")?;
-    assert!(refused.contains("an address belongs to one task"), "{refused}");
-    manager.cli_ok("service rm s_rock")?;
-    assert_eq!(task_address(manager, "late")?, "10.78.0.2/24");
-    manager.cli_ok("service rm late")?;
-    manager.cli_ok("rm -f guest")?;
-    manager.cli_ok("stack rm s").map(drop)
 }
 
 #[test]

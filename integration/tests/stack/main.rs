@@ -1,6 +1,7 @@
 //! Black-box tests of one node and of several: the real binaries, as root, on the real kernel.
 
 mod attachable;
+mod attachable_life;
 mod bad_input;
 mod containers;
 mod convergence;
@@ -8,6 +9,7 @@ mod docker_cli;
 mod docker_swarm;
 mod example;
 mod fencing;
+mod fixed_addresses;
 mod images;
 mod images_travel;
 mod ipv6;

@@ -145,6 +145,16 @@ impl Engine {
         record.task.is_none() && record.networks.keys().any(|name| is_of_cluster(&known, name))
     }
 
+    /// Waits, before a container starts again by itself, until somebody can be asked for its places. A network that is not known
+    /// here is not waited for.
+    pub(crate) async fn await_places(&self, record: &ContainerRecord) {
+        let known = self.known_networks();
+        let is_known = |name: &String| find(&known, name).is_ok_and(|network| is_swarm(&network));
+        if record.task.is_none() && record.networks.keys().any(is_known) {
+            self.cluster_reachable().await;
+        }
+    }
+
     /// Asks for every place that a container needs. What was given before an error is still to be given back.
     pub(crate) async fn take_places(&self, record: &ContainerRecord) -> Result<Places> {
         let mut places = Places::new();
