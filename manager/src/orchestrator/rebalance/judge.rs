@@ -1,6 +1,6 @@
 //! Whether tasks of a service may move to spread it again, and between which nodes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -144,8 +144,9 @@ fn unready(
     ) {
         return Some(Obstacle::Update);
     }
+    let nodes: HashMap<&NodeId, &Arc<Node>> = nodes.iter().map(|node| (&node.id, node)).collect();
     let steady = |task: &Task| {
-        let node = nodes.iter().find(|node| node.id == task.node_id);
+        let node = nodes.get(&task.node_id).copied();
         let runs = task.status.state == TaskState::Running && task.desired_state == TaskState::Running;
         runs && !is_dirty(service, log, task, node.map(Arc::as_ref))
     };

@@ -58,9 +58,9 @@ pub(crate) async fn run(store: Store) -> Result<(), StoreError> {
         requests,
     };
     loop {
-        let looked = Instant::now();
-        let wake = rebalancer.look(looked).await?;
-        if !rebalancer.wait(wake, looked + PACE).await {
+        let wake = rebalancer.look(Instant::now()).await?;
+        // From the end of the look: a long one shall not follow the other, with all writers between them waiting.
+        if !rebalancer.wait(wake, Instant::now() + PACE).await {
             return Ok(());
         }
     }
@@ -111,6 +111,11 @@ impl Rebalancer {
 
     /// Moves one task of a service if it should. Returns when to look again.
     async fn look_at(&mut self, id: &ServiceId, now: Instant) -> Result<Option<Instant>, StoreError> {
+        // Before anything else: while the tasks of a large service change, nobody shall go through all of them.
+        let rest = self.restless.get(id).map(|since| *since + SETTLE);
+        if let Some(at_rest) = rest.filter(|then| *then > now) {
+            return Ok(Some(at_rest));
+        }
         let settled = |node: &NodeId| self.opened.get(node).is_some_and(|since| *since + SETTLE <= now);
         let judgement = self.store.view(|tx| {
             let service = tx.get::<Service>(id.as_str())?;
@@ -125,14 +130,6 @@ impl Rebalancer {
                 self.forget(id);
             }
             return Ok(None);
-        }
-        let at_rest = self
-            .restless
-            .get(id)
-            .map(|since| *since + SETTLE)
-            .filter(|then| *then > now);
-        if at_rest.is_some() {
-            return Ok(at_rest);
         }
         match plan(judgement.places.clone()).into_iter().next() {
             Some(_) if self.moving.len() >= MOST_MOVES => Ok(None),
