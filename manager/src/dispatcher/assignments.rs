@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::{endpoint, member};
 use crate::allocator::subnets::plan_of;
-use crate::state::{Event, Key, Reader};
+use crate::state::{Audience, Circle, Event, Key, Reader};
 
 /// There is one key; this is its identifier.
 const NETWORK_KEY: &str = "network-key";
@@ -49,32 +49,42 @@ pub(super) struct Assignments {
     dirty_objects: bool,
 }
 
-/// Whether an event can concern the node at all. Asked inside the commit.
-pub(super) fn concerns(node: &NodeId, event: &Event) -> bool {
+/// Nodes, told what they must know.
+pub(super) static CONCERNED: Circle = Circle { audience: concerned };
+
+/// Whom an event can concern at all. Asked inside the commit.
+fn concerned(event: &Event) -> Audience<'_> {
+    let everybody_if = |matters: bool| match matters {
+        true => Audience::Everybody,
+        false => Audience::Nobody,
+    };
     match event {
         Event::Task(change) => {
             let (old, new) = (change.old(), change.new_object());
-            let here = old.into_iter().chain(new).any(|task| task.node_id == *node);
             // What is on no network and publishes nothing is reached by nobody: most nodes need not hear of it.
             let answers = |task: Option<&Arc<Task>>| {
                 task.is_some_and(|task| endpoint::is_backend(task) && endpoint::can_be_reached(task))
             };
             let moved = || member::moved(old.map(AsRef::as_ref), new.map(AsRef::as_ref));
-            here || answers(old) != answers(new) || moved()
+            if answers(old) != answers(new) || moved() {
+                return Audience::Everybody;
+            }
+            let now = &change.object().node_id;
+            Audience::Nodes([old.map_or(now, |old| &old.node_id), now])
         }
-        Event::Service(_) | Event::Network(_) | Event::Secret(_) | Event::Config(_) => true,
+        Event::Service(_) | Event::Network(_) | Event::Secret(_) | Event::Config(_) => Audience::Everybody,
         Event::Node(change) => match (change.old(), change.new_object()) {
-            (Some(old), Some(new)) => !same_peer(old, new),
+            (Some(old), Some(new)) => everybody_if(!same_peer(old, new)),
             // A removed node is told nothing more; its session ends.
-            (Some(old), None) => old.id != *node,
-            _ => true,
+            (Some(old), None) => Audience::AllBut(&old.id),
+            _ => Audience::Everybody,
         },
         Event::Cluster(change) => {
             let key =
                 |cluster: Option<&Arc<Cluster>>| cluster.and_then(|cluster| cluster.network_key.clone());
-            key(change.old()) != key(change.new_object())
+            everybody_if(key(change.old()) != key(change.new_object()))
         }
-        Event::Commit(_) => false,
+        Event::Commit(_) => Audience::Nobody,
     }
 }
 

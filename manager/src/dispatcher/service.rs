@@ -17,16 +17,24 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
-use super::assignments::{Assignments, concerns};
+use super::assignments::{Assignments, CONCERNED};
 use super::attachments::{self, Places};
 use super::endpoint;
 use super::receipts::Receipt;
 use super::sessions::Session;
 use super::{Caller, Dispatcher};
-use crate::state::{Change, Event, Filter, Kind, Reader, Store, StoreError};
+use crate::state::{Audience, Change, Circle, Event, Filter, Kind, Reader, Store, StoreError};
 
 /// Messages of a stream that wait for a slow node; then their making waits.
 const AHEAD: usize = 16;
+
+/// Nodes, told of themselves.
+static ITSELF: Circle = Circle {
+    audience: |event| match event {
+        Event::Node(change) => Audience::Nodes([&change.object().id; 2]),
+        _ => Audience::Nobody,
+    },
+};
 
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 type Sender<T> = mpsc::Sender<Result<T, Status>>;
@@ -246,11 +254,8 @@ impl Dispatcher {
 
 /// Sends the node's object, now and whenever it changes. Returns whether the node was removed, or there is nobody to tell.
 async fn tell_of_node(store: &Store, session: &Session, sender: &Sender<SessionMessage>) -> bool {
-    let id = session.node.clone();
-    let only = move |event: &Event| matches!(event, Event::Node(change) if change.object().id == id);
-    let (mut node, mut events) = store.view_and_watch(Filter::kinds(&[Kind::Node]).only(only), |tx| {
-        tx.get::<Node>(&session.node)
-    });
+    let filter = Filter::of_node(&ITSELF, session.node.clone());
+    let (mut node, mut events) = store.view_and_watch(filter, |tx| tx.get::<Node>(&session.node));
     while let Some(current) = node {
         let message = SessionMessage {
             session_id: session.id.to_string(),
@@ -289,17 +294,7 @@ async fn assign(
     mut receipt: Option<Receipt>,
     sender: &Sender<AssignmentsMessage>,
 ) {
-    let kinds = [
-        Kind::Task,
-        Kind::Service,
-        Kind::Network,
-        Kind::Secret,
-        Kind::Config,
-        Kind::Node,
-        Kind::Cluster,
-    ];
-    let concerned = node.clone();
-    let filter = Filter::kinds(&kinds).only(move |event| concerns(&concerned, event));
+    let filter = Filter::of_node(&CONCERNED, node.clone());
     let (mut told, mut events) = store.view_and_watch(filter, |tx| Assignments::new(node.clone(), &tx));
     let mut sequence = 0u64;
     loop {

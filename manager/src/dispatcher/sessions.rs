@@ -74,14 +74,18 @@ impl Session {
         *self.deadline.borrow()
     }
 
+    /// Returns whether the session has not ended. Wakes nobody: who waits for the deadline looks again when it has come,
+    /// and those who wait for the end need not hear of every heartbeat.
     fn extend(&self, deadline: Instant) -> bool {
-        self.deadline.send_if_modified(|current| match current {
-            Some(current) => {
+        let mut is_open = false;
+        self.deadline.send_if_modified(|current| {
+            if let Some(current) = current {
                 *current = deadline.max(*current);
-                true
+                is_open = true;
             }
-            None => false,
-        })
+            false
+        });
+        is_open
     }
 
     fn end(&self) {

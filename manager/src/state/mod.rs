@@ -4,13 +4,14 @@
 //! - [`object`]: which objects are kept, and one change of one object ([`StoreAction`])
 //! - [`table`], [`tables`]: objects by identifier and by index key
 //! - [`tx`]: reading and changing inside one transaction
-//! - [`watch`]: every change once, in order
+//! - [`watch`]: every change once, in order; `audience`: to whom, where there is a watcher for each node
 //! - [`Proposer`]: the way a change set becomes agreed upon; consensus stands behind it
 //!
 //! ```text
 //! update(|tx| …) → change set → Proposer (consensus) → Replica::apply → tables + events to the watchers
 //! ```
 
+mod audience;
 mod batch;
 pub mod consensus;
 mod error;
@@ -27,6 +28,7 @@ mod tables;
 mod tx;
 mod watch;
 
+pub use audience::{Audience, Circle};
 pub use batch::{Batch, MAX_CHANGES};
 pub use error::StoreError;
 pub use index::{By, Key, KeyRef};

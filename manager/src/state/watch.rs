@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::Stream;
-use proto::{Cluster, Config, Network, Node, Secret, Service, Task};
+use proto::{Cluster, Config, Network, Node, NodeId, Secret, Service, Task};
 use tokio::sync::mpsc;
+
+use super::audience::{Circle, Circles};
 
 use super::object::Kind;
 
@@ -96,6 +98,8 @@ pub struct Filter {
     kinds: Option<Vec<Kind>>,
     commits: bool,
     only: Option<Arc<Predicate>>,
+    /// The circle, and the node of this watcher in it.
+    circle: Option<(&'static Circle, NodeId)>,
 }
 
 impl Filter {
@@ -127,6 +131,15 @@ impl Filter {
         Self {
             only: Some(Arc::new(predicate)),
             ..self
+        }
+    }
+
+    /// What concerns a node, as the circle says: the watchers of a thousand nodes cost no more than that of one, as long as
+    /// most changes concern one node. Nothing else that the filter says counts beside.
+    pub fn of_node(circle: &'static Circle, node: NodeId) -> Self {
+        Self {
+            circle: Some((circle, node)),
+            ..Self::default()
         }
     }
 
@@ -178,12 +191,16 @@ impl Stream for WatchStream {
 #[derive(Debug, Default)]
 pub(super) struct Watchers {
     list: Vec<(Filter, mpsc::UnboundedSender<Event>)>,
+    circles: Circles,
 }
 
 impl Watchers {
-    pub(super) fn add(&mut self, filter: Filter) -> WatchStream {
+    pub(super) fn add(&mut self, mut filter: Filter) -> WatchStream {
         let (sender, receiver) = mpsc::unbounded_channel();
-        self.list.push((filter, sender));
+        match filter.circle.take() {
+            Some((circle, node)) => self.circles.add(circle, node, sender),
+            None => self.list.push((filter, sender)),
+        }
         WatchStream { receiver }
     }
 
@@ -193,5 +210,6 @@ impl Watchers {
             let wanted = events.iter().filter(|event| filter.wants(event));
             !sender.is_closed() && wanted.cloned().all(|event| sender.send(event).is_ok())
         });
+        self.circles.tell(events);
     }
 }
