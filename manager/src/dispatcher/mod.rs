@@ -25,6 +25,8 @@ mod member;
 mod receipts;
 mod service;
 mod sessions;
+#[cfg(test)]
+mod sessions_tests;
 mod statuses;
 #[cfg(test)]
 mod test_ways;

@@ -10,7 +10,7 @@ use proto::wire::{
 };
 use proto::{Cluster, Network, Node, Secret, Service, ServiceEndpoint, Task, TaskState};
 use tokio_stream::StreamExt;
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use proto::wire::dispatcher_client::DispatcherClient;
 
@@ -24,12 +24,12 @@ async fn create<T: StoreObject>(store: &Store, object: T) {
     store.update(|tx| tx.create(object)).await.unwrap();
 }
 
-async fn modify<T: StoreObject>(store: &Store, id: &str, change: impl FnOnce(&mut T)) {
+pub(super) async fn modify<T: StoreObject>(store: &Store, id: &str, change: impl FnOnce(&mut T)) {
     store.update(|tx| tx.modify(id, change)).await.unwrap();
 }
 
 /// A store with nodes `n1` and `n2`, a network, a secret, and a service whose task `t1` uses both on `n1`.
-async fn cluster() -> Store {
+pub(super) async fn cluster() -> Store {
     let store = Store::in_memory();
     for id in ["n1", "n2"] {
         create(
@@ -104,13 +104,13 @@ fn task(id: &str, node: &str) -> Task {
 }
 
 /// A node's side of a session.
-struct Agent {
+pub(super) struct Agent {
     client: DispatcherClient<crate::remote::NodeChannel>,
     session: String,
     _stream: Streaming<proto::wire::SessionMessage>,
 }
 
-async fn register(dispatcher: &Dispatcher, node: &str) -> Result<Agent, Status> {
+pub(super) async fn register(dispatcher: &Dispatcher, node: &str) -> Result<Agent, Status> {
     let mut client = dispatcher.serve_in_process();
     let description = NodeDescription {
         hostname: format!("host-{node}"),
@@ -148,7 +148,7 @@ impl Agent {
         self.client.acknowledge(request).await.unwrap();
     }
 
-    async fn report(&mut self, task: &str, state: TaskState) -> Result<(), Status> {
+    pub(super) async fn report(&mut self, task: &str, state: TaskState) -> Result<(), Status> {
         let status = serde_json::to_vec(&TaskStatus {
             state,
             ..TaskStatus::default()
@@ -165,7 +165,7 @@ impl Agent {
         self.client.update_task_status(request).await.map(|_| ())
     }
 
-    async fn beat(&mut self) -> Result<u64, Status> {
+    pub(super) async fn beat(&mut self) -> Result<u64, Status> {
         self.beat_with(None).await
     }
 
@@ -196,7 +196,7 @@ fn words(message: &AssignmentsMessage) -> Vec<String> {
     message.changes.iter().map(word).collect()
 }
 
-fn node_state(store: &Store, node: &str) -> NodeState {
+pub(super) fn node_state(store: &Store, node: &str) -> NodeState {
     store.view(|tx| tx.get::<Node>(node)).unwrap().status.state
 }
 
@@ -550,121 +550,4 @@ async fn a_node_learns_who_the_others_are() {
     assert_eq!((peer.addr.as_str(), peer.port), ("192.0.2.1", 7946));
     store.update(|tx| tx.remove::<Node>("n1")).await.unwrap();
     assert_eq!(words(&stream.next().await.unwrap().unwrap()), ["-peer n1"]);
-}
-
-#[tokio::test]
-async fn states_only_grow_and_only_the_node_itself_reports() {
-    let store = cluster().await;
-    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
-    let mut stranger = register(&dispatcher, "n2").await.unwrap();
-    stranger.report("t1", TaskState::Failed).await.unwrap();
-    let mut agent = register(&dispatcher, "n1").await.unwrap();
-    agent.report("t1", TaskState::Running).await.unwrap();
-    agent.report("t1", TaskState::Preparing).await.unwrap();
-    agent.report("nosuch", TaskState::Running).await.unwrap();
-    assert_eq!(
-        store.view(|tx| tx.get::<Task>("t1")).unwrap().status.state,
-        TaskState::Running
-    );
-}
-
-#[tokio::test]
-async fn unknown_nodes_and_sessions_are_refused() {
-    let dispatcher = Dispatcher::start(cluster().await).await.unwrap();
-    let refused = register(&dispatcher, "stranger").await.map(|_| ()).unwrap_err();
-    assert_eq!(
-        (refused.code(), refused.message()),
-        (Code::NotFound, "node stranger is not part of the cluster")
-    );
-    assert!(!dispatcher.has_session(&"stranger".into()));
-    let mut agent = register(&dispatcher, "n1").await.unwrap();
-    // A second registration ends the first session.
-    let mut again = register(&dispatcher, "n1").await.unwrap();
-    assert_eq!(agent.beat().await.unwrap_err().code(), Code::NotFound);
-    assert_eq!(again.beat().await.unwrap(), 1000);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_node_that_misses_its_heartbeats_is_down_until_it_registers_again() {
-    let store = cluster().await;
-    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
-    let mut agent = register(&dispatcher, "n1").await.unwrap();
-    for _ in 0..5 {
-        tokio::time::sleep(Duration::from_millis(2900)).await;
-        agent.beat().await.unwrap();
-    }
-    assert_eq!(node_state(&store, "n1"), NodeState::Ready);
-    tokio::time::sleep(Duration::from_millis(3100)).await;
-    assert_eq!(node_state(&store, "n1"), NodeState::Down);
-    assert_eq!(agent.beat().await.unwrap_err().code(), Code::NotFound);
-    let _agent = register(&dispatcher, "n1").await.unwrap();
-    assert_eq!(node_state(&store, "n1"), NodeState::Ready);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_new_leader_doubts_and_then_gives_up_on_nodes_that_do_not_register() {
-    let store = cluster().await;
-    for id in ["n1", "n2"] {
-        modify(&store, id, |node: &mut Node| node.status.state = NodeState::Ready).await;
-    }
-    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
-    assert_eq!(node_state(&store, "n1"), NodeState::Unknown);
-    let mut agent = register(&dispatcher, "n1").await.unwrap();
-    for _ in 0..32 {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        agent.beat().await.unwrap();
-    }
-    assert_eq!(
-        (node_state(&store, "n1"), node_state(&store, "n2")),
-        (NodeState::Ready, NodeState::Down)
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_stall_of_this_process_is_not_the_nodes_fault() {
-    let store = cluster().await;
-    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
-    let mut agent = register(&dispatcher, "n1").await.unwrap();
-    // The clock jumps as after SIGSTOP: the watchdog wakes far too late.
-    tokio::time::advance(Duration::from_secs(60)).await;
-    tokio::task::yield_now().await;
-    assert!(agent.beat().await.is_ok());
-    assert_eq!(node_state(&store, "n1"), NodeState::Ready);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_manager_that_is_starved_gives_its_nodes_a_respite_and_not_for_ever() {
-    let store = cluster().await;
-    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
-    let mut agent = register(&dispatcher, "n1").await.unwrap();
-    let late = |millis| async move {
-        tokio::time::advance(Duration::from_millis(millis)).await;
-        tokio::task::yield_now().await;
-    };
-    late(3200).await;
-    assert!(agent.beat().await.is_ok());
-    assert_eq!(node_state(&store, "n1"), NodeState::Ready);
-    late(3200).await;
-    for _ in 0..3 {
-        assert_eq!(node_state(&store, "n1"), NodeState::Ready);
-        late(1200).await;
-    }
-    tokio::time::sleep(Duration::from_millis(10)).await;
-    assert_eq!(node_state(&store, "n1"), NodeState::Down);
-}
-
-#[tokio::test]
-async fn a_removed_node_loses_its_session() {
-    let store = cluster().await;
-    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
-    let mut client = dispatcher.serve_in_process();
-    let request = SessionRequest {
-        description: b"{}".to_vec(),
-        session_id: String::new(),
-        node_id: "n2".into(),
-    };
-    let mut stream = client.session(request).await.unwrap().into_inner();
-    stream.next().await.unwrap().unwrap();
-    store.update(|tx| tx.remove::<Node>("n2")).await.unwrap();
-    assert_eq!(stream.next().await.unwrap().unwrap_err().code(), Code::NotFound);
 }
