@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::object::StoreAction;
+use super::object::{Object, StoreAction};
 use super::tables::Tables;
 use super::watch::{Event, Filter, WatchStream, Watchers};
 
@@ -40,6 +40,11 @@ impl Replica {
     /// A copy of the tables; the objects themselves are shared.
     pub fn snapshot(&self) -> Tables {
         self.read(Tables::clone)
+    }
+
+    /// Every object, as [`Tables::objects`] lists them, and the version: what a snapshot holds, without the indexes.
+    pub(super) fn content(&self) -> (u64, Vec<Object>) {
+        self.read(|tables| (tables.version, tables.objects().collect()))
     }
 
     pub(super) fn read<R>(&self, look: impl FnOnce(&Tables) -> R) -> R {

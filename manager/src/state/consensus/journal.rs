@@ -33,6 +33,8 @@ const HEADER: usize = 16;
 const PREFIX: usize = Salt::LENGTH + 8;
 /// Bytes that are set aside at a time.
 const CHUNK: u64 = 1 << 20;
+/// Records in one frame when the journal is written anew. An entry has 1.5 MiB at most.
+const TOGETHER: usize = 4;
 
 /// What happened to the log, in order.
 #[derive(Debug, Serialize, Deserialize)]
@@ -98,7 +100,7 @@ impl Journal {
             .settle(bytes.len() as u64)
             .map_err(files::error("repair", &journal.path))?;
         if let Some(plain) = found.plain {
-            journal.replace(plain)?;
+            journal.replace(plain.into_iter().map(Ok))?;
         }
         Ok(journal)
     }
@@ -122,21 +124,23 @@ impl Journal {
         Ok(())
     }
 
-    /// Replaces the content by the records alone.
+    /// Replaces the content by the records alone. After a large snapshot they are many: a few at a time make a frame.
     pub(super) fn rewrite(&mut self, records: &[Record]) -> Result<(), FileError> {
-        let text =
-            serde_json::to_vec(records).map_err(|error| files::error("write", &self.path)(error.into()))?;
-        self.replace(vec![text])
+        self.replace(
+            records
+                .chunks(TOGETHER)
+                .map(|records| Ok(serde_json::to_vec(records)?)),
+        )
     }
 
     /// Replaces the content by these lists of records.
-    fn replace(&mut self, lists: Vec<Vec<u8>>) -> Result<(), FileError> {
+    fn replace(&mut self, lists: impl Iterator<Item = io::Result<Vec<u8>>>) -> Result<(), FileError> {
         let mut sealer = self.at_rest.sealer(Purpose::Journal);
         let first = sealer.salt();
         let (file, size) = files::replace(&self.path, |writer| {
             let mut at = 0;
-            for list in &lists {
-                let frame = frame(&mut sealer, first, at, list)?;
+            for list in lists {
+                let frame = frame(&mut sealer, first, at, &list?)?;
                 writer.write_all(&frame)?;
                 at += frame.len() as u64;
             }

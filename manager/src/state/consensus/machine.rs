@@ -27,6 +27,8 @@ pub(super) struct Machine {
     applied: Arc<Mutex<Applied>>,
     /// The last entry that the snapshot on the disk holds.
     kept: watch::Sender<Option<u64>>,
+    /// What openraft knows of that snapshot.
+    written: Arc<Mutex<Option<snapshot::Meta>>>,
     /// One snapshot is written at a time, so that an older one never takes a newer one's place.
     saving: Arc<Mutex<()>>,
     /// Old snapshots that are kept.
@@ -49,12 +51,14 @@ impl Machine {
             replica,
             applied: Arc::default(),
             kept: watch::Sender::default(),
+            written: Arc::default(),
             saving: Arc::default(),
             keep: Arc::default(),
         };
         if let Some(bytes) = snapshot::bytes(dir, at_rest)? {
             machine.take_over(&bytes)?;
-            machine.kept.send_replace(machine.last().map(|last| last.index));
+            let meta = machine.applied().meta();
+            machine.note_written(&meta);
         }
         Ok(machine)
     }
@@ -70,20 +74,25 @@ impl Machine {
     }
 
     /// Writes the state to the directory's snapshot.
-    pub(super) async fn write_snapshot(&self) -> Result<(), ConsensusError> {
+    pub(super) async fn write_snapshot(&self) -> Result<snapshot::Meta, ConsensusError> {
         let this = self.clone();
         let written = disk::work(&self.dir, move || {
             let _one_at_a_time = this.saving.lock().unwrap_or_else(PoisonError::into_inner);
-            let (meta, tables) = {
+            let (meta, content) = {
                 let applied = this.applied();
-                (applied.meta(), this.replica.snapshot())
+                (applied.meta(), this.replica.content())
             };
             snapshot::set_aside(&this.dir, this.keep.load(Ordering::Relaxed))?;
-            snapshot::save(&this.dir, &this.at_rest, &meta, &tables)?;
-            this.kept.send_replace(meta.last_log_id.map(|last| last.index));
-            Ok(())
+            snapshot::save(&this.dir, &this.at_rest, &meta, content)?;
+            this.note_written(&meta);
+            Ok(meta)
         });
         written.await.map_err(super::stopped)?
+    }
+
+    fn note_written(&self, meta: &snapshot::Meta) {
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = Some(meta.clone());
+        self.kept.send_replace(meta.last_log_id.map(|last| last.index));
     }
 
     /// The last entry that was applied.
@@ -126,7 +135,8 @@ impl Machine {
             path: snapshot::path(&self.dir),
             offset,
         };
-        let (meta, _) = snapshot::decode(&bytes).map_err(damaged)?;
+        // The seal has told that it is whole; whoever gets it looks at the rest.
+        let meta = snapshot::meta(&bytes).map_err(damaged)?;
         Ok(Some(Snapshot {
             meta,
             snapshot: Box::new(Cursor::new(bytes)),
@@ -200,7 +210,7 @@ impl RaftStateMachine<Types> for Machine {
         data: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError<u64>> {
         self.take_over(data.get_ref()).map_err(failed)?;
-        self.write_snapshot().await.map_err(failed)
+        self.write_snapshot().await.map(drop).map_err(failed)
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError<u64>> {
@@ -213,14 +223,23 @@ impl RaftStateMachine<Types> for Machine {
 }
 
 impl RaftSnapshotBuilder<Types> for Machine {
-    /// The snapshot has been written before openraft asks: it would stop for good if it failed here for lack of space.
+    /// The snapshot has been written before openraft asks: it would stop for good if it failed here for lack of space. What
+    /// is in it openraft asks for with [`RaftStateMachine::get_current_snapshot`], when a member needs it: here it looks at
+    /// the meta alone, and a large state need not be read back from the disk for that.
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError<u64>> {
-        if let Some(current) = self.get_current_snapshot().await? {
-            return Ok(current);
-        }
-        self.write_snapshot().await.map_err(failed)?;
-        let current = self.get_current_snapshot().await?;
-        current.ok_or_else(|| failed(super::stopped("the snapshot has vanished")))
+        let written = self
+            .written
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let meta = match written {
+            Some(meta) => meta,
+            None => self.write_snapshot().await.map_err(failed)?,
+        };
+        Ok(Snapshot {
+            meta,
+            snapshot: Box::default(),
+        })
     }
 }
 

@@ -541,7 +541,7 @@ async fn compact_when_asked(raft: Raft<Types>, machine: Machine, grown: Arc<Noti
     loop {
         grown.notified().await;
         match machine.write_snapshot().await {
-            Ok(()) => drop(raft.trigger().snapshot().await),
+            Ok(_) => drop(raft.trigger().snapshot().await),
             // Nothing is lost: the journal still has it all, and asks again when it has grown further.
             Err(error) => tracing::warn!(error = files::chain(&error), "no snapshot of the cluster's state"),
         }

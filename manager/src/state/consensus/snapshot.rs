@@ -50,8 +50,13 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 }
 
 /// Puts a snapshot in the place of the one before.
-pub(super) fn save(dir: &Path, at_rest: &AtRest, meta: &Meta, tables: &Tables) -> Result<(), FileError> {
-    replace(dir, at_rest, |writer| encode(writer, meta, tables))
+pub(super) fn save(
+    dir: &Path,
+    at_rest: &AtRest,
+    meta: &Meta,
+    content: (u64, Vec<Object>),
+) -> Result<(), FileError> {
+    replace(dir, at_rest, |writer| encode(writer, meta, content))
 }
 
 /// Keeps the last snapshot under a name of its own, `snapshot-<time in ns>`, and of those so many as are wanted. Nobody reads
@@ -112,24 +117,40 @@ fn replace(
     replaced.map(drop)
 }
 
-/// Writes a snapshot.
-pub(super) fn encode(writer: &mut dyn Write, meta: &Meta, tables: &Tables) -> io::Result<()> {
+/// Writes a snapshot of the objects, at their version. Lets go of each once it is written: it may have changed meanwhile.
+pub(super) fn encode(
+    writer: &mut dyn Write,
+    meta: &Meta,
+    (version, objects): (u64, Vec<Object>),
+) -> io::Result<()> {
     let mut lines = Lines {
         writer,
         digest: Sha256::new(),
     };
     lines.put(&Header {
         format: FORMAT,
-        version: tables.version,
+        version,
         meta: meta.clone(),
     })?;
-    let mut objects = 0;
-    for object in tables.objects() {
+    let count = objects.len();
+    for object in objects {
         lines.put(&object)?;
-        objects += 1;
     }
     let sha256 = hex::encode(lines.digest.clone().finalize());
-    lines.put(&End { objects, sha256 })
+    lines.put(&End {
+        objects: count,
+        sha256,
+    })
+}
+
+/// What openraft knows of the snapshot whose lines these are; an error tells at which byte it is damaged.
+pub(super) fn meta(bytes: &[u8]) -> Result<Meta, u64> {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let header: Header = serde_json::from_slice(line).map_err(|_| 0u64)?;
+    match header.format {
+        FORMAT => Ok(header.meta),
+        _ => Err(0),
+    }
 }
 
 /// Reads a snapshot; an error tells at which byte it is damaged.
