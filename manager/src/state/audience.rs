@@ -3,7 +3,7 @@
 //! To ask each of a thousand watchers about each change would make a change cost as much as there are nodes; so the change
 //! is asked once whom it concerns.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use proto::NodeId;
 use tokio::sync::mpsc;
@@ -32,10 +32,10 @@ pub struct Circle {
 
 type Senders = Vec<mpsc::UnboundedSender<Event>>;
 
-/// The watchers of each circle, by node.
+/// The watchers of each circle, by node; in the nodes' order, which a simulation must be able to repeat.
 #[derive(Debug, Default)]
 pub(super) struct Circles {
-    list: Vec<(&'static Circle, HashMap<NodeId, Senders>)>,
+    list: Vec<(&'static Circle, BTreeMap<NodeId, Senders>)>,
 }
 
 impl Circles {
@@ -51,7 +51,7 @@ impl Circles {
             .iter()
             .position(|(known, _)| std::ptr::eq(*known, circle));
         let place = place.unwrap_or_else(|| {
-            self.list.push((circle, HashMap::new()));
+            self.list.push((circle, BTreeMap::new()));
             self.list.len() - 1
         });
         let watchers = &mut self.list[place].1;
