@@ -294,7 +294,7 @@ fn dispatch(arguments: Arguments, matches: &ArgMatches) -> Result<()> {
 
 async fn act(verb: Verb, host: Option<&str>) -> Result<()> {
     let verb = match verb {
-        Verb::Up(up) => return up.run().await,
+        Verb::Up(up) => return up.run(host).await,
         verb => verb,
     };
     let client = &Client::new(host)?;

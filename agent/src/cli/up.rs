@@ -63,12 +63,13 @@ const END: Duration = Duration::from_secs(60);
 const IMAGE_LABEL: &str = "shoal.image";
 
 impl Up {
-    pub(crate) async fn run(self) -> Result<()> {
+    /// `host`: the agent that was asked for; without one, that of the run directory, which is started if it does not run.
+    pub(crate) async fn run(self, host: Option<&str>) -> Result<()> {
         let mut interrupted = signal(SignalKind::interrupt())?;
         let mut terminated = signal(SignalKind::terminate())?;
         let mut started = Started::default();
         let outcome = tokio::select! {
-            outcome = self.bring_up(&mut started) => outcome,
+            outcome = self.bring_up(host, &mut started) => outcome,
             _ = interrupted.recv() => Ok(()),
             _ = terminated.recv() => Ok(()),
         };
@@ -83,11 +84,14 @@ impl Up {
     }
 
     /// Everything from nothing to the logs. Returns when all is up and `--detach` was given, or the logs end.
-    async fn bring_up(&self, started: &mut Started) -> Result<()> {
+    async fn bring_up(&self, host: Option<&str>, started: &mut Started) -> Result<()> {
         let files = self.files()?;
         let stack = stack::load(&files)?.stack;
         let name = self.stack_name(&stack)?;
-        let client = self.agent(started).await?;
+        let client = match host {
+            Some(_) => Client::new(host)?,
+            None => self.agent(started).await?,
+        };
         swarm(&client).await?;
         prepare(&stack).await?;
         let built = build(&client, &stack).await?;

@@ -35,6 +35,31 @@ fn up(agent: &Agent, words: &[&str]) -> Result<Output> {
     agent.host.enter(|| command.output())?.context("run agent up")
 }
 
+#[test]
+fn up_speaks_to_the_agent_that_it_is_told_and_starts_no_other() -> Result<()> {
+    let agent = Agent::start()?;
+    agent.build_busybox()?;
+    let folder = agent.host.directory().join("told");
+    std::fs::create_dir(&folder)?;
+    let stack = "services: {web: {image: bb, command: sleep 1000}}\n";
+    std::fs::write(folder.join("docker-stack.yml"), stack)?;
+    let elsewhere = folder.join("elsewhere");
+    let (folder, elsewhere) = (folder.to_string_lossy(), elsewhere.to_string_lossy());
+    let words = [
+        "up",
+        "--detach",
+        "--root",
+        &elsewhere,
+        "--run-dir",
+        &elsewhere,
+        &folder,
+    ];
+    agent.cli_ok(&words)?;
+    ensure!(!Path::new(&*elsewhere).exists());
+    ensure!(agent.cli_ok("stack services told")?.contains("told_web"));
+    Ok(())
+}
+
 /// Names of the tasks that answer on the port, and the last count.
 fn ask(agent: &Agent, port: u16, times: usize) -> Result<(BTreeSet<String>, u64)> {
     let mut names = BTreeSet::new();
