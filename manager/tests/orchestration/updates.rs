@@ -366,8 +366,8 @@ async fn a_second_update_takes_the_place_of_the_first() {
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_global_service_is_updated_node_by_node() {
+/// Three nodes with a task of `log` on each; its updates rest for 2 s between them.
+async fn with_global_log() -> Cluster {
     let cluster = Cluster::of(3).await;
     let mut spec = updating(
         service("log", "app:1", 1),
@@ -378,6 +378,12 @@ async fn a_global_service_is_updated_node_by_node() {
     );
     spec.mode = ServiceMode::global();
     cluster.create(spec).await;
+    cluster
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_global_service_is_updated_node_by_node() {
+    let cluster = with_global_log().await;
     let new = follow(&cluster, "app:2");
     cluster.update("log", |spec| set_image(spec, "app:2")).await;
     cluster
@@ -397,16 +403,7 @@ async fn a_global_service_is_updated_node_by_node() {
 
 #[tokio::test(start_paused = true)]
 async fn an_update_leaves_out_a_node_that_is_lost_meanwhile_and_comes_to_it_when_it_is_back() {
-    let cluster = Cluster::of(3).await;
-    let mut spec = updating(
-        service("log", "app:1", 1),
-        UpdateConfig {
-            delay: seconds(2),
-            ..config()
-        },
-    );
-    spec.mode = ServiceMode::global();
-    cluster.create(spec).await;
+    let cluster = with_global_log().await;
     cluster.update("log", |spec| set_image(spec, "app:2")).await;
     cluster
         .change_node("n3", |node| node.status.state = NodeState::Down)
