@@ -36,14 +36,7 @@ pub(crate) fn config(config: &Config) -> String {
 
 fn head(text: &mut String, id: &str, name: &str, labels: &Labels) -> std::fmt::Result {
     writeln!(text, "ID:\t\t\t{id}\nName:\t\t\t{name}")?;
-    if !labels.is_empty() {
-        writeln!(text, "Labels:")?;
-    }
-    for (key, value) in labels {
-        let equals = if value.is_empty() { "" } else { "=" };
-        writeln!(text, " - {key}{equals}{value}")?;
-    }
-    Ok(())
+    super::pretty_node::labels(text, "Labels", labels)
 }
 
 fn times(text: &mut String, meta: &Meta) -> std::fmt::Result {

@@ -78,7 +78,8 @@ fn description(text: &mut String, node: &Node) -> std::fmt::Result {
     writeln!(text, " Issuer Public Key:\t{}", tls.cert_issuer_public_key)
 }
 
-fn labels(text: &mut String, title: &str, labels: &proto::spec::Labels) -> std::fmt::Result {
+/// Labels below their title; nothing if there are none.
+pub(super) fn labels(text: &mut String, title: &str, labels: &proto::spec::Labels) -> std::fmt::Result {
     if !labels.is_empty() {
         writeln!(text, "{title}:")?;
     }
