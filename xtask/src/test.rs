@@ -25,7 +25,16 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     )?;
     crate::run(
         cargo()
-            .args(["test", "--package", "integration", "--lib", "--test", "vm"])
+            .args([
+                "test",
+                "--package",
+                "integration",
+                "--lib",
+                "--test",
+                "vm",
+                "--example",
+                "cluster_figures",
+            ])
             .args(filter),
     )?;
     // A test program of its own, so that the run closes with cargo's summary of it.

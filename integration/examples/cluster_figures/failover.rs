@@ -32,7 +32,7 @@ pub(crate) fn node(options: &Options, table: &mut Table) -> Result<()> {
             })?;
             side.remove("web")?;
             Ok(took?.as_secs_f64())
-        })?;
+        });
     }
     table.add(figure);
     Ok(())
@@ -44,10 +44,10 @@ pub(crate) fn leader(options: &Options, table: &mut Table) -> Result<()> {
     let mut sides = table.sides(|kind| Side::new(kind, 3, 3));
     let mut number = 0;
     for _ in 0..options.rounds {
-        figure.pair_mut(&mut sides, |side: &mut Side| {
+        figure.pair_mut(&mut sides, |_, side: &mut Side| {
             number += 1;
             lose_leader(side, number)
-        })?;
+        });
     }
     table.add(figure);
     Ok(())
@@ -84,43 +84,46 @@ fn lose_leader(side: &mut Side, number: usize) -> Result<f64> {
 pub(crate) fn restart(options: &Options, table: &mut Table) -> Result<()> {
     let mut figure = Figure::seconds("cluster of 3 killed and started → writes accepted");
     let mut kept = Figure::count("of its containers still the same, of 100");
-    let mut sides = table.sides(|kind| Side::new(kind, 3, 3));
-    for (_, side) in &sides {
-        if let Ok(side) = side {
-            side.service("web", options.replicas)?;
-        }
-    }
+    let mut sides = table.sides(|kind| {
+        let side = Side::new(kind, 3, 3)?;
+        side.service("web", options.replicas)?;
+        Ok(side)
+    });
     let mut number = 0;
     for _ in 0..options.rounds {
         let mut shares = Vec::new();
-        figure.pair_mut(&mut sides, |side: &mut Side| {
+        figure.pair_mut(&mut sides, |kind, side: &mut Side| {
             number += 1;
-            let before = processes(side)?;
-            for node in &mut side.nodes {
-                node.kill()?;
-            }
-            let began = Instant::now();
-            run_all(side)?;
-            until("a write is accepted", || {
-                write(&side.nodes[0], &format!("restart-{number}"))
-            })?;
-            let took = began.elapsed();
-            let left = before
-                .iter()
-                .filter(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists());
-            shares.push(100.0 * left.count() as f64 / before.len().max(1) as f64);
+            let (took, share) = lose_all(side, &format!("restart-{number}"))?;
+            shares.push((kind, Ok(share)));
             until("the tasks run", || {
                 ensure!(side.running(&side.nodes[0], "web")?.len() == options.replicas);
                 Ok(())
             })?;
-            Ok(took.as_secs_f64())
-        })?;
-        let mut shares = shares.into_iter();
-        kept.pair_mut(&mut sides, |_| Ok(shares.next().unwrap_or_default()))?;
+            Ok(took)
+        });
+        kept.values(shares);
     }
     table.add(figure);
     table.add(kept);
     Ok(())
+}
+
+/// Seconds from the start of all daemons until a write is accepted, and how many of a hundred containers outlived it.
+fn lose_all(side: &mut Side, config: &str) -> Result<(f64, f64)> {
+    let before = processes(side)?;
+    for node in &mut side.nodes {
+        node.kill()?;
+    }
+    let began = Instant::now();
+    run_all(side)?;
+    until("a write is accepted", || write(&side.nodes[0], config))?;
+    let took = began.elapsed();
+    let left = before
+        .iter()
+        .filter(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists());
+    let share = 100.0 * left.count() as f64 / before.len().max(1) as f64;
+    Ok((took.as_secs_f64(), share))
 }
 
 /// Starts all daemons at the same time, as after a power cut.

@@ -4,9 +4,11 @@
 //! medians, a ratio is the median of the pairs' ratios. What cannot be measured is named with the reason.
 //!
 //! - [`side`]: a cluster of agents or of dockerds, behind one face; [`docker`]: the latter
-//! - [`failover`], [`memory`], [`alarms`], [`scale`], [`network`]: the figures; [`table`]: how they are shown
+//! - [`failover`], [`memory`], [`alarms`], [`scale`], [`network`]: the figures
+//! - [`column`]: one side's values; [`table`]: how they are shown
 
 mod alarms;
+mod column;
 mod docker;
 mod failover;
 mod memory;
