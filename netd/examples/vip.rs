@@ -1,6 +1,6 @@
-//! What a virtual IP costs a client: connections with one byte there and back, through a virtual IP and straight to a task,
-//! in turns; the ratio of the medians, for both balancers and for few and many services. And what a change of one service
-//! costs among them.
+//! What a virtual IP costs a client: connections with one byte there and back, through a virtual IP, straight to the task
+//! behind it, and between containers that see no service, in turns; the ratios of the medians, for both balancers and for few
+//! and many services. And what a change of one service costs among them.
 //!
 //! `sudo cargo run --release -p netd --example vip`: works in namespaces and a cgroup of its own; the machine's are not
 //! touched. A busy machine spoils the microseconds before it spoils the ratio.
@@ -77,39 +77,60 @@ async fn measure(balancer: BalancerChoice, cgroup: &Path) -> Outcome<()> {
     let netd = Netd::open(config).await?;
     let front = pair(&netd, "front", "10.1.0.0/16").await?;
     let bare = pair(&netd, "bare", "10.2.0.0/16").await?;
-    let (direct, through) = (bare.server, SocketAddr::from((vip(0), PORT)));
+    let through = SocketAddr::from((vip(0), PORT));
     let mut there = 0;
     for count in SERVICES {
         for n in there..count {
             netd.set_service(service(n, *front.server_ip(), 0)).await?;
         }
         there = count;
-        let mut rounds = Vec::new();
-        connects(&bare.client, direct)?; // the first ones find everything cold
+        connects(&bare.client, bare.server)?; // the first ones find everything cold
+        let mut rounds = Rounds::default();
         for _ in 0..ROUNDS {
-            let straight = connects(&bare.client, direct)?;
-            rounds.push((straight, connects(&front.client, through)?));
+            rounds.alone.push(connects(&bare.client, bare.server)?);
+            rounds.through.push(connects(&front.client, through)?);
+            rounds.straight.push(connects(&front.client, front.server)?);
         }
-        let ratio = median(
-            rounds
-                .iter()
-                .map(|(a, b)| a.as_secs_f64() / b.as_secs_f64())
-                .collect(),
-        );
-        let micros = |d: Vec<Duration>| median(d.iter().map(|d| d.as_secs_f64() * 1e6).collect());
-        let (straight, led) = rounds.into_iter().unzip();
         let change = changes(&netd, count, *front.server_ip()).await?;
-        println!(
-            "{balancer:?}, {count} services: direct {:.1} µs, virtual {:.1} µs, ratio {ratio:.3}; a change {change:.0} µs",
-            micros(straight),
-            micros(led)
-        );
+        println!("{balancer:?}, {count} services: {rounds}; a change {change:.0} µs");
     }
     for id in ["front-client", "front-server", "bare-client", "bare-server"] {
         netd.detach(id).await?;
     }
     netd.shutdown(true).await?;
     Ok(())
+}
+
+/// Times of connections, in rounds.
+#[derive(Default)]
+struct Rounds {
+    /// Between containers that see no service.
+    alone: Vec<Duration>,
+    /// Through a virtual IP.
+    through: Vec<Duration>,
+    /// From the same container to the task behind it.
+    straight: Vec<Duration>,
+}
+
+impl Rounds {
+    /// Of each round's times to those through the virtual IP.
+    fn ratio(&self, to: &[Duration]) -> f64 {
+        let pairs = to.iter().zip(&self.through);
+        median(pairs.map(|(a, b)| a.as_secs_f64() / b.as_secs_f64()).collect())
+    }
+}
+
+impl std::fmt::Display for Rounds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let micros = |d: &[Duration]| median(d.iter().map(|d| d.as_secs_f64() * 1e6).collect());
+        let through = micros(&self.through);
+        let (straight, alone) = (micros(&self.straight), micros(&self.alone));
+        let (to_straight, to_alone) = (self.ratio(&self.straight), self.ratio(&self.alone));
+        write!(
+            f,
+            "virtual {through:.1} µs; task's address {straight:.1} µs, ratio {to_straight:.3}; no service in sight {alone:.1} µs, ratio {to_alone:.3}"
+        )
+    }
 }
 
 struct Pair {
