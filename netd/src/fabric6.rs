@@ -9,8 +9,8 @@ use ipnet::Ipv6Net;
 use crate::error::{Error, Result};
 use crate::fabric::Fabric;
 use crate::host::Host;
-use crate::netlink::{Link, LinkAddress, Route};
-use crate::types::Ipv6State;
+use crate::netlink::{Link, LinkAddress, Neighbour, Request, Route};
+use crate::types::{Ipv6State, Mac};
 use crate::{names, netns};
 
 /// Of a link that has IPv6, in a namespace of ours; the last one switches it on. The link-local address follows from the
@@ -23,6 +23,9 @@ const LINK: [(&str, &str); 6] = [
     ("addr_gen_mode", "0"),
     ("disable_ipv6", "0"),
 ];
+
+/// Of link-local addresses (RFC 4291, section 2.5.6).
+const LINK_LOCAL_PREFIX: u8 = 64;
 
 /// The addresses of both ends of the uplink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +58,13 @@ impl Fabric {
         self.enable6(bridge)?;
         let mut work = || -> io::Result<()> {
             let link = Link::find(&mut self.route, bridge)?.ok_or(io::ErrorKind::NotFound)?;
-            let add = LinkAddress::add6(link.index, state.gateway, state.subnet.prefix_len());
-            self.route.request(add)
+            // The kernel gives it the link-local one with its first port, and asks nobody without.
+            let asks_from = link.mac.map(|mac| (mac.link_local(), LINK_LOCAL_PREFIX));
+            let all = [(state.gateway, state.subnet.prefix_len())]
+                .into_iter()
+                .chain(asks_from);
+            let add = |(address, prefix_len)| LinkAddress::add6(link.index, address, prefix_len);
+            self.route.batch(all.map(add).collect())
         };
         work().map_err(|source| Error::Kernel {
             operation: "give an IPv6 address to",
@@ -69,18 +77,25 @@ impl Fabric {
     pub(crate) fn ensure_uplink6(&mut self, host: &mut Host, uplink: Uplink6) -> Result<()> {
         host.address_uplink6(self.host_uplink, uplink.host, uplink.prefix_len)?;
         self.enable6(names::UPLINK)?;
-        let mut work = || -> io::Result<()> {
+        let host_mac = host.find_uplink()?.and_then(|link| link.mac);
+        let mut work = || -> io::Result<Option<Mac>> {
             let link = Link::find(&mut self.route, names::UPLINK)?.ok_or(io::ErrorKind::NotFound)?;
-            self.route.batch(vec![
+            let mut requests = vec![
                 LinkAddress::add6(link.index, uplink.fabric, uplink.prefix_len),
                 Route::add(Ipv6Net::default(), Some(uplink.host), link.index),
-            ])
+            ];
+            requests.extend(host_mac.map(|mac| known(link.index, uplink.host, mac)));
+            self.route.batch(requests)?;
+            Ok(link.mac)
         };
-        work().map_err(|source| Error::Kernel {
+        let mac = work().map_err(|source| Error::Kernel {
             operation: "give an IPv6 address to",
             object: "the uplink".into(),
             source,
         })?;
+        if let Some(mac) = mac {
+            host.set_neighbour(known(self.host_uplink, uplink.fabric, mac))?;
+        }
         self.uplink6 = Some(uplink);
         Ok(())
     }
@@ -92,4 +107,11 @@ impl Fabric {
             enable(link)
         })
     }
+}
+
+/// One end of the uplink, as the other knows it from the beginning: nobody can ask before his own link-local address is in use,
+/// and on the host that takes as long as its settings say.
+fn known(link: u32, address: Ipv6Addr, mac: Mac) -> Request {
+    let address = address.into();
+    Neighbour { link, address, mac }.set()
 }

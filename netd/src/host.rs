@@ -9,7 +9,7 @@ use std::path::Path;
 use ipnet::Ipv4Net;
 
 use crate::error::{Error, Result};
-use crate::netlink::{Link, LinkAddress, LinkChange, Route, Socket, Subnet, Veth, errno};
+use crate::netlink::{Link, LinkAddress, LinkChange, Request, Route, Socket, Subnet, Veth, errno};
 use crate::{firewall::HostFirewall, names, netlink};
 
 const USUAL_MTU: u32 = 1500;
@@ -235,6 +235,12 @@ impl Host {
             Err(error) if errno(&error) != Some(libc::EEXIST) => Err(self.failed("route ::1 by", error)),
             _ => Ok(()),
         }
+    }
+
+    /// Who is at the other end of our veth.
+    pub(crate) fn set_neighbour(&mut self, request: Request) -> Result<()> {
+        let set = self.route.request(request);
+        set.map_err(|e| self.failed("set the neighbour of", e))
     }
 
     /// Delete our veth if there is one; refuse to touch another's.

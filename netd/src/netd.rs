@@ -59,7 +59,13 @@ impl Netd {
     /// Make the network exist as given. Idempotent.
     pub async fn ensure_network(&self, config: &NetworkConfig) -> Result<NetworkState> {
         let config = config.clone();
-        self.run(move |node| node.ensure_network(&config)).await
+        let made = self.run(move |node| {
+            let state = node.ensure_network(&config)?;
+            Ok((node.usable_on(&state), state))
+        });
+        let (addresses, state) = made.await?;
+        addresses.wait().await;
+        Ok(state)
     }
 
     /// The networks that exist.
@@ -87,7 +93,7 @@ impl Netd {
 
     /// Make a container's network namespace with all its interfaces and published ports. On error nothing is left.
     pub async fn attach(&self, request: AttachRequest) -> Result<Sandbox> {
-        self.run(move |node| node.attach(request)).await
+        Ok(self.attach_to_keep(request).await?.0)
     }
 
     /// The same; with it comes, if names are asked for in the sandbox itself, another descriptor of the UDP socket at which they
@@ -95,8 +101,14 @@ impl Netd {
     /// [`NetdConfig::kept`].
     pub async fn attach_to_keep(&self, request: AttachRequest) -> Result<(Sandbox, Option<OwnedFd>)> {
         let id = request.sandbox.clone();
-        self.run(move |node| Ok((node.attach(request)?, node.resolver(&id))))
-            .await
+        let attached = self.run(move |node| {
+            let sandbox = node.attach(request)?;
+            let addresses = node.usable_in(&id, &sandbox.endpoints);
+            Ok((addresses, sandbox, node.resolver(&id)))
+        });
+        let (addresses, sandbox, resolver) = attached.await?;
+        addresses.wait().await;
+        Ok((sandbox, resolver))
     }
 
     /// Remove a container's namespace, interfaces, addresses and ports. Idempotent; goes on after errors and returns the
@@ -109,7 +121,13 @@ impl Netd {
     /// Add an interface to a live sandbox.
     pub async fn connect(&self, sandbox: &str, request: EndpointRequest) -> Result<Endpoint> {
         let id = sandbox.to_owned();
-        self.run(move |node| node.connect(&id, &request)).await
+        let connected = self.run(move |node| {
+            let endpoint = node.connect(&id, &request)?;
+            Ok((node.usable_in(&id, std::slice::from_ref(&endpoint)), endpoint))
+        });
+        let (addresses, endpoint) = connected.await?;
+        addresses.wait().await;
+        Ok(endpoint)
     }
 
     /// Take an interface from a live sandbox.

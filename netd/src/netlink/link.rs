@@ -19,6 +19,7 @@ use crate::types::Mac;
 const RTM_NEWLINK: u16 = 16;
 /// `struct ifinfomsg`.
 const IFINFOMSG: usize = 16;
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
@@ -37,6 +38,7 @@ pub(crate) struct Link {
     pub(crate) alias: Option<String>,
     pub(crate) master: Option<u32>,
     pub(crate) mtu: u32,
+    pub(crate) mac: Option<Mac>,
     pub(crate) up: bool,
     /// If it is a VXLAN device.
     pub(crate) vxlan: Option<VxlanSettings>,
@@ -163,6 +165,16 @@ impl Link {
         Ok(Self::list(socket)?.into_iter().find(|link| link.name == name))
     }
 
+    /// Asks about one link, which has its consequences: the kernel sees from a queue that a link can be sent over, and drops what
+    /// comes before that; but it sees to the link that it is asked about at once (`rtnl_getlink`, since 6.7).
+    pub(crate) fn settle(socket: &mut Socket, name: &str) -> io::Result<Self> {
+        let question = Request::route(&RouteNetlinkMessage::GetLink(message(name)), 0);
+        socket.ask(&question, |kind, body| match kind {
+            RTM_NEWLINK => Self::parse(body),
+            _ => None,
+        })
+    }
+
     /// From the body of a message.
     pub(crate) fn parse(body: &[u8]) -> Option<Self> {
         let word = |at: usize| Some(u32::from_ne_bytes(body.get(at..at + 4)?.try_into().ok()?));
@@ -172,6 +184,7 @@ impl Link {
             alias: None,
             master: None,
             mtu: 0,
+            mac: None,
             up: word(8)? & 1 != 0,
             vxlan: None,
             port: None,
@@ -181,6 +194,7 @@ impl Link {
             let text = || String::from_utf8_lossy(value).trim_end_matches('\0').to_owned();
             let number = || value.try_into().ok().map(u32::from_ne_bytes);
             match nla.kind() {
+                IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),
                 IFLA_IFNAME => link.name = text(),
                 IFLA_IFALIAS => link.alias = Some(text()),
                 IFLA_MASTER => link.master = number(),

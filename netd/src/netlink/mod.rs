@@ -15,6 +15,7 @@ mod port;
 pub(crate) mod resolution;
 mod route;
 mod socket;
+mod usable;
 mod vxlan;
 mod wireguard;
 
@@ -30,5 +31,6 @@ pub(crate) use policy::{Detour, MAIN, MarkRule};
 pub(crate) use port::PortSettings;
 pub(crate) use route::Route;
 pub(crate) use socket::{Request, Socket, errno, messages};
+pub(crate) use usable::until_usable;
 pub(crate) use vxlan::{Vxlan, VxlanSettings};
 pub(crate) use wireguard::{PublicKey, SecretKey, WireGuard, WireGuardPeer};

@@ -17,6 +17,9 @@ const RTA_GATEWAY: u16 = 5;
 const RTA_METRICS: u16 = 8;
 const RTA_VIA: u16 = 18;
 const RTAX_MTU: u16 = 2;
+/// Place of the route's type in `struct rtmsg`, and that of an address of the namespace itself.
+const TYPE: usize = 7;
+const RTN_LOCAL: u8 = 2;
 
 /// The route that an address has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub(crate) struct Path {
     pub(crate) link: Option<u32>,
     /// Whether another router comes first.
     pub(crate) routed: bool,
+    /// Whether it is an address of the namespace itself, and in use.
+    pub(crate) local: bool,
     /// What the route itself says, if it does.
     pub(crate) mtu: Option<u32>,
 }
@@ -49,7 +54,10 @@ impl Path {
     }
 
     fn parse(body: &[u8]) -> Option<Self> {
-        let mut path = Self::default();
+        let mut path = Self {
+            local: body.get(TYPE) == Some(&RTN_LOCAL),
+            ..Self::default()
+        };
         let number = |bytes: &[u8]| bytes.try_into().ok().map(u32::from_ne_bytes);
         for nla in NlasIterator::new(body.get(RTMSG..)?).flatten() {
             match nla.kind() {

@@ -26,7 +26,7 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 /// The kernel answers at once; this only keeps a bug from hanging a thread for ever.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A kernel dump fits 32 KiB per datagram (netlink_dump).
-const RECEIVE: usize = 64 * 1024;
+pub(super) const RECEIVE: usize = 64 * 1024;
 /// More than this in one datagram needs a larger send buffer than the usual default.
 const USUAL_SEND_BUFFER: usize = 96 * 1024;
 

@@ -76,7 +76,21 @@ impl Node {
         self.enable_ipv6(id, namespace, endpoints)?;
         let routed = self.default_endpoint(endpoints).cloned();
         let routed6 = self.default_endpoint6(endpoints).cloned();
-        address_links(inside, endpoints, routed.as_ref(), routed6.as_ref()).map_err(failed)
+        address_links(inside, endpoints, routed.as_ref(), routed6.as_ref()).map_err(failed)?;
+        self.settle_links(id, inside, endpoints).map_err(failed)
+    }
+
+    /// Both ends, and the bridge if they are its first port, take packets from now on.
+    fn settle_links(&mut self, id: &str, inside: &mut Socket, endpoints: &[Endpoint]) -> io::Result<()> {
+        for endpoint in endpoints {
+            let port = names::port(id, &endpoint.network);
+            Link::settle(inside, &endpoint.interface)?;
+            Link::settle(&mut self.fabric.route, &port)?;
+            if let Some(network) = self.networks.get(&endpoint.network) {
+                Link::settle(&mut self.fabric.route, &network.record.state.bridge)?;
+            }
+        }
+        Ok(())
     }
 
     /// On those interfaces whose network has it.

@@ -21,6 +21,7 @@ mod published;
 mod sandboxes;
 mod services;
 mod unpublished;
+mod usable;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};

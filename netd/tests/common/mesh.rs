@@ -12,7 +12,7 @@ use netd::{
 };
 
 use super::nodes::{Node, Nodes};
-use super::{Box, call, call_udp, eventually, request};
+use super::{Box, call, call_udp, request};
 
 pub const PATIENCE: Duration = Duration::from_secs(3);
 /// The published ports: TCP to 80, UDP to 53.
@@ -149,26 +149,11 @@ impl Mesh {
         Box::new(attached.unwrap())
     }
 
-    /// Every node is told of the tasks, as members and as the backends of a service.
+    /// Every node is told of the tasks, as members and as the backends of a service. They answer when this returns: whoever
+    /// gave an address has waited until it is in use.
     pub fn publish(&self, tasks: &[Task]) {
         for node in &self.nodes.nodes {
             self.publish_on(node.number, tasks);
-        }
-        self.settle();
-    }
-
-    /// Until every node's IPv6 port takes or refuses connections. The kernel lets others find a new IPv6 address a little
-    /// after it has been given, from a queue that all namespaces of the machine share; whoever asks before is not answered.
-    fn settle(&self) {
-        for node in &self.nodes.nodes {
-            let to = (node.address6(), WEB).into();
-            let reached = || match TcpStream::connect_timeout(&to, PATIENCE) {
-                Ok(_) => true,
-                Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,
-            };
-            eventually(&format!("node {} is found over IPv6", node.number), || {
-                sys::netns::run_in(&self.nodes.client, reached).unwrap()
-            });
         }
     }
 

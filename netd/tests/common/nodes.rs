@@ -9,7 +9,7 @@ use std::sync::Arc;
 use netd::{Netd, NetdConfig, Underlay, UnderlayPeer};
 use nix::sched::{CloneFlags, setns};
 
-use super::netlink::{Link, LinkAddress, LinkChange, Route, Socket, Veth};
+use super::netlink::{Link, LinkAddress, LinkChange, Route, Socket, Veth, until_usable};
 
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
 pub const CLIENT6: Ipv6Addr = ipv6(CLIENT);
@@ -170,6 +170,7 @@ fn plug_in(switch: &OwnedFd, port: &str, address: Ipv4Addr) -> OwnedFd {
                 LinkAddress::add6(index, ipv6(address), 64),
             ])
             .unwrap();
+        assert!(until_usable(&[ipv6(address)]).unwrap());
     })
     .unwrap();
     host
