@@ -48,6 +48,7 @@ pub(crate) struct Fabric {
     pub(crate) netns: OwnedFd,
     pub(crate) route: Socket,
     pub(crate) netfilter: Socket,
+    frames: OwnedFd,
     /// Published ports to backends, as the kernel has them, for IPv4 and IPv6.
     pub(crate) balancers: [Balancer; 2],
     /// Ours and the host's address on the uplink.
@@ -63,7 +64,7 @@ impl Fabric {
     /// Adopt the fabric of `run_dir`, or make it.
     pub(crate) fn open(run_dir: &Path, instance: &str, host: &mut Host) -> Result<Self> {
         let path = names::netns(run_dir, "fabric");
-        let (namespace, (mut route, netfilter)) = match netns::open(&path)? {
+        let (namespace, (mut route, netfilter, frames)) = match netns::open(&path)? {
             Some(namespace) => {
                 let sockets = netns::run(&path, &namespace, sockets)?;
                 (namespace, sockets)
@@ -81,6 +82,7 @@ impl Fabric {
             netns: namespace,
             route,
             netfilter,
+            frames,
             balancers: FabricFirewall::balancers(),
             address,
             host_address,
@@ -97,6 +99,11 @@ impl Fabric {
         self.host_uplink = host.configure_uplink(self.host_address, UPLINK_PREFIX)?;
         self.configure_uplink(UPLINK_PREFIX)
             .map_err(|e| failed("address uplink of", e))
+    }
+
+    /// Put a frame on a link of this index: everybody on a bridge gets it.
+    pub(crate) fn say(&self, link: u32, frame: &[u8]) -> io::Result<()> {
+        sys::packet::send(&self.frames, link, frame)
     }
 
     /// All addresses of its links.
@@ -219,8 +226,8 @@ fn prepare() -> io::Result<()> {
         .try_for_each(|(name, value)| netns::sysctl(name, value))
 }
 
-fn sockets() -> io::Result<(Socket, Socket)> {
-    Ok((Socket::route()?, Socket::netfilter()?))
+fn sockets() -> io::Result<(Socket, Socket, OwnedFd)> {
+    Ok((Socket::route()?, Socket::netfilter()?, sys::packet::socket()?))
 }
 
 /// The /30 between host and fabric: the one in use, or the first that nothing on the host overlaps, beginning at a place

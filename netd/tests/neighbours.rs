@@ -6,12 +6,15 @@ mod types {
     pub(crate) use netd::Mac;
 }
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
-use common::netlink::{Link, LinkAddress, LinkChange, Socket, Veth};
-use common::{Box, request, world};
-use netd::NetworkConfig;
+use common::cluster::{Cluster, Task};
+use common::netlink::{Link, LinkAddress, LinkChange, Route, Socket, Veth};
+use common::{Box, eventually, mesh, request, world};
+use ipnet::Ipv4Net;
+use netd::{NetworkConfig, OverlayMode};
 
 /// A namespace in which the kernel has so many new IPv6 addresses to see to. It does so from a queue that all namespaces
 /// of the machine share.
@@ -77,5 +80,74 @@ fn an_ipv6_address_is_found_when_the_container_is_attached() {
             let container = Box::new(attached.unwrap());
             assert!(is_found(&container.netns, container.address6()), "round {n}");
         }
+    });
+}
+
+/// Asks again only after a minute, so that whatever comes sooner has come by itself.
+fn ask_once(container: &Box) {
+    let set = || {
+        for version in ["ipv4", "ipv6"] {
+            let path = format!("/proc/sys/net/{version}/neigh/eth0/retrans_time_ms");
+            std::fs::write(path, "60000").unwrap();
+        }
+    };
+    sys::netns::run_in(&container.netns, set).unwrap();
+}
+
+/// A datagram is sent to a container of another node, of which nobody has heard here; then everybody is told of it.
+fn arrives_when_told(from: &Box, to: &Box, address: IpAddr, tell: impl FnOnce()) {
+    let bind = |netns: &OwnedFd, port| {
+        let bind = || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap(); // and IPv4
+        sys::netns::run_in(netns, bind).unwrap()
+    };
+    let (client, server) = (bind(&from.netns, 0), bind(&to.netns, 90));
+    server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let to_v6 = match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    };
+    client.send_to(b"early", (to_v6, 90)).unwrap();
+    tell();
+    let mut buffer = [0; 16];
+    let heard = server.recv(&mut buffer).map(|n| buffer[..n].to_vec());
+    assert_eq!(heard.unwrap(), b"early", "to {address}");
+}
+
+/// Whether the fabric leads straight to the task's node.
+fn is_direct(fabric: &OwnedFd, task: &Task) -> bool {
+    let list = || Route::<Ipv4Net>::list(&mut Socket::route().unwrap()).unwrap();
+    let routes = sys::netns::run_in(fabric, list).unwrap();
+    routes
+        .iter()
+        .any(|route| route.direct && route.destination.addr() == task.address())
+}
+
+#[test]
+fn who_has_asked_for_a_task_too_early_is_answered_when_his_node_hears_of_it() {
+    for mode in [OverlayMode::Vxlan, OverlayMode::Auto] {
+        world(|w| {
+            let cluster = Cluster::with_mode(w, &[1500, 1500], false, mode);
+            let a = cluster.task(0, "a", "10.9.0.5");
+            ask_once(&a);
+            if mode == OverlayMode::Auto {
+                let first = cluster.task(1, "first", "10.9.0.6");
+                let fabric = cluster.nodes[0].fabric();
+                eventually("the nodes find the direct way", || is_direct(&fabric, &first));
+            }
+            let b = cluster.start(1, "b", "10.9.0.7");
+            arrives_when_told(&a, &b, b.address().into(), || cluster.announce(&b));
+        });
+    }
+}
+
+#[test]
+fn the_same_over_ipv6() {
+    world(|_| {
+        let mesh = mesh::Mesh::new(2);
+        let tasks = [mesh::Task::new(1, 5), mesh::Task::new(2, 6)];
+        let [a, b] = [&tasks[0], &tasks[1]].map(|task| mesh.attach(task));
+        mesh.publish_on(2, &tasks);
+        ask_once(&a);
+        arrives_when_told(&a, &b, b.address6().into(), || mesh.publish_on(1, &tasks));
     });
 }

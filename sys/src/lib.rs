@@ -8,6 +8,7 @@ pub mod mount;
 pub mod namespace;
 pub mod netns;
 pub mod overlay;
+pub mod packet;
 pub mod process;
 pub mod seccomp;
 pub mod signal;

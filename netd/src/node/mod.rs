@@ -3,6 +3,7 @@
 
 mod adopt;
 mod anchors;
+mod announce;
 mod balance;
 mod carriers;
 mod direct;

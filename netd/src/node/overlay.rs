@@ -68,7 +68,7 @@ impl Node {
     /// See [`crate::Netd::set_members`].
     pub(crate) fn set_members(&mut self, members: Vec<Member>) -> Result<()> {
         let (mut errors, mut named) = (Errors::default(), BTreeSet::new());
-        let mut touched = BTreeSet::new();
+        let (mut touched, mut news) = (BTreeSet::new(), Vec::new());
         members
             .iter()
             .try_for_each(|member| names::check_id(&member.id))?;
@@ -78,6 +78,7 @@ impl Node {
             }
             errors.collect(self.stores.members.write(&member.id, &member));
             let id = member.id.clone();
+            news.push(id.clone());
             named.extend(named_on(&member).map(|network| (network, id.clone())));
             touched.extend(networks_of(&member));
             let old = self.overlay.members.insert(id.clone(), member);
@@ -87,6 +88,7 @@ impl Node {
         }
         errors.collect(self.sync_direct());
         self.sync_members(&touched, &mut errors);
+        self.announce(&news);
         for (network, member) in named {
             self.rename(&network, Source::Member(member));
         }

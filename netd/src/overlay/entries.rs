@@ -44,7 +44,9 @@ impl Entries {
                 continue;
             };
             for on in member.attachments.iter().filter(|on| on.network == network) {
-                let Some(mac) = mac(on).filter(|_| !on.addresses.iter().any(|a| own.contains(a))) else {
+                let Some(mac) =
+                    hardware_address(on).filter(|_| !on.addresses.iter().any(|a| own.contains(a)))
+                else {
                     continue;
                 };
                 places.insert(mac, *node);
@@ -129,7 +131,8 @@ fn kind(entry: &Forwarding) -> bool {
     entry.place == Place::Bridge
 }
 
-fn mac(on: &MemberAttachment) -> Option<Mac> {
+/// That of the interface: given, or following from its IPv4 address.
+pub(crate) fn hardware_address(on: &MemberAttachment) -> Option<Mac> {
     let derived = on.addresses.iter().find_map(|address| match address {
         IpAddr::V4(address) => Some(Mac::from_ipv4(*address)),
         IpAddr::V6(_) => None,
