@@ -144,7 +144,8 @@ impl Host {
         self.nft("delete table inet deaf")
     }
 
-    fn nft(&self, rules: &str) -> Result<()> {
+    /// Gives `nft` these commands in this namespace.
+    pub fn nft(&self, rules: &str) -> Result<()> {
         let status = self.enter(|| Command::new("nft").arg(rules).status())?;
         let status = status.context("nft (package nftables)")?;
         ensure!(status.success(), "nft {rules}: {status}");

@@ -93,6 +93,7 @@ async fn spanning(netd: &Netd) -> Result<(), Box<dyn std::error::Error>> {
             address: "127.0.0.2".parse()?,
             mtu: 1500,
             forwards: false,
+            next_hop6: None,
             public_key: None,
         }],
     };

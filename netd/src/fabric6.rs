@@ -9,7 +9,7 @@ use ipnet::Ipv6Net;
 use crate::error::{Error, Result};
 use crate::fabric::Fabric;
 use crate::host::Host;
-use crate::netlink::{Link, LinkAddress, Neighbour, Request, Route};
+use crate::netlink::{Link, LinkAddress, Neighbour, Request, Route, resolution};
 use crate::types::{Ipv6State, Mac};
 use crate::{names, netns};
 
@@ -64,7 +64,10 @@ impl Fabric {
                 .into_iter()
                 .chain(asks_from);
             let add = |(address, prefix_len)| LinkAddress::add6(link.index, address, prefix_len);
-            self.route.batch(all.map(add).collect())
+            // Addresses that the fabric answers for: see `direct`.
+            let answer = resolution::answer_at_once(link.index, true);
+            self.route
+                .batch([answer].into_iter().chain(all.map(add)).collect())
         };
         work().map_err(|source| Error::Kernel {
             operation: "give an IPv6 address to",
@@ -100,10 +103,11 @@ impl Fabric {
         Ok(())
     }
 
-    /// Switch IPv6 on for a link.
+    /// Switch IPv6 on for a link. The fabric forwards it, and answers for those neighbours that it is told of.
     pub(crate) fn enable6(&self, link: &str) -> Result<()> {
         netns::run(&self.path, &self.netns, || {
             netns::sysctl("ipv6/conf/all/forwarding", "1")?;
+            netns::sysctl("ipv6/conf/all/proxy_ndp", "1")?;
             enable(link)
         })
     }

@@ -1,5 +1,6 @@
 //! The host's side: its namespace as the agent sees it, one veth and one table in it, and what it says about itself.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -113,8 +114,8 @@ impl Host {
     }
 
     /// The link on which an address is reached without a router in between; `None` if there is none.
-    pub(crate) fn neighbour_link(&mut self, to: Ipv4Addr) -> Option<u32> {
-        let path = netlink::Path::find(&mut self.route, to.into()).ok()?;
+    pub(crate) fn neighbour_link(&mut self, to: IpAddr) -> Option<u32> {
+        let path = netlink::Path::find(&mut self.route, to).ok()?;
         path.link.filter(|_| !path.routed)
     }
 
@@ -260,6 +261,24 @@ impl Host {
     /// Whether the host forwards IPv6; what cannot be read counts as yes.
     pub(crate) fn forwards6(&self) -> bool {
         self.is_on("ipv6/conf/all/forwarding")
+    }
+
+    /// Links by their indices, each with its own address as the next hop of IPv6 packets; none on a host that does not forward
+    /// them.
+    pub(crate) fn next_hops6(&mut self) -> BTreeMap<u32, Ipv6Addr> {
+        let mut hops = BTreeMap::new();
+        if !self.forwards6() {
+            return hops;
+        }
+        for one in LinkAddress::list(&mut self.route).unwrap_or_default() {
+            if let IpAddr::V6(address) = one.address
+                && address.is_unicast_link_local()
+            {
+                let least = hops.entry(one.link).or_insert(address);
+                *least = address.min(*least);
+            }
+        }
+        hops
     }
 
     fn is_on(&self, sysctl: &str) -> bool {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 
-/// linux/rtnetlink.h: links, IPv4 and IPv6 addresses, and the settings of IPv4, of which forwarding is one.
-const GROUPS: [u32; 4] = [1, 5, 9, 24];
+/// linux/rtnetlink.h: links, IPv4 and IPv6 addresses, and the settings of both, of which forwarding is one.
+const GROUPS: [u32; 5] = [1, 5, 9, 24, 25];
 /// A link that comes up comes with many messages.
 const SETTLE: Duration = Duration::from_millis(100);
 

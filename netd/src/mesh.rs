@@ -334,6 +334,7 @@ mod tests {
             address: ip(address),
             mtu: 1500,
             forwards: true,
+            next_hop6: None,
             public_key: None,
         };
         Underlay {

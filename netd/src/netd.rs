@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 
 use crate::error::{Error, Result};
 use crate::host_changes::HostChanges;
+use crate::nft::Ip;
 use crate::node::Node;
 use crate::types::{
     AttachRequest, Balancing, Endpoint, EndpointInfo, EndpointRequest, Member, NetdConfig, NetworkConfig,
@@ -40,11 +41,12 @@ impl Netd {
         let opened = tokio::task::spawn_blocking(move || Node::open(config, runtime)).await;
         let node = opened.map_err(|_| Error::Cancelled)??;
         let (rules, links) = node.watch()?;
-        let prober = node.prober();
-        let found = prober.direct.subscribe();
+        let probers = Ip::BOTH.map(|ip| (ip, node.prober(ip)));
         let node = Arc::new(Mutex::new(node));
-        tokio::spawn(prober.run());
-        tokio::spawn(follow(found, Arc::downgrade(&node)));
+        for (ip, prober) in probers {
+            tokio::spawn(follow(ip, prober.direct.subscribe(), Arc::downgrade(&node)));
+            tokio::spawn(prober.run());
+        }
         let rules = rules
             .into_iter()
             .map(|rules| tokio::spawn(rules.run(Arc::downgrade(&node))));
@@ -307,13 +309,13 @@ impl Netd {
 }
 
 /// Nodes that begin or cease to answer are reached otherwise from then on; ends with the node.
-async fn follow(mut found: watch::Receiver<BTreeSet<String>>, node: Weak<Mutex<Node>>) {
+async fn follow(ip: Ip, mut found: watch::Receiver<BTreeSet<String>>, node: Weak<Mutex<Node>>) {
     while found.changed().await.is_ok() {
         let direct = found.borrow_and_update().clone();
         let Some(node) = node.upgrade() else { return };
         let set = move || {
             let mut node = node.lock().unwrap_or_else(PoisonError::into_inner);
-            node.set_direct(direct)
+            node.set_direct(ip, direct)
         };
         if let Ok(Err(error)) = tokio::task::spawn_blocking(set).await {
             tracing::warn!(%error, "nodes that are reached directly are not");

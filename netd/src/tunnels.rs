@@ -89,6 +89,7 @@ mod tests {
             address: [192, 0, 2, number as u8].into(),
             mtu: 1500,
             forwards: true,
+            next_hop6: None,
             public_key: key.map(|byte| write_key(&PublicKey([byte; 32]))),
         });
         Underlay {

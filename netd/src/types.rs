@@ -167,6 +167,9 @@ pub struct UnderlayPeer {
     /// Whether its host forwards IPv4: without it nothing reaches its containers unencapsulated.
     #[serde(default)]
     pub forwards: bool,
+    /// See [`UnderlayFacts::next_hop6`]: without it nothing reaches its containers' IPv6 addresses unencapsulated.
+    #[serde(default)]
+    pub next_hop6: Option<Ipv6Addr>,
     /// Its WireGuard key, base64, if it can encrypt.
     #[serde(default)]
     pub public_key: Option<String>,
@@ -179,6 +182,9 @@ pub struct UnderlayFacts {
     pub mtu: u32,
     /// Whether the host forwards IPv4 between its links.
     pub forwards: bool,
+    /// The host's link-local address on that link, as the next hop of IPv6 packets; `None` if the host has none there, or
+    /// forwards no IPv6.
+    pub next_hop6: Option<Ipv6Addr>,
 }
 
 /// A task or container of another node, on networks that this node has.

@@ -7,109 +7,14 @@ mod types {
 }
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::process::Command;
-use std::sync::Arc;
 
-use common::netlink::{Proxy, Route, Socket};
-use common::nodes::{Node, Nodes};
-use common::{Box, call, eventually, request, world};
-use netd::{Mac, Member, MemberAttachment, Netd, NetworkConfig, Overlay, OverlayMode};
-
-const NETWORK: &str = "net";
-
-/// Two nodes with a container each: 10.7.0.11 on the first, 10.7.0.12 on the second.
-struct Pair {
-    nodes: Nodes,
-    netds: Vec<Arc<Netd>>,
-    boxes: Vec<Box>,
-}
-
-impl Pair {
-    fn new(config: &NetworkConfig) -> Self {
-        let nodes = Nodes::new(2);
-        let netds: Vec<_> = nodes.nodes.iter().map(Node::open).collect();
-        let attach = |(node, netd): (&Node, &Arc<Netd>)| {
-            node.wait(netd.ensure_network(config)).unwrap();
-            let mut wanted = request(&format!("box{}", node.number), &[NETWORK]);
-            wanted.endpoints[0].ipv4 = Some(container(node.number));
-            Box::new(node.wait(netd.attach(wanted)).unwrap())
-        };
-        let boxes = nodes.nodes.iter().zip(&netds).map(attach).collect();
-        let pair = Self { nodes, netds, boxes };
-        for number in [1, 2] {
-            pair.tell(number);
-        }
-        pair
-    }
-
-    fn tell(&self, number: u8) {
-        let (node, netd) = (self.node(number), &self.netds[usize::from(number) - 1]);
-        node.wait(netd.set_underlay(Some(self.nodes.underlay(number))))
-            .unwrap();
-        node.wait(netd.set_members(vec![member(3 - number)])).unwrap();
-    }
-
-    fn node(&self, number: u8) -> &Node {
-        &self.nodes.nodes[usize::from(number) - 1]
-    }
-
-    /// Whether the first node sends packets for the second's container straight there.
-    fn is_direct(&self) -> bool {
-        !direct_routes(&self.node(1).fabric()).is_empty()
-    }
-
-    fn nft(&self, number: u8, rules: &str) {
-        let run = || Command::new("nft").arg(rules).status().unwrap();
-        let status = sys::netns::run_in(&self.node(number).host, run).unwrap();
-        assert!(status.success(), "{rules}");
-    }
-}
-
-fn container(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 7, 0, 10 + number)
-}
-
-fn member(number: u8) -> Member {
-    let on = MemberAttachment {
-        network: NETWORK.into(),
-        addresses: vec![container(number).into()],
-        ..MemberAttachment::default()
-    };
-    Member {
-        id: format!("task{number}"),
-        node: format!("n{number}"),
-        attachments: vec![on],
-    }
-}
-
-fn config(mode: OverlayMode) -> NetworkConfig {
-    NetworkConfig {
-        id: NETWORK.into(),
-        name: NETWORK.into(),
-        subnet: Some("10.7.0.0/24".parse().unwrap()),
-        overlay: Some(Overlay {
-            vni: 4200,
-            mode,
-            ..Overlay::default()
-        }),
-        ..NetworkConfig::default()
-    }
-}
-
-/// Addresses of other nodes' containers that this namespace routes.
-fn direct_routes(namespace: &OwnedFd) -> Vec<Ipv4Addr> {
-    let list = || Route::<ipnet::Ipv4Net>::list(&mut Socket::route().unwrap()).unwrap();
-    let routes = sys::netns::run_in(namespace, list).unwrap().into_iter();
-    let direct = routes.filter(|route| route.direct);
-    direct.map(|route| route.destination.addr()).collect()
-}
-
-fn proxies(namespace: &OwnedFd) -> usize {
-    let list = || Proxy::list(&mut Socket::route().unwrap()).unwrap();
-    sys::netns::run_in(namespace, list).unwrap().len()
-}
+use common::nodes::Nodes;
+use common::pair::{Pair, config, container, direct_routes, member, proxies};
+use common::{call, eventually, world};
+use netd::{Mac, NetworkConfig, OverlayMode};
 
 #[test]
 fn neighbours_are_reached_directly_and_see_each_others_addresses() {
@@ -118,9 +23,7 @@ fn neighbours_are_reached_directly_and_see_each_others_addresses() {
         let _one = pair.boxes[0].serve(80, "one");
         let _two = pair.boxes[1].serve(80, "two");
         eventually("the nodes have found each other", || pair.is_direct());
-        eventually("the second one has, too", || {
-            !direct_routes(&pair.node(2).fabric()).is_empty()
-        });
+        eventually("the second one has, too", || !pair.directly(2).is_empty());
         let answer = pair.boxes[0].call(container(2), 80).unwrap();
         assert_eq!(answer, format!("two {}", container(1)), "nobody translates");
         assert_eq!(
@@ -135,7 +38,7 @@ fn neighbours_are_reached_directly_and_see_each_others_addresses() {
         assert_eq!(direct_routes(&pair.node(1).host), before);
         assert_eq!(
             (direct_routes(&fabric), proxies(&fabric)),
-            (vec![container(2)], 1)
+            (vec![IpAddr::from(container(2))], 1)
         );
         assert_eq!(
             pair.boxes[0].call(container(2), 80).unwrap(),
@@ -249,7 +152,8 @@ fn only_networks_that_may_go_directly_do() {
         })
         .unwrap();
         node.wait(netd.set_underlay(Some(deaf.underlay(1)))).unwrap();
-        node.wait(netd.set_members(vec![member(2)])).unwrap();
+        node.wait(netd.set_members(vec![member(2, &config(OverlayMode::Auto))]))
+            .unwrap();
         assert!(
             direct_routes(&node.host).is_empty(),
             "a host that does not forward"

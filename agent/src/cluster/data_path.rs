@@ -110,6 +110,10 @@ async fn look(netd: &Netd, named: Option<IpAddr>, seen: Option<IpAddr>) -> DataP
         addr: named.map(|address| address.to_string()).unwrap_or_default(),
         mtu: facts.as_ref().map_or(0, |facts| facts.mtu),
         forwards: facts.is_some_and(|facts| facts.forwards),
+        next_hop6: facts
+            .and_then(|facts| facts.next_hop6)
+            .map(|address| address.to_string())
+            .unwrap_or_default(),
         // A kernel that cannot encrypt has none.
         public_key: netd.encryption_key().await.unwrap_or_default(),
     }

@@ -127,6 +127,7 @@ fn peer(node: &Peer) -> Option<UnderlayPeer> {
         address: path.addr.parse().ok()?,
         mtu: path.mtu,
         forwards: path.forwards,
+        next_hop6: path.next_hop6.parse().ok(),
         public_key: Some(path.public_key.clone()).filter(|key| !key.is_empty()),
     })
 }

@@ -23,7 +23,7 @@ fn inside(node: &Agent, script: &str) -> Result<String> {
 }
 
 /// What the tasks of `web` say on a port at each of their addresses of one IP version, to a task on this node.
-fn answers(node: &Agent, kind: &str, port: u16, then: &str) -> Result<Vec<String>> {
+pub(crate) fn answers(node: &Agent, kind: &str, port: u16, then: &str) -> Result<Vec<String>> {
     let ask = format!(
         "for A in $(nslookup -type={kind} tasks.web | sed '1,/^Name:/d;s/^Address.*: //p;d'); \
          do nc -w 10 $A {port} </dev/null {then}; done"
@@ -37,7 +37,7 @@ fn answers(node: &Agent, kind: &str, port: u16, then: &str) -> Result<Vec<String
 }
 
 /// A network with both IP versions, and a service with a task on each node that is on it.
-fn serve(cluster: &Cluster) -> Result<()> {
+pub(crate) fn serve(cluster: &Cluster) -> Result<()> {
     let from = cluster.manager();
     from.build_busybox()?;
     from.cli_ok("network create -d overlay --ipv6 --attachable dual")?;

@@ -5,6 +5,7 @@ mod attachable_life;
 mod bad_input;
 mod containers;
 mod convergence;
+mod direct;
 mod docker_cli;
 mod docker_swarm;
 mod example;

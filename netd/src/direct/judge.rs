@@ -1,7 +1,7 @@
 //! Who is reached directly: from what was asked and what was answered. Knows neither sockets nor clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// A number that an answer repeats: nobody who has not seen the question can answer.
 pub(super) type Nonce = [u8; 16];
@@ -18,7 +18,7 @@ pub(super) struct Judge {
 
 #[derive(Debug)]
 struct Record {
-    address: Ipv4Addr,
+    address: IpAddr,
     /// What was asked and not answered yet.
     asked: Option<Nonce>,
     answers: u8,
@@ -28,7 +28,7 @@ struct Record {
 
 impl Judge {
     /// Those of `found` were reached directly before, as routes that are still there show.
-    pub(super) fn new(nodes: &BTreeMap<String, Ipv4Addr>, found: &BTreeSet<String>) -> Self {
+    pub(super) fn new(nodes: &BTreeMap<String, IpAddr>, found: &BTreeSet<String>) -> Self {
         let mut judge = Self::default();
         judge.ask_these(nodes);
         for (node, record) in &mut judge.nodes {
@@ -38,7 +38,7 @@ impl Judge {
     }
 
     /// These nodes are asked from now on. What is known of those that stay is kept.
-    pub(super) fn ask_these(&mut self, nodes: &BTreeMap<String, Ipv4Addr>) {
+    pub(super) fn ask_these(&mut self, nodes: &BTreeMap<String, IpAddr>) {
         self.nodes
             .retain(|node, record| nodes.get(node) == Some(&record.address));
         for (node, address) in nodes {
@@ -53,7 +53,7 @@ impl Judge {
     }
 
     /// Questions for a new round, and the end of the one before.
-    pub(super) fn round(&mut self, mut nonce: impl FnMut() -> Nonce) -> Vec<(Ipv4Addr, Nonce)> {
+    pub(super) fn round(&mut self, mut nonce: impl FnMut() -> Nonce) -> Vec<(IpAddr, Nonce)> {
         let ask = |record: &mut Record| {
             if record.asked.is_some() {
                 record.answers = 0;
@@ -68,7 +68,7 @@ impl Judge {
     }
 
     /// An answer came; one that nobody has asked for, or that comes too late, counts for nothing.
-    pub(super) fn answered(&mut self, from: Ipv4Addr, nonce: Nonce) {
+    pub(super) fn answered(&mut self, from: IpAddr, nonce: Nonce) {
         let asked = |record: &&mut Record| record.address == from && record.asked == Some(nonce);
         if let Some(record) = self.nodes.values_mut().find(asked) {
             record.asked = None;
@@ -79,7 +79,7 @@ impl Judge {
     }
 
     /// Whether this is a node that is asked: others are not answered either.
-    pub(super) fn knows(&self, address: Ipv4Addr) -> bool {
+    pub(super) fn knows(&self, address: IpAddr) -> bool {
         self.nodes.values().any(|record| record.address == address)
     }
 
@@ -104,9 +104,12 @@ impl Judge {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
-    const A: Ipv4Addr = Ipv4Addr::new(240, 0, 0, 1);
+    const A: IpAddr = IpAddr::V4(Ipv4Addr::new(240, 0, 0, 1));
+    const B: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn judge() -> Judge {
         let mut judge = Judge::default();
@@ -149,7 +152,7 @@ mod tests {
         }
         round(&mut judge, 1, false);
         judge.answered(A, [9; 16]);
-        judge.answered(Ipv4Addr::new(240, 0, 0, 2), [1; 16]);
+        judge.answered(Ipv4Addr::new(240, 0, 0, 2).into(), [1; 16]);
         round(&mut judge, 2, false);
         judge.answered(A, [1; 16]);
         for _ in 0..5 {
@@ -157,7 +160,7 @@ mod tests {
         }
         round(&mut judge, 3, false);
         assert!(judge.direct().is_empty(), "one question, one answer");
-        assert!(judge.knows(A) && !judge.knows(Ipv4Addr::LOCALHOST));
+        assert!(judge.knows(A) && !judge.knows(B));
     }
 
     #[test]
@@ -176,12 +179,9 @@ mod tests {
         let mut judge = judge();
         round(&mut judge, 1, true);
         round(&mut judge, 2, true);
-        judge.ask_these(&BTreeMap::from([
-            ("a".to_owned(), A),
-            ("b".to_owned(), Ipv4Addr::LOCALHOST),
-        ]));
+        judge.ask_these(&BTreeMap::from([("a".to_owned(), A), ("b".to_owned(), B)]));
         assert_eq!(judge.direct().len(), 1, "who stays is not asked anew");
-        judge.ask_these(&BTreeMap::from([("a".to_owned(), Ipv4Addr::LOCALHOST)]));
+        judge.ask_these(&BTreeMap::from([("a".to_owned(), B)]));
         assert!(judge.direct().is_empty());
     }
 }

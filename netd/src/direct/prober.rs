@@ -3,7 +3,7 @@
 //! A datagram is `shoal-p1`, a kind (`?` or `!`) and the asker's nonce. Whoever is no node that we ask is not answered.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rand::RngCore;
@@ -34,7 +34,7 @@ enum Word {
     Answer(Nonce),
 }
 
-/// The prober of one node.
+/// The prober of one node, for one IP version.
 pub(crate) struct Prober<B> {
     /// Whom to ask.
     pub(crate) view: watch::Receiver<View>,
@@ -63,7 +63,7 @@ impl<B: Fn(SocketAddr) -> std::io::Result<UdpSocket>> Prober<B> {
     }
 
     /// Until the view changes.
-    async fn talk(&mut self, own: Ipv4Addr, judge: &mut Judge) -> Result<(), watch::error::RecvError> {
+    async fn talk(&mut self, own: IpAddr, judge: &mut Judge) -> Result<(), watch::error::RecvError> {
         let Ok(socket) = (self.bind)((own, PORT).into()) else {
             return match tokio::time::timeout(RETRY, self.view.changed()).await {
                 Ok(changed) => changed,
@@ -82,8 +82,8 @@ impl<B: Fn(SocketAddr) -> std::io::Result<UdpSocket>> Prober<B> {
                     next = Instant::now() + PERIOD.max(PER_NODE * judge.len());
                 }
                 received = socket.recv_from(&mut datagram) => {
-                    if let Ok((length, SocketAddr::V4(from))) = received {
-                        hear(&socket, judge, &datagram[..length], *from.ip()).await;
+                    if let Ok((length, from)) = received {
+                        hear(&socket, judge, &datagram[..length], from.ip()).await;
                         if judge.is_hopeful() {
                             next = next.min(Instant::now() + SOON);
                         }
@@ -104,7 +104,7 @@ impl<B: Fn(SocketAddr) -> std::io::Result<UdpSocket>> Prober<B> {
     }
 }
 
-async fn hear(socket: &UdpSocket, judge: &mut Judge, datagram: &[u8], from: Ipv4Addr) {
+async fn hear(socket: &UdpSocket, judge: &mut Judge, datagram: &[u8], from: IpAddr) {
     match read(datagram) {
         Some(Word::Question(nonce)) if judge.knows(from) => send(socket, Word::Answer(nonce), from).await,
         Some(Word::Answer(nonce)) => judge.answered(from, nonce),
@@ -113,10 +113,8 @@ async fn hear(socket: &UdpSocket, judge: &mut Judge, datagram: &[u8], from: Ipv4
 }
 
 /// What cannot be sent is a question without an answer.
-async fn send(socket: &UdpSocket, word: Word, to: Ipv4Addr) {
-    let _ = socket
-        .send_to(&write(word), SocketAddr::new(IpAddr::V4(to), PORT))
-        .await;
+async fn send(socket: &UdpSocket, word: Word, to: IpAddr) {
+    let _ = socket.send_to(&write(word), SocketAddr::new(to, PORT)).await;
 }
 
 fn nonce() -> Nonce {

@@ -1,9 +1,9 @@
 //! Packets of other nodes' containers that come and go without encapsulation: the same set and the same rules in the host's
-//! table and in the fabric's. Connection tracking does not see them, so nothing translates their addresses, and each node
+//! tables and in the fabric's, for each IP version. Connection tracking does not see them, so nothing translates their addresses, and each node
 //! may choose its own way to answer.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::RAW;
 use crate::nft::{
@@ -16,6 +16,10 @@ const DIRECT: Set = Set {
     key: &[Field::Ipv4],
     data: Data::None,
 };
+const DIRECT6: Set = Set {
+    key: &[Field::Ipv6],
+    ..DIRECT
+};
 const UNTRACKED: &str = "untracked";
 /// UDP.
 const DATAGRAMS: u8 = 17;
@@ -26,8 +30,8 @@ pub(crate) struct Direct;
 
 impl Direct {
     /// The set, and the chain that keeps connection tracking away. Before the table's other rules.
-    pub(super) fn prepare(t: &mut Transaction, table: &Table) {
-        t.set(table, &DIRECT);
+    pub(super) fn prepare(ip: Ip, t: &mut Transaction, table: &Table) {
+        t.set(table, set(ip));
         let base = Some((Kind::Filter, Hook::Prerouting, RAW, false));
         t.chain(
             table,
@@ -36,24 +40,24 @@ impl Direct {
                 base,
             },
         );
-        for address in [Ip::V4.source(0), Ip::V4.destination(0)] {
+        for address in [ip.source(0), ip.destination(0)] {
             let rule = [&[address, member()][..], &[Expr::Untracked]].concat();
             t.rule(table, UNTRACKED, &rule);
         }
     }
 
     /// Out of this link may go what comes from there.
-    pub(super) fn admitted(link: &str) -> Vec<Expr> {
+    pub(super) fn admitted(ip: Ip, link: &str) -> Vec<Expr> {
         let accept = Expr::Verdict(Verdict::Accept);
-        [matching::to(link), vec![Ip::V4.source(0), member(), accept]].concat()
+        [matching::to(link), vec![ip.source(0), member(), accept]].concat()
     }
 
     /// Probes from this link.
-    pub(super) fn probes(link: &str, port: u16) -> Vec<Expr> {
+    pub(super) fn probes(ip: Ip, link: &str, port: u16) -> Vec<Expr> {
         let accept = Expr::Verdict(Verdict::Accept);
         [
             matching::from(link),
-            vec![Ip::V4.source(0), member()],
+            vec![ip.source(0), member()],
             matching::protocol(DATAGRAMS),
             vec![
                 matching::destination_port(0),
@@ -66,18 +70,26 @@ impl Direct {
 
     /// Bring the set from one state to another.
     pub(crate) fn change(
+        ip: Ip,
         t: &mut Transaction,
         table: &Table,
-        old: &BTreeSet<Ipv4Addr>,
-        new: &BTreeSet<Ipv4Addr>,
+        old: &BTreeSet<IpAddr>,
+        new: &BTreeSet<IpAddr>,
     ) {
-        let elements = |addresses: std::collections::btree_set::Difference<'_, Ipv4Addr>| -> Vec<Element> {
+        let elements = |addresses: std::collections::btree_set::Difference<'_, IpAddr>| -> Vec<Element> {
             addresses
-                .map(|address| Element::Key(Key::default().ipv4(*address)))
+                .map(|address| Element::Key(Key::default().ip(*address)))
                 .collect()
         };
-        t.remove(table, &DIRECT, &elements(old.difference(new)));
-        t.add(table, &DIRECT, &elements(new.difference(old)));
+        t.remove(table, set(ip), &elements(old.difference(new)));
+        t.add(table, set(ip), &elements(new.difference(old)));
+    }
+}
+
+const fn set(ip: Ip) -> &'static Set {
+    match ip {
+        Ip::V4 => &DIRECT,
+        Ip::V6 => &DIRECT6,
     }
 }
 

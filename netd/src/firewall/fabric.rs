@@ -153,9 +153,7 @@ impl FabricFirewall {
         for set in [&FRONTENDS, backends, &UPLINKED, &RETURNED, gateways] {
             t.set(&table, set);
         }
-        if ip == Ip::V4 {
-            Direct::prepare(t, &table);
-        }
+        Direct::prepare(ip, t, &table);
         let base = |kind, hook, priority, drop| Some((kind, hook, priority, drop));
         for (name, base) in [
             (
@@ -231,9 +229,7 @@ impl FabricFirewall {
             t.rule(&table, chain, expressions);
         }
         transit::write(t, ip, names::TRANSIT, self.uplink);
-        if ip == Ip::V4 {
-            t.rule(&table, "input", &Direct::probes(self.uplink, direct::PORT));
-        }
+        t.rule(&table, "input", &Direct::probes(ip, self.uplink, direct::PORT));
     }
 }
 

@@ -95,9 +95,7 @@ impl HostFirewall {
         t.reset_table(&table);
         t.set(&table, anywhere);
         t.set(&table, on_address);
-        if ip == Ip::V4 {
-            Direct::prepare(t, &table);
-        }
+        Direct::prepare(ip, t, &table);
         for (name, kind, hook, priority) in [
             ("prerouting", Kind::Nat, Hook::Prerouting, DESTINATION),
             ("output", Kind::Nat, Hook::Output, DESTINATION),
@@ -168,9 +166,7 @@ impl HostFirewall {
                 [to_uplink(), matching::known_connection(), accept()].concat(),
             ),
         ];
-        if ip == Ip::V4 {
-            rules.push(("forward", Direct::admitted(&self.uplink)));
-        }
+        rules.push(("forward", Direct::admitted(ip, &self.uplink)));
         let refuse = vec![Expr::Verdict(Verdict::Drop)];
         rules.push(("forward", [to_uplink(), refuse].concat()));
         rules

@@ -11,6 +11,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::direct::RTPROT_DIRECT;
 use super::family::Subnet;
 use super::socket::{Request, Socket};
 
@@ -32,13 +33,9 @@ pub(crate) struct Route<N: Subnet> {
     pub(crate) gateway: Option<N::Address>,
     /// Index of the outgoing link.
     pub(crate) link: Option<u32>,
-    /// Whether it leads to a container of another node, and so is ours.
+    /// Whether it leads to a container of another node, and so is ours: see [`super::DirectRoute`].
     pub(crate) direct: bool,
 }
-
-/// Who made a route (rtnetlink(7), `rtm_protocol`): a number that no routing daemon has, on routes to containers of other
-/// nodes. They lie in the host's own table, and must be known from the user's.
-const RTPROT_DIRECT: u8 = 83;
 
 impl Route<Ipv4Net> {
     /// Give the link an IPv4 address, with the on-link route that comes with it. Repeating it is fine.
@@ -61,18 +58,6 @@ impl Route<Ipv4Net> {
     pub(crate) fn delete_address(index: u32, address: Ipv4Addr, prefix_len: u8) -> Request {
         let message = address_message(index, address, prefix_len);
         Request::route(&RouteNetlinkMessage::DelAddress(message), 0)
-    }
-
-    /// Route one address straight to another node.
-    pub(crate) fn add_direct(address: Ipv4Addr, gateway: Ipv4Addr, index: u32) -> Request {
-        Request::route(
-            &RouteNetlinkMessage::NewRoute(direct(address, gateway, index)),
-            NLM_F_CREATE | NLM_F_REPLACE,
-        )
-    }
-
-    pub(crate) fn delete_direct(address: Ipv4Addr, gateway: Ipv4Addr, index: u32) -> Request {
-        Request::route(&RouteNetlinkMessage::DelRoute(direct(address, gateway, index)), 0)
     }
 }
 
@@ -153,12 +138,6 @@ fn address_message(index: u32, address: Ipv4Addr, prefix_len: u8) -> AddressMess
         AddressAttribute::Local(address.into()),
         AddressAttribute::Address(address.into()),
     ];
-    message
-}
-
-fn direct(address: Ipv4Addr, gateway: Ipv4Addr, index: u32) -> RouteMessage {
-    let mut message = message(Ipv4Net::from(address), Some(gateway), index);
-    message.header.protocol = RouteProtocol::Other(RTPROT_DIRECT);
     message
 }
 

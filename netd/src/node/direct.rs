@@ -1,75 +1,72 @@
-//! Routes to containers of other nodes that are reached without encapsulation; see [`crate::direct`].
-//!
-//! In the host: every container that *might* be reached directly has a route to its node, and what comes from there is let
-//! in, so that the two nodes need not decide in the same moment, and strict reverse path filters see what they expect. In the
-//! fabric: those of nodes that have answered are led to the host, and the fabric answers for them on their network.
+//! Containers of other nodes that are reached without encapsulation, over each IP version by itself: which nodes are near,
+//! which of them have answered, and what follows; see [`crate::direct`]. What it takes in the kernel is in `ways`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use ipnet::Ipv4Net;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
+use super::mesh::LEAST_MTU6;
 use super::services::sees;
 use super::{Errors, NetworkRecord, Node};
-use crate::direct::{Prober, View};
-use crate::error::{Error, Result, chain};
-use crate::firewall::{Direct, own_table};
-use crate::netlink::{Neighbour, Proxy, Request, Route, Socket, errno};
-use crate::nft::{Family, Ip, Transaction};
-use crate::types::{OverlayMode, Underlay};
+use crate::direct::{Container, Hop, Near, Prober, Routes, Situation, View};
+use crate::error::{Result, chain};
+use crate::netlink::{Neighbour, Socket};
+use crate::nft::Ip;
+use crate::types::OverlayMode;
 use crate::{names, netns};
-
-/// Index of `lo`, in every namespace.
-const LOOPBACK: u32 = 1;
 
 /// What is in force.
 #[derive(Debug, Default)]
 pub(super) struct State {
+    v4: Version,
+    v6: Version,
+}
+
+/// One IP version.
+#[derive(Debug, Default)]
+pub(super) struct Version {
     view: watch::Sender<View>,
     /// Where nodes are reached without a router in between: looked up when the underlay changes.
-    hops: BTreeMap<String, Hop>,
+    near: BTreeMap<String, Near>,
     /// Nodes that have answered.
-    pub(super) found: BTreeSet<String>,
-    routes: Routes,
+    found: BTreeSet<String>,
+    pub(super) routes: Routes,
 }
 
-/// The next node on the way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Hop {
-    via: Ipv4Addr,
-    /// Index of the host's link.
-    link: u32,
-}
+impl State {
+    pub(super) fn of(&self, ip: Ip) -> &Version {
+        match ip {
+            Ip::V4 => &self.v4,
+            Ip::V6 => &self.v6,
+        }
+    }
 
-/// All that there is in the kernel.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Routes {
-    /// The host's.
-    outside: BTreeMap<Ipv4Addr, Hop>,
-    /// This node's probe address: the fabric has it, and the host leads there.
-    own: Option<Ipv4Addr>,
-    /// Let in, and not tracked, in both namespaces.
-    admitted: BTreeSet<Ipv4Addr>,
-    /// The fabric's, with the index of the bridge on which it answers.
-    inside: BTreeMap<Ipv4Addr, u32>,
-}
+    pub(super) fn of_mut(&mut self, ip: Ip) -> &mut Version {
+        match ip {
+            Ip::V4 => &mut self.v4,
+            Ip::V6 => &mut self.v6,
+        }
+    }
 
-/// A container of another node, on a network whose packets may go directly.
-#[derive(Debug, Clone, Copy)]
-struct Container<'a> {
-    node: &'a str,
-    address: Ipv4Addr,
-    bridge: u32,
+    /// Addresses that are led to their nodes.
+    fn turned(&self) -> BTreeSet<IpAddr> {
+        let both = Ip::BOTH.iter().flat_map(|ip| self.of(*ip).routes.inside.keys());
+        both.copied().collect()
+    }
 }
 
 impl Node {
     /// Something that asks other nodes, for as long as this node is there.
-    pub(crate) fn prober(&self) -> Prober<impl Fn(std::net::SocketAddr) -> io::Result<UdpSocket> + use<>> {
-        let direct = watch::Sender::new(self.direct.found.clone());
+    pub(crate) fn prober(
+        &self,
+        ip: Ip,
+    ) -> Prober<impl Fn(SocketAddr) -> io::Result<UdpSocket> + Send + use<>> {
+        let version = self.direct.of(ip);
+        let direct = watch::Sender::new(version.found.clone());
         let (namespace, runtime) = (self.fabric.netns.try_clone(), self.runtime.clone());
         let bind = move |address| {
             let namespace = namespace
@@ -80,27 +77,33 @@ impl Node {
             let _inside = runtime.enter();
             UdpSocket::from_std(socket)
         };
-        let view = self.direct.view.subscribe();
+        let view = version.view.subscribe();
         Prober { view, bind, direct }
     }
 
-    /// These nodes have answered.
-    pub(crate) fn set_direct(&mut self, found: BTreeSet<String>) -> Result<()> {
-        self.direct.found = found;
-        let before: BTreeSet<_> = self.direct.routes.inside.keys().copied().collect();
-        let mut errors = Errors::default();
-        errors.collect(self.sync_direct());
+    /// These nodes have answered over this IP version.
+    pub(crate) fn set_direct(&mut self, ip: Ip, found: BTreeSet<String>) -> Result<()> {
+        self.direct.of_mut(ip).found = found;
         let spanning = self.overlay.carriers.keys().cloned().collect();
+        let mut errors = Errors::default();
+        errors.collect(self.turn_direct(&spanning));
         self.sync_members(&spanning, &mut errors);
-        let now = self.direct.routes.inside.keys().copied().collect();
-        let turned = before.symmetric_difference(&now);
-        self.forget_neighbours(turned.map(|address| (*address).into()).collect(), &spanning);
         errors.first()
     }
 
-    /// These addresses are reached by another way now: what the sandboxes on these networks have learned of them leads by
-    /// the old one, which still works, but is the longer one or lacks a device.
-    fn forget_neighbours(&self, addresses: BTreeSet<IpAddr>, networks: &BTreeSet<String>) {
+    /// Bring routes and filters in line with the records, and let the sandboxes on these networks notice.
+    pub(super) fn turn_direct(&mut self, networks: &BTreeSet<String>) -> Result<()> {
+        let before = self.direct.turned();
+        let done = self.sync_direct();
+        self.forget_turned(&before, networks);
+        done
+    }
+
+    /// Addresses that were reached directly and are not any more, or the other way round: what the sandboxes on these networks
+    /// have learned of them leads by the old way, which still works, but is the longer one or lacks a device.
+    fn forget_turned(&self, before: &BTreeSet<IpAddr>, networks: &BTreeSet<String>) {
+        let now = self.direct.turned();
+        let addresses: BTreeSet<_> = before.symmetric_difference(&now).copied().collect();
         if addresses.is_empty() {
             return;
         }
@@ -120,48 +123,89 @@ impl Node {
         });
     }
 
-    /// The underlay has changed: which nodes are next to this one?
-    pub(super) fn find_hops(&mut self) {
-        let underlay = self.overlay.underlay.as_ref();
-        let forwards = self.host.forwards();
-        let peers = underlay.filter(|_| forwards).into_iter().flat_map(|u| &u.peers);
-        let mut hops = BTreeMap::new();
-        for peer in peers.filter(|peer| peer.forwards) {
-            if let IpAddr::V4(via) = peer.address
-                && let Some(link) = self.host.neighbour_link(via)
-            {
-                hops.insert(peer.node.clone(), Hop { via, link });
+    /// The underlay, or the host, has changed: which nodes are next to this one?
+    pub(super) fn find_near(&mut self) {
+        let underlay = self.overlay.underlay.iter();
+        let peers: Vec<_> = underlay
+            .flat_map(|underlay| {
+                let of_version = |address: IpAddr| address.is_ipv4() == underlay.address.is_ipv4();
+                underlay.peers.iter().filter(move |peer| of_version(peer.address))
+            })
+            .cloned()
+            .collect();
+        let (forwards, links6) = (self.host.forwards(), self.host.next_hops6());
+        let (mut v4, mut v6) = (BTreeMap::new(), BTreeMap::new());
+        for peer in peers {
+            let underlay = peer.address;
+            let Some(link) = self.host.neighbour_link(underlay) else {
+                continue;
+            };
+            let near = |via| Near {
+                underlay,
+                hop: Hop { via, link },
+            };
+            if forwards && peer.forwards {
+                v4.insert(peer.node.clone(), near(underlay));
+            }
+            if let Some(via) = peer.next_hop6.filter(|_| links6.contains_key(&link)) {
+                v6.insert(peer.node, near(via.into()));
             }
         }
-        self.direct.hops = hops;
+        (self.direct.v4.near, self.direct.v6.near) = (v4, v6);
     }
 
-    /// Bring routes and filters in line with the records.
+    /// Bring routes and filters in line with the records. What one IP version refuses does not keep the other.
     pub(super) fn sync_direct(&mut self) -> Result<()> {
-        let (view, wanted) = {
+        let plans = {
             let containers: Vec<_> = self.direct_containers().collect();
-            plan(
-                self.overlay.underlay.as_ref(),
-                &self.direct.hops,
-                &self.direct.found,
-                &containers,
-            )
+            Ip::BOTH.map(|ip| (ip, self.plan_direct(ip, &containers)))
         };
-        let present = std::mem::take(&mut self.direct.routes);
-        let applied = self.apply_direct(&present, &wanted);
-        // What was refused is tried again at the next occasion.
-        self.direct.routes = if applied.is_ok() { wanted } else { present };
-        self.direct.view.send_if_modified(|known| {
-            let news = *known != view;
-            *known = view;
-            news
-        });
-        applied
+        let mut errors = Errors::default();
+        for (ip, (view, wanted)) in plans {
+            let present = std::mem::take(&mut self.direct.of_mut(ip).routes);
+            let applied = self.apply_direct(ip, &present, &wanted);
+            let version = self.direct.of_mut(ip);
+            // What was refused is tried again at the next occasion.
+            version.routes = if applied.is_ok() { wanted } else { present };
+            version.view.send_if_modified(|known| {
+                let news = *known != view;
+                *known = view;
+                news
+            });
+            errors.collect(applied);
+        }
+        errors.first()
+    }
+
+    fn plan_direct(&self, ip: Ip, containers: &[Container<'_>]) -> (View, Routes) {
+        let (Some(underlay), Some(home)) = (&self.overlay.underlay, self.home(ip)) else {
+            return Default::default();
+        };
+        let version = self.direct.of(ip);
+        let situation = Situation {
+            ip,
+            underlay: underlay.address,
+            home,
+            near: &version.near,
+            found: &version.found,
+            containers,
+        };
+        situation.plan()
+    }
+
+    /// The host's way to the fabric. Of IPv6 there is none on a host that has none, or while nothing has wanted it.
+    pub(super) fn home(&self, ip: Ip) -> Option<Hop> {
+        let via = match ip {
+            Ip::V4 => self.fabric.address.into(),
+            Ip::V6 => self.fabric.uplink6?.fabric.into(),
+        };
+        let link = self.fabric.host_uplink;
+        Some(Hop { via, link })
     }
 
     /// Whether packets of the network may go directly. What was asked at a published port takes the way of the mesh, by
     /// which the answer finds the node that was asked.
-    pub(super) fn goes_directly(&self, record: &NetworkRecord) -> bool {
+    fn goes_directly(&self, record: &NetworkRecord) -> bool {
         let overlay = record.config.overlay.as_ref();
         let plain = overlay.is_some_and(|overlay| overlay.mode == OverlayMode::Auto && !overlay.encrypted);
         plain && !record.config.internal && !self.is_ingress(&record.config.id)
@@ -169,7 +213,16 @@ impl Node {
 
     /// Whether another node's container is reached directly now: then no neighbour of its network must say otherwise.
     pub(super) fn is_direct(&self, address: IpAddr) -> bool {
-        matches!(address, IpAddr::V4(address) if self.direct.routes.inside.contains_key(&address))
+        self.direct
+            .of(Ip::of(address))
+            .routes
+            .inside
+            .contains_key(&address)
+    }
+
+    /// Whether other nodes ask at this address.
+    pub(super) fn is_own_probe(&self, address: IpAddr) -> bool {
+        self.direct.of(Ip::of(address)).routes.own == Some(address)
     }
 
     fn direct_containers(&self) -> impl Iterator<Item = Container<'_>> {
@@ -181,139 +234,44 @@ impl Node {
         });
         attached.flat_map(|(node, on)| {
             let network = self.networks.get(&on.network);
-            let bridge = network
-                .filter(|n| self.goes_directly(&n.record))
-                .map(|n| n.bridge);
-            let addresses = on.addresses.iter().filter_map(|address| match address {
-                IpAddr::V4(address) => Some(*address),
-                IpAddr::V6(_) => None,
-            });
-            addresses.filter_map(move |address| {
-                Some(Container {
+            let network = network.filter(|network| self.goes_directly(&network.record));
+            let addresses = network.map(|network| {
+                let state = &network.record.state;
+                let has6 = state.ipv6.is_some() && state.mtu >= LEAST_MTU6;
+                let addresses = on.addresses.iter().filter(move |a| a.is_ipv4() || has6);
+                addresses.map(|address| Container {
                     node,
-                    address,
-                    bridge: bridge?,
+                    address: *address,
+                    bridge: network.bridge,
                 })
-            })
+            });
+            addresses.into_iter().flatten()
         })
     }
 
     /// What an earlier process has left: it goes on while the filters are written anew.
     pub(super) fn adopt_direct(&mut self) -> Result<()> {
-        self.find_hops();
+        self.find_near();
         self.reload_direct()?;
-        self.direct.routes.admitted = self.direct.routes.outside.keys().copied().collect();
-        let found = self.direct_containers().filter_map(|container| {
-            let reached = self.direct.routes.inside.contains_key(&container.address);
-            reached.then(|| container.node.to_owned())
-        });
-        self.direct.found = found.collect();
-        Ok(())
-    }
-
-    /// Reads the kernel's routes.
-    pub(super) fn reload_direct(&mut self) -> Result<()> {
-        let outside = Route::<Ipv4Net>::list(&mut self.host.route).map_err(|e| failed("the host", e))?;
-        let inside = Route::<Ipv4Net>::list(&mut self.fabric.route).map_err(|e| failed("the fabric", e))?;
-        let proxies = Proxy::list(&mut self.fabric.route).map_err(|e| failed("the fabric", e))?;
-        let routed: BTreeSet<Ipv4Addr> = inside
-            .iter()
-            .filter(|route| route.direct)
-            .map(|route| route.destination.addr())
-            .collect();
-        let answered = proxies.iter().filter_map(|proxy| match proxy.address {
-            // One without the other is made again, and half of it is there already.
-            IpAddr::V4(address) if routed.contains(&address) => Some((address, proxy.link)),
-            _ => None,
-        });
-        let routes = &mut self.direct.routes;
-        routes.inside = answered.collect();
-        routes.outside = outside
-            .iter()
-            .filter(|route| route.direct)
-            .filter_map(hop)
-            .collect();
-        routes.own = None;
+        for ip in Ip::BOTH {
+            let home = self.home(ip);
+            let routes = &mut self.direct.of_mut(ip).routes;
+            let others = routes.outside.iter().filter(|(_, hop)| Some(**hop) != home);
+            routes.admitted = others.map(|(address, _)| *address).collect();
+            let inside = routes.inside.keys().copied().collect::<BTreeSet<_>>();
+            let reached = self.direct_containers().filter(|c| inside.contains(&c.address));
+            let found = reached.map(|container| container.node.to_owned()).collect();
+            self.direct.of_mut(ip).found = found;
+        }
         Ok(())
     }
 
     /// Routes in the host's namespace do not go with links of ours.
     pub(super) fn remove_direct(&mut self) -> Result<()> {
-        self.direct.hops.clear();
+        for ip in Ip::BOTH {
+            self.direct.of_mut(ip).near.clear();
+        }
         self.sync_direct()
-    }
-
-    pub(super) fn admitted(&self) -> &BTreeSet<Ipv4Addr> {
-        &self.direct.routes.admitted
-    }
-
-    fn apply_direct(&mut self, present: &Routes, wanted: &Routes) -> Result<()> {
-        if present == wanted {
-            return Ok(());
-        }
-        // Let in before anybody sends, and as long as somebody may.
-        let both: BTreeSet<Ipv4Addr> = present.admitted.union(&wanted.admitted).copied().collect();
-        self.admit(&present.admitted, &both)?;
-        self.move_own(present.own, wanted.own)
-            .map_err(|e| failed("the fabric", e))?;
-        let (gone, new) = outside_requests(present, wanted);
-        change(&mut self.host.route, gone, new).map_err(|e| failed("the host", e))?;
-        let (gone, new) = self.inside_requests(present, wanted)?;
-        change(&mut self.fabric.route, gone, new).map_err(|e| failed("the fabric", e))?;
-        self.admit(&both, &wanted.admitted)
-    }
-
-    fn admit(&mut self, present: &BTreeSet<Ipv4Addr>, wanted: &BTreeSet<Ipv4Addr>) -> Result<()> {
-        self.direct.routes.admitted.clone_from(wanted);
-        if present == wanted {
-            return Ok(());
-        }
-        let (mut host, mut fabric) = (Transaction::default(), Transaction::default());
-        Direct::change(&mut host, &self.host_firewall.table(Ip::V4), present, wanted);
-        Direct::change(&mut fabric, &own_table(Family::Ipv4), present, wanted);
-        self.change_host(host, "admit containers of other nodes to")?;
-        self.change_fabric_at(fabric, Default::default(), "admit containers of other nodes to")
-    }
-
-    /// The fabric takes the probe address, and the host leads there.
-    fn move_own(&mut self, present: Option<Ipv4Addr>, wanted: Option<Ipv4Addr>) -> io::Result<()> {
-        let (via, link) = (Some(self.fabric.address), self.fabric.host_uplink);
-        if let Some(old) = present.filter(|_| present != wanted) {
-            let route = Route::delete(Ipv4Net::from(old), via, link);
-            change(&mut self.host.route, vec![route], Vec::new())?;
-            let address = Route::delete_address(LOOPBACK, old, 32);
-            change(&mut self.fabric.route, vec![address], Vec::new())?;
-        }
-        if let Some(new) = wanted {
-            self.fabric.route.request(Route::add_address(LOOPBACK, new, 32))?;
-            self.host
-                .route
-                .request(Route::add(Ipv4Net::from(new), via, link))?;
-        }
-        Ok(())
-    }
-
-    fn inside_requests(&mut self, present: &Routes, wanted: &Routes) -> Result<(Vec<Request>, Vec<Request>)> {
-        let uplink = self.fabric.uplink()?;
-        let host = self.fabric.host_address;
-        let proxy = |address: &Ipv4Addr, link: u32| Proxy {
-            link,
-            address: (*address).into(),
-        };
-        let (gone, new) = difference(&present.inside, &wanted.inside);
-        let gone = gone.flat_map(|(address, bridge)| {
-            [
-                proxy(address, *bridge).delete(),
-                Route::delete_direct(*address, host, uplink),
-            ]
-        });
-        let new = new.flat_map(|(address, bridge)| {
-            [
-                Route::add_direct(*address, host, uplink),
-                proxy(address, *bridge).set(),
-            ]
-        });
-        Ok((gone.collect(), new.collect()))
     }
 }
 
@@ -331,96 +289,4 @@ fn forget_in(path: &Path, addresses: &BTreeSet<IpAddr>) -> Result<()> {
             .collect();
         inside.bulk(&requests).map(drop) // gone meanwhile is fine
     })
-}
-
-fn outside_requests(present: &Routes, wanted: &Routes) -> (Vec<Request>, Vec<Request>) {
-    let (gone, new) = difference(&present.outside, &wanted.outside);
-    let gone = gone.map(|(address, hop)| Route::delete_direct(*address, hop.via, hop.link));
-    let new = new.map(|(address, hop)| Route::add_direct(*address, hop.via, hop.link));
-    (gone.collect(), new.collect())
-}
-
-/// What is to go, and what is to come.
-fn difference<'a, T: PartialEq>(
-    present: &'a BTreeMap<Ipv4Addr, T>,
-    wanted: &'a BTreeMap<Ipv4Addr, T>,
-) -> (
-    impl Iterator<Item = (&'a Ipv4Addr, &'a T)>,
-    impl Iterator<Item = (&'a Ipv4Addr, &'a T)>,
-) {
-    let gone = present
-        .iter()
-        .filter(|(address, value)| wanted.get(address) != Some(value));
-    let new = wanted
-        .iter()
-        .filter(|(address, value)| present.get(address) != Some(value));
-    (gone, new)
-}
-
-fn hop(route: &Route<Ipv4Net>) -> Option<(Ipv4Addr, Hop)> {
-    let hop = Hop {
-        via: route.gateway?,
-        link: route.link?,
-    };
-    Some((route.destination.addr(), hop))
-}
-
-/// What is to go one by one, for it may be gone already, also with its link; then all that is new.
-fn change(socket: &mut Socket, gone: Vec<Request>, new: Vec<Request>) -> io::Result<()> {
-    for request in gone {
-        match socket.request(request) {
-            Err(error) if !is_gone(&error) => return Err(error),
-            _ => {}
-        }
-    }
-    if new.is_empty() { Ok(()) } else { socket.batch(new) }
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        errno(error),
-        Some(libc::ESRCH | libc::ENOENT | libc::ENODEV | libc::EADDRNOTAVAIL)
-    )
-}
-
-fn plan(
-    underlay: Option<&Underlay>,
-    hops: &BTreeMap<String, Hop>,
-    found: &BTreeSet<String>,
-    containers: &[Container<'_>],
-) -> (View, Routes) {
-    let Some(IpAddr::V4(own)) = underlay.map(|underlay| underlay.address) else {
-        return Default::default();
-    };
-    let concerned: BTreeSet<&str> = containers.iter().map(|container| container.node).collect();
-    let asked = hops.iter().filter(|(node, _)| concerned.contains(node.as_str()));
-    let view = View::new(own, asked.map(|(node, hop)| (node.clone(), hop.via)));
-    let mut routes = Routes::default();
-    for (node, probe) in &view.nodes {
-        if let Some(hop) = hops.get(node) {
-            routes.outside.insert(*probe, *hop);
-        }
-    }
-    for container in containers {
-        if let Some(hop) = hops
-            .get(container.node)
-            .filter(|_| view.nodes.contains_key(container.node))
-        {
-            routes.outside.insert(container.address, *hop);
-            if found.contains(container.node) {
-                routes.inside.insert(container.address, container.bridge);
-            }
-        }
-    }
-    routes.own = view.own.filter(|_| !view.nodes.is_empty());
-    routes.admitted = routes.outside.keys().copied().collect();
-    (view, routes)
-}
-
-fn failed(place: &str, source: io::Error) -> Error {
-    Error::Kernel {
-        operation: "route containers of other nodes in",
-        object: place.to_owned(),
-        source,
-    }
 }

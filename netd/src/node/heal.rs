@@ -8,7 +8,7 @@ use super::{NetworkRecord, Node};
 use crate::error::{Error, Result};
 use crate::firewall::{Direct, FabricFirewall, Leads, Step, own_table};
 use crate::netlink::Flow;
-use crate::nft::{Family, Ip, Key, Transaction};
+use crate::nft::{Ip, Key, Transaction};
 
 impl Node {
     /// Carry out a change of the host's table. If it is refused the table is not what we believe, and is written anew; the
@@ -76,12 +76,10 @@ impl Node {
         let services = self.services.values().flat_map(|s| s.frontends.clone());
         let frontends: Vec<_> = sandboxes.chain(services).collect();
         let mut ruleset = self.host_firewall.ruleset(&frontends);
-        Direct::change(
-            &mut ruleset,
-            &self.host_firewall.table(Ip::V4),
-            &BTreeSet::new(),
-            self.admitted(),
-        );
+        for ip in Ip::BOTH {
+            let table = self.host_firewall.table(ip);
+            Direct::change(ip, &mut ruleset, &table, &BTreeSet::new(), &self.admitted(ip));
+        }
         let done = self.commit_host(ruleset, "write the rules of");
         done.and(self.restore_guard())
     }
@@ -98,12 +96,10 @@ impl Node {
         }
         let transit = self.wanted_transit_sets();
         transit.add(&mut ruleset);
-        Direct::change(
-            &mut ruleset,
-            &own_table(Family::Ipv4),
-            &BTreeSet::new(),
-            self.admitted(),
-        );
+        for ip in Ip::BOTH {
+            let table = own_table(ip.family());
+            Direct::change(ip, &mut ruleset, &table, &BTreeSet::new(), &self.admitted(ip));
+        }
         let mut balancers = FabricFirewall::balancers();
         let steps = [Ip::V4, Ip::V6].map(|ip| self.published(ip));
         let steps = balancers.iter().zip(steps);

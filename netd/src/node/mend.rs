@@ -38,9 +38,10 @@ impl Node {
         errors.collect(self.restore_uplink(&links));
         errors.collect(self.restore_bridges(&links));
         errors.collect(self.restore_ports(&links));
+        self.find_near();
+        errors.collect(self.reload_direct().and_then(|()| self.sync_direct()));
         errors.collect(self.sync_overlay());
         errors.collect(self.restore_mesh());
-        errors.collect(self.reload_direct().and_then(|()| self.sync_direct()));
         errors.collect(self.publish_missing());
         errors.first()
     }
@@ -64,7 +65,10 @@ impl Node {
                 self.misses_way(*link, |mesh| mesh.needs_forwarding(*mac))
                     || carriers.any(|c| c.entries.forwards(*link, *mac))
             }
-            Loss::Route(route) => self.misses_way(route.link, |mesh| mesh.needs_route(route)),
+            Loss::Route(route) => {
+                self.misses_way(route.link, |mesh| mesh.needs_route(route))
+                    || self.is_direct(route.destination.addr())
+            }
             Loss::Rule(rule) => self.misses_rule(*rule),
             Loss::Resized(link, mtu) => self
                 .overlay
@@ -151,6 +155,7 @@ impl Node {
                 .fabric
                 .uplink6
                 .is_some_and(|uplink| address == IpAddr::V6(uplink.fabric))
+            || self.is_own_probe(address)
             || self.anchored().any(|anchor| anchor == (link, address))
             || self
                 .networks

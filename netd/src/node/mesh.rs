@@ -25,7 +25,7 @@ const INGRESS: &str = "ingress";
 const THERE_ALREADY: [i32; 1] = [libc::EEXIST];
 const GONE_ALREADY: [i32; 4] = [libc::ENOENT, libc::ESRCH, libc::ENODEV, libc::EAFNOSUPPORT];
 /// No link with smaller packets has IPv6 (RFC 8200, section 5).
-const LEAST_MTU6: u32 = 1280;
+pub(super) const LEAST_MTU6: u32 = 1280;
 
 /// What is wanted of the mesh beside the records, and what the kernel has of it.
 #[derive(Debug, Default)]

@@ -23,6 +23,7 @@ mod sandboxes;
 mod services;
 mod unpublished;
 mod usable;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -57,8 +57,9 @@ impl Node {
         errors.collect(self.drop_carrier(id));
         let links = self.fabric.links()?;
         errors.collect(self.sync_mtu(id, &links));
+        // First: whoever is reached directly is no neighbour.
+        errors.collect(self.turn_direct(&BTreeSet::from([id.to_owned()])));
         errors.collect(self.sync_carrier(id, &links));
-        errors.collect(self.sync_direct());
         errors.first()
     }
 

@@ -56,7 +56,7 @@ impl Node {
             None => self.stores.underlay.remove(UNDERLAY)?,
         }
         self.overlay.underlay = underlay;
-        self.find_hops();
+        self.find_near();
         let mut errors = Errors::default();
         errors.collect(self.sync_direct());
         errors.collect(self.sync_tunnels(false));
@@ -119,10 +119,12 @@ impl Node {
     /// See [`crate::Netd::underlay_facts`].
     pub(crate) fn underlay_facts(&mut self, address: IpAddr) -> Result<Option<UnderlayFacts>> {
         let forwards = self.host.forwards();
+        let next_hops6 = self.host.next_hops6();
         let carrier = self.host.carrier(address)?;
         Ok(carrier.map(|link| UnderlayFacts {
             mtu: link.mtu,
             forwards,
+            next_hop6: next_hops6.get(&link.index).copied(),
         }))
     }
 

@@ -89,6 +89,7 @@ impl Cluster {
             address: node.address,
             mtu: node.facts().mtu,
             forwards: true,
+            next_hop6: None,
             public_key: None,
         };
         Underlay {
@@ -269,6 +270,7 @@ impl Node {
         netd::UnderlayFacts {
             mtu: found.unwrap(),
             forwards: true,
+            next_hop6: None,
         }
     }
 

@@ -34,6 +34,7 @@ pub mod mesh;
 #[path = "../../src/netlink/mod.rs"]
 pub mod netlink;
 pub mod nodes;
+pub mod pair;
 use netlink::{Link, LinkAddress, LinkChange, Route, Socket, Veth};
 
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);

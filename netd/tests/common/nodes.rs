@@ -63,6 +63,7 @@ impl Nodes {
             address: address(node),
             mtu: 1500,
             forwards: true,
+            next_hop6: Some(node.link_local()),
             public_key: None,
         };
         Underlay {
@@ -106,6 +107,21 @@ impl Node {
 
     pub fn address6(&self) -> Ipv6Addr {
         ipv6(self.address())
+    }
+
+    /// Its address on the link to the switch, whatever else it has.
+    pub fn link_local(&self) -> Ipv6Addr {
+        let find = || {
+            let mut socket = Socket::route().unwrap();
+            let index = Link::find(&mut socket, "eth0").unwrap().unwrap().index;
+            let own = LinkAddress::list(&mut socket).unwrap().into_iter();
+            let mut own = own.filter(|one| one.link == index).map(|one| one.address);
+            own.find_map(|address| match address {
+                IpAddr::V6(address) if address.is_unicast_link_local() => Some(address),
+                _ => None,
+            })
+        };
+        sys::netns::run_in(&self.host, find).unwrap().unwrap()
     }
 
     pub fn open(&self) -> Arc<Netd> {

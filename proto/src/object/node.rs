@@ -77,6 +77,9 @@ api_struct! {
         pub mtu: u32,
         /// Whether its host forwards IPv4 between its links.
         pub forwards: bool,
+        /// Its host's address on that link as the next hop of IPv6 packets; empty if the host has none there or does not
+        /// forward IPv6.
+        pub next_hop6: String,
         /// Its WireGuard key in base64; empty if its kernel cannot encrypt.
         pub public_key: String,
     }
