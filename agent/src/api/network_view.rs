@@ -192,7 +192,7 @@ fn swarm(network: &Arc<Network>) -> Found {
         .ipam
         .configs
         .iter()
-        .map(|pool| pool_json(&pool.subnet, &pool.gateway));
+        .map(|pool| pool_json(&pool.subnet, &pool.gateway, &pool.ip_range));
     Found {
         id: network.id.to_string(),
         name: spec.name.clone(),
@@ -217,10 +217,10 @@ fn swarm(network: &Arc<Network>) -> Found {
 fn local_or_stray(config: &NetworkConfig, state: &NetworkState) -> Found {
     let stray = is_swarm(config);
     let extra = extra(config);
-    let v4 = pool_json(&state.subnet.to_string(), &state.gateway.to_string());
+    let v4 = pool_json(&state.subnet.to_string(), &state.gateway.to_string(), "");
     let v6 = state
         .ipv6
-        .map(|v6| pool_json(&v6.subnet.to_string(), &v6.gateway.to_string()));
+        .map(|v6| pool_json(&v6.subnet.to_string(), &v6.gateway.to_string(), ""));
     let pools = [v4].into_iter().chain(v6);
     Found {
         id: config.id.clone(),
@@ -263,8 +263,12 @@ fn word(app: &App, name: &str, driver: &str) -> Found {
     }
 }
 
-fn pool_json(subnet: &str, gateway: &str) -> Value {
-    json!({ "Subnet": subnet, "Gateway": gateway.split('/').next().unwrap_or_default() })
+fn pool_json(subnet: &str, gateway: &str, range: &str) -> Value {
+    let mut pool = json!({ "Subnet": subnet, "Gateway": gateway.split('/').next().unwrap_or_default() });
+    if !range.is_empty() {
+        pool["IPRange"] = json!(range);
+    }
+    pool
 }
 
 #[cfg(test)]

@@ -285,3 +285,28 @@ fn a_network_whose_ipv6_does_not_leave_the_host_says_so() -> Result<()> {
     assert_eq!(problems("dual")?, "null");
     Ok(())
 }
+
+#[test]
+fn a_range_of_ipv6_is_where_addresses_are_given_from() -> Result<()> {
+    let cluster = Cluster::joined(1)?;
+    let manager = cluster.manager();
+    manager.build_busybox()?;
+    let create = "network create -d overlay --attachable --ipv6 --subnet 10.66.0.0/24 --subnet fd00:66::/64";
+    let refused = manager.cli_refused(&format!("{create} --ip-range fd00:66::/112 no"))?;
+    ensure!(refused.contains("fd00:66::/112 is too small"), "{refused}");
+    manager.cli_ok(&format!("{create} --ip-range fd00:66:0:0:5::/80 net"))?;
+    eventually("the network says which part of its subnet it is", || {
+        let shown = &manager.get("/networks/net")?["IPAM"]["Config"][1];
+        ensure!(shown["IPRange"] == "fd00:66:0:0:5::/80", "{shown}");
+        Ok(())
+    })?;
+    manager.cli_ok("service create -d --name web --network net bb sleep 1000")?;
+    let tasks = manager.wait_running("web", 1)?;
+    let addresses = tasks[0]["NetworksAttachments"][0]["Addresses"].to_string();
+    ensure!(addresses.contains("\"fd00:66::5:0:0:"), "{addresses}");
+    // Outside of the range is for those who ask for it.
+    manager.cli_ok("run -d --name box --network net --ip6 fd00:66::77 bb sleep 1000")?;
+    let on = manager.get("/containers/box/json")?["NetworkSettings"]["Networks"]["net"].clone();
+    assert_eq!(on["GlobalIPv6Address"], "fd00:66::77", "{on}");
+    Ok(())
+}

@@ -27,8 +27,10 @@ pub(crate) enum SubnetError {
     #[error("subnet {0} is not usable: it must be unicast, and its prefix length between 16 and 96")]
     Unusable6(Ipv6Net),
     /// IPv6 addresses follow from IPv4 addresses.
-    #[error("an IP range within an IPv6 subnet is not supported")]
-    Range6,
+    #[error(
+        "IP range {0} is too small: its prefix length must be 96 at most, for a place beside each IPv4 address"
+    )]
+    Range6(Ipv6Net),
     /// A subnet for what the network is not to have.
     #[error("an IPv6 subnet needs IPv6 enabled for the network (--ipv6, enable_ipv6)")]
     NotEnabled,
@@ -46,7 +48,7 @@ pub(crate) enum SubnetError {
         /// What was given.
         range: String,
         /// Where it should be.
-        subnet: Ipv4Net,
+        subnet: IpNet,
     },
     /// More than one.
     #[error("a network has one subnet of each IP version; more were given")]
@@ -146,7 +148,7 @@ fn range(text: &str, subnet: Ipv4Net) -> Result<Ipv4Net, SubnetError> {
         .map(|range| range.trunc())
         .ok_or_else(|| SubnetError::Range {
             range: text.to_owned(),
-            subnet,
+            subnet: subnet.into(),
         })
 }
 
