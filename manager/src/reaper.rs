@@ -11,7 +11,7 @@ use std::time::Duration;
 use proto::{Cluster, Service, ServiceId, Task, TaskId, TaskState};
 use tokio::time::{Instant, sleep_until};
 
-use crate::orchestrator::SlotKey;
+use crate::orchestrator::{SlotKey, is_per_node};
 use crate::state::{
     Change, Event, Filter, Key, Kind, ReadTx, Reader, Store, StoreError, StoreObject, WatchStream,
 };
@@ -29,13 +29,7 @@ const DEFAULT_LIMIT: i64 = 5;
 /// The store refused a change: this manager leads no longer, or its disk is full.
 pub(crate) async fn run(store: Store) -> Result<(), StoreError> {
     let filter = Filter::kinds(&[Kind::Task]).only(matters);
-    let (reasons, events) = store.view_and_watch(filter, |tx| {
-        let mut reasons = Reasons::default();
-        tx.all::<Task>()
-            .iter()
-            .for_each(|task| reasons.note_at_start(&tx, task));
-        reasons
-    });
+    let (reasons, events) = store.view_and_watch(filter, |tx| Reasons::at_start(&tx));
     let mut reaper = Reaper {
         store,
         events,
@@ -133,11 +127,28 @@ impl Reasons {
         }
     }
 
-    fn note_at_start(&mut self, tx: &ReadTx<'_>, task: &Task) {
-        match can_go(task) {
-            true => drop(self.tasks.insert(task.id.clone())),
-            false => drop(self.note_slot(tx, task)),
+    /// Of many slots most have one task, which the index tells: those are not looked at.
+    fn at_start(tx: &ReadTx<'_>) -> Self {
+        let table = Task::table(tx.tables());
+        let tasks = table.in_any_order().filter(|task| can_go(task));
+        let mut reasons = Self {
+            tasks: tasks.map(|task| task.id.clone()).collect(),
+            slots: BTreeSet::new(),
+        };
+        for service in tx.all::<Service>() {
+            if is_per_node(&service) {
+                let tasks = tx.by_key::<Task>(Key::Service(service.id.to_string()));
+                let slots = tasks
+                    .iter()
+                    .map(|task| (service.id.clone(), SlotKey::of(&service, task)));
+                reasons.slots.extend(slots);
+            } else if let Ok(limit) = usize::try_from(limit(tx, &service)) {
+                let slots = table.slots_with_more_than(limit, service.id.as_str());
+                let slots = slots.map(|slot| (service.id.clone(), SlotKey::Number(slot)));
+                reasons.slots.extend(slots);
+            }
         }
+        reasons
     }
 
     /// Whether the task's slot is to be looked at again when one of its tasks has ended.

@@ -80,8 +80,9 @@ pub(crate) fn promote(draft: &mut Draft<'_>, delays: &mut Delays, now: Instant) 
     let waiting: Vec<(SlotKey, Arc<Task>)> = draft
         .slots
         .iter()
-        .flat_map(|(key, slot)| slot.iter().map(move |task| (key.clone(), task.clone())))
+        .flat_map(|(key, slot)| slot.iter().map(move |task| (key, task)))
         .filter(|(_, task)| task.desired_state < TaskState::Running)
+        .map(|(key, task)| (key.clone(), task.clone()))
         .collect();
     delays.retain(|id, _| waiting.iter().any(|(_, task)| task.id == *id));
     let mut wake: Option<Instant> = None;

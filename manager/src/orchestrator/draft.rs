@@ -33,7 +33,7 @@ pub(crate) struct Picture {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
     /// Adds a task.
-    Create(Box<Task>),
+    Create(Arc<Task>),
     /// Wants a task in a later state than before.
     Desire(TaskId, TaskState),
     /// Tells how the service's update goes.
@@ -165,10 +165,10 @@ impl<'a> Draft<'a> {
         let mut task = new_task(service, spec.clone(), key);
         task.desired_state = desired;
         say(&mut task);
-        let shared = Arc::new(task.clone());
-        self.slots.entry(key.clone()).or_default().push(shared.clone());
-        self.act(Action::Create(Box::new(task)));
-        shared
+        let task = Arc::new(task);
+        self.slots.entry(key.clone()).or_default().push(task.clone());
+        self.act(Action::Create(task.clone()));
+        task
     }
 
     /// Tells how the service's update goes.

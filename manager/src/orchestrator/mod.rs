@@ -2,7 +2,8 @@
 //! spec asks for.
 //!
 //! Input: services, tasks, nodes and the cluster in the store. Output: new tasks, their desired state, and the update
-//! status of services. [`run`](service_loop::run) watches the store; [`plan`](plan::plan) is pure.
+//! status of services. [`run`](service_loop::run) watches the store; [`plan`](plan::plan) is pure, and spared where a service
+//! is at rest ([`rest`]).
 //!
 //! ```text
 //!                       ┌ promote   (delay)       READY → RUNNING when delay and predecessor are over
@@ -24,6 +25,7 @@ mod orphans;
 mod plan;
 mod rebalance;
 mod replicated;
+mod rest;
 mod restart;
 mod service_loop;
 mod slot;
@@ -38,5 +40,5 @@ pub(crate) use orphans::run as orphans;
 pub use rebalance::{PlannedMove, RebalancePlan, Unmoved};
 pub(crate) use rebalance::{preview as preview_rebalance, run as rebalance};
 pub(crate) use service_loop::run;
-pub(crate) use slot::SlotKey;
+pub(crate) use slot::{SlotKey, is_per_node};
 pub(crate) use task::is_dirty;

@@ -8,7 +8,7 @@ use super::delay::{Delays, promote};
 use super::draft::{Draft, Picture, Step};
 use super::handover::{self, Deadlines};
 use super::restart::{Rules, restart};
-use super::slot::SlotKey;
+use super::slot::{SlotKey, is_per_node};
 use super::task::is_wanted;
 use super::update::{Update, is_active, update};
 use super::{global, job, replicated};
@@ -26,6 +26,13 @@ pub(crate) struct Memory {
     pub(crate) enforce: bool,
 }
 
+impl Memory {
+    /// The service was found at rest.
+    pub(crate) fn rest(&mut self) {
+        (self.enforce, self.handing_over) = (false, false);
+    }
+}
+
 /// What is to be done for a service.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
@@ -41,9 +48,11 @@ pub(crate) fn plan(picture: &Picture, memory: &mut Memory, now: Instant) -> Plan
     let delays = &mut memory.delays;
     promote(&mut draft, delays, now);
     let mode = &picture.service.spec.mode;
-    let per_node = mode.is_global() || mode.global_job.is_some();
-    let standing = Draft::new(picture);
-    let replaceable = |key: &SlotKey| !per_node || global::takes_tasks(&standing, key);
+    let standing = is_per_node(&picture.service).then(|| Draft::new(picture));
+    let replaceable = |key: &SlotKey| {
+        let standing = standing.as_ref();
+        standing.is_none_or(|standing| global::takes_tasks(standing, key))
+    };
     restart(
         &mut draft,
         delays,

@@ -21,9 +21,12 @@ pub(crate) fn scale(draft: &mut Draft<'_>, delays: &mut Delays, replicas: u64, n
         .keys()
         .cloned()
         .partition(|key| is_occupied(draft, &draft.slots[key]));
-    let mut keep = order_of_removal(draft, occupied);
-    let surplus = keep.split_off(replicas.min(keep.len()));
-    keep.sort();
+    let (mut keep, mut surplus) = (occupied, Vec::new());
+    if keep.len() > replicas {
+        keep = order_of_removal(draft, keep);
+        surplus = keep.split_off(replicas);
+        keep.sort();
+    }
     let new = free_numbers(&keep)
         .take(replicas - keep.len())
         .collect::<Vec<_>>();

@@ -30,21 +30,20 @@ pub(crate) struct Rules<'r> {
 
 /// Shuts down tasks that have ended or cannot stay, and makes their replacements.
 pub(crate) fn restart(draft: &mut Draft<'_>, delays: &mut Delays, rules: &Rules<'_>, now: Instant) {
-    let wanted: Vec<(SlotKey, Arc<Task>)> = draft
-        .slots
-        .iter()
-        .flat_map(|(key, slot)| slot.iter().map(move |task| (key.clone(), task.clone())))
+    let all = draft.slots.iter();
+    let all = all.flat_map(|(key, slot)| slot.iter().map(move |task| (key, task)));
+    let due: Vec<(SlotKey, Arc<Task>, Cause)> = all
         // A task that fails while it waits is seen to when its wait is over: otherwise it would fail in a tight loop.
         .filter(|(_, task)| is_wanted(task) && !delays.contains_key(&task.id))
+        .filter_map(|(key, task)| Some((key.clone(), task.clone(), cause(draft, task, rules.enforce)?)))
         .collect();
-    for (key, task) in wanted {
-        match cause(draft, &task, rules.enforce) {
-            None => {}
-            Some(Cause::Unfit(Unfit::Drained)) if is_leaving(draft.slot(&key), &task) => {}
-            Some(Cause::Unfit(Unfit::Drained)) if hands_over(draft, rules, &key, &task) => {
+    for (key, task, cause) in due {
+        match cause {
+            Cause::Unfit(Unfit::Drained) if is_leaving(draft.slot(&key), &task) => {}
+            Cause::Unfit(Unfit::Drained) if hands_over(draft, rules, &key, &task) => {
                 handover::begin(draft, &key, &task, TakeOverReason::Drain);
             }
-            Some(cause) => replace(draft, delays, rules, &key, &task, cause, now),
+            cause => replace(draft, delays, rules, &key, &task, cause, now),
         }
     }
 }

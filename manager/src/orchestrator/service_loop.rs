@@ -9,10 +9,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::draft::Picture;
 use super::plan::{Memory, Plan, plan, plan_removal};
+use super::rest::is_at_rest;
+use super::slot::is_per_node;
 use super::task::has_stopped;
 use super::write::apply;
 use crate::contacts::Contacts;
-use crate::state::{Change, Event, Filter, Key, Kind, ReadTx, Reader, Store, StoreError, WatchStream};
+use crate::state::{
+    Change, Event, Filter, Key, Kind, ReadTx, Reader, Store, StoreError, StoreObject, WatchStream,
+};
 
 /// Runs until the store is gone.
 ///
@@ -81,12 +85,17 @@ impl Orchestrator {
 
     fn plan(&mut self, id: &ServiceId, now: Instant) -> Plan {
         let mut picture = self.store.view(|tx| picture(&tx, id));
-        picture.heard = heard(&picture.tasks, &self.contacts);
         if picture.service.id.is_empty() || picture.service.pending_delete {
             self.memory.remove(id);
             return plan_removal(&picture);
         }
-        plan(&picture, self.memory.entry(id.clone()).or_default(), now)
+        let memory = self.memory.entry(id.clone()).or_default();
+        if is_at_rest(&picture, memory) {
+            memory.rest();
+            return Plan::default();
+        }
+        picture.heard = heard(&picture.tasks, &self.contacts);
+        plan(&picture, memory, now)
     }
 
     /// Waits until a service is dirty. Returns whether the store is still there.
@@ -156,14 +165,10 @@ impl Orchestrator {
     }
 }
 
-fn is_per_node(service: &Service) -> bool {
-    service.spec.mode.is_global() || service.spec.mode.global_job.is_some()
-}
-
 /// Every service, and every service that is gone but has tasks.
 fn every_service(tx: &ReadTx<'_>) -> BTreeSet<ServiceId> {
     let services = tx.all::<Service>().into_iter().map(|service| service.id.clone());
-    let orphans = tx.all::<Task>().into_iter().map(|task| task.service_id.clone());
+    let orphans = Task::table(tx.tables()).services().map(ServiceId::from);
     services.chain(orphans).filter(|id| !id.is_empty()).collect()
 }
 

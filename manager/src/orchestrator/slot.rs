@@ -19,12 +19,16 @@ pub(crate) enum SlotKey {
 impl SlotKey {
     /// The place of a task, by the mode of its service.
     pub(crate) fn of(service: &Service, task: &Task) -> Self {
-        let mode = &service.spec.mode;
-        match mode.is_global() || mode.global_job.is_some() {
+        match is_per_node(service) {
             true => Self::Node(task.node_id.clone()),
             false => Self::Number(task.slot),
         }
     }
+}
+
+/// Whether the service has one task on each node, so that its slots are the nodes.
+pub(crate) fn is_per_node(service: &Service) -> bool {
+    service.spec.mode.is_global() || service.spec.mode.global_job.is_some()
 }
 
 /// The tasks of one slot in the order of their making: usually one that runs and some that have ended; two that run

@@ -57,6 +57,34 @@ fn labels() -> impl Strategy<Value = Labels> {
     })
 }
 
+/// What is new, lost or failed is planned for; what runs is left alone.
+#[test]
+fn a_service_is_at_rest_as_long_as_its_tasks_run() {
+    let mut world = World::new(false, UpdateConfig::default(), Labels::new(), 2);
+    assert!(!world.is_at_rest());
+    world.reconcile();
+    assert!(world.is_at_rest());
+    for task in 0..2 {
+        (0..5).for_each(|_| world.step(task, false));
+    }
+    assert!(world.is_at_rest());
+    for happening in [
+        Happening::Fail(0),
+        Happening::Drain(0),
+        Happening::NewSpec,
+        Happening::Replicas(3),
+    ] {
+        let mut world = World::new(false, UpdateConfig::default(), Labels::new(), 2);
+        world.reconcile();
+        (0..2).for_each(|task| (0..5).for_each(|_| world.step(task, false)));
+        world.happen(&happening);
+        assert!(!world.is_at_rest(), "{happening:?}");
+        world.calm_down();
+        let updated = matches!(happening, Happening::NewSpec);
+        assert_eq!(world.is_at_rest(), !updated, "{happening:?}");
+    }
+}
+
 /// Two updates in quick succession: the last task waits for both that are to stop, not for the later one alone.
 #[test]
 fn a_new_task_waits_for_all_that_have_yet_to_stop() {

@@ -1,5 +1,7 @@
 //! Writing a plan to the store.
 
+use std::sync::Arc;
+
 use proto::object::{TaskStatus, UpdateState, UpdateStatus};
 use proto::{Service, ServiceId, Task, TaskState, Timestamp};
 
@@ -13,7 +15,7 @@ use crate::state::{Kind, Reader, Store, StoreError, WriteTx};
 pub(super) async fn apply(store: &Store, work: Vec<(ServiceId, Step)>) -> Result<(), StoreError> {
     let mut batch = store.batch().await;
     for (id, step) in work {
-        match batch.update(|tx| apply_step(tx, &id, &step)).await {
+        match batch.update(|tx| apply_step(tx, &id, step)).await {
             Err(error @ StoreError::Propose(_)) => return Err(error),
             Err(error) => tracing::debug!(service.id = %id, %error, "a planned step no longer fits"),
             Ok(()) => {}
@@ -22,20 +24,20 @@ pub(super) async fn apply(store: &Store, work: Vec<(ServiceId, Step)>) -> Result
     batch.commit().await
 }
 
-fn apply_step(tx: &mut WriteTx<'_>, id: &ServiceId, step: &Step) -> Result<(), StoreError> {
-    step.iter().try_for_each(|action| match action {
+fn apply_step(tx: &mut WriteTx<'_>, id: &ServiceId, step: Step) -> Result<(), StoreError> {
+    step.into_iter().try_for_each(|action| match action {
         Action::Create(task) => create(tx, id, task),
-        Action::Desire(task, state) => desire(tx, task.as_str(), *state),
+        Action::Desire(task, state) => desire(tx, task.as_str(), state),
         Action::Update(change) => tx.modify::<Service>(id.as_str(), |service| {
-            change_update(service, change, Timestamp::now())
+            change_update(service, &change, Timestamp::now())
         }),
         Action::RemoveService => tx.remove::<Service>(id.as_str()),
     })
 }
 
-fn create(tx: &mut WriteTx<'_>, id: &ServiceId, task: &Task) -> Result<(), StoreError> {
+fn create(tx: &mut WriteTx<'_>, id: &ServiceId, task: Arc<Task>) -> Result<(), StoreError> {
     match tx.get::<Service>(id.as_str()) {
-        Some(service) if !service.pending_delete => tx.create(task.clone()),
+        Some(service) if !service.pending_delete => tx.create_shared(task),
         _ => Err(StoreError::NotFound {
             kind: Kind::Service,
             id: id.as_str().to_owned(),

@@ -1,5 +1,6 @@
 //! Many small changes in few transactions.
 
+use proto::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::error::StoreError;
@@ -28,6 +29,8 @@ pub struct Batch<'a> {
     /// `None` only after a failed commit.
     writer: Option<OwnedMutexGuard<()>>,
     layer: Layer,
+    /// When the transaction under way began.
+    begun: Option<Timestamp>,
     bytes: usize,
     scales: Scales,
 }
@@ -58,6 +61,7 @@ impl<'a> Batch<'a> {
             store,
             writer: Some(writer),
             layer: Layer::default(),
+            begun: None,
             bytes: 0,
             scales: Scales::default(),
         }
@@ -76,11 +80,12 @@ impl<'a> Batch<'a> {
             self.flush().await?;
         }
         let mark = self.layer.mark();
+        let now = *self.begun.get_or_insert_with(Timestamp::now);
         let layer = &mut self.layer;
         let result = self
             .store
             .replica()
-            .read(|base| change(&mut WriteTx::new(base, layer)));
+            .read(|base| change(&mut WriteTx::new(base, layer, now)));
         match &result {
             Ok(_) => {
                 let written = self.layer.written_since(mark);
@@ -101,7 +106,7 @@ impl<'a> Batch<'a> {
 
     async fn flush(&mut self) -> Result<(), StoreError> {
         let layer = std::mem::take(&mut self.layer);
-        self.bytes = 0;
+        (self.bytes, self.begun) = (0, None);
         let writer = match self.writer.take() {
             Some(writer) => writer,
             None => self.store.turn().await,

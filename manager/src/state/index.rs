@@ -73,6 +73,9 @@ pub(super) struct Index {
     slots: QuickMap<Box<str>, QuickMap<u64, Rows>>,
 }
 
+/// The place of the services' map among those of texts.
+const SERVICE: usize = 1;
+
 /// Where the rows of a key are.
 enum Place<'a> {
     Text(usize, &'a str),
@@ -83,7 +86,7 @@ impl<'a> From<KeyRef<'a>> for Place<'a> {
     fn from(key: KeyRef<'a>) -> Self {
         match key {
             KeyRef::Name(text) => Self::Text(0, text),
-            KeyRef::Service(text) => Self::Text(1, text),
+            KeyRef::Service(text) => Self::Text(SERVICE, text),
             KeyRef::Node(text) => Self::Text(2, text),
             KeyRef::Network(text) => Self::Text(3, text),
             KeyRef::Secret(text) => Self::Text(4, text),
@@ -100,6 +103,17 @@ impl Index {
             Place::Text(kind, text) => self.texts[kind].get(text),
             Place::Slot(text, slot) => self.slots.get(text)?.get(&slot),
         }
+    }
+
+    /// The services that have rows.
+    pub(super) fn services(&self) -> impl Iterator<Item = &str> {
+        self.texts[SERVICE].keys().map(AsRef::as_ref)
+    }
+
+    /// The slots of the service that have rows.
+    pub(super) fn slots(&self, service: &str) -> impl Iterator<Item = (u64, &Rows)> {
+        let slots = self.slots.get(service).into_iter().flatten();
+        slots.map(|(slot, rows)| (*slot, rows))
     }
 
     /// The row is found under the key.

@@ -16,7 +16,7 @@ impl RowId {
         self.0.as_str()
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn as_bytes(&self) -> &[u8] {
         self.0.bytes()
     }
 }
@@ -29,14 +29,14 @@ impl From<&str> for RowId {
 
 impl Hash for RowId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.bytes().hash(state);
+        self.as_bytes().hash(state);
     }
 }
 
 /// The key as which rows are looked for. Texts of the standard library hash otherwise than their bytes.
 impl Borrow<[u8]> for RowId {
     fn borrow(&self) -> &[u8] {
-        self.bytes()
+        self.as_bytes()
     }
 }
 

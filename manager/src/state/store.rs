@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use proto::Timestamp;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::batch::Batch;
@@ -55,10 +57,10 @@ impl Store {
         F: FnOnce(&mut WriteTx<'_>) -> Result<R, E>,
     {
         let writer = self.turn().await;
-        let mut layer = Layer::default();
+        let (mut layer, now) = (Layer::default(), Timestamp::now());
         let result = self
             .replica
-            .read(|base| change(&mut WriteTx::new(base, &mut layer)))?;
+            .read(|base| change(&mut WriteTx::new(base, &mut layer, now)))?;
         self.commit(writer, layer)
             .await
             .map_err(|error| E::from(StoreError::Propose(error)))?;
@@ -106,8 +108,14 @@ impl Store {
             return Ok(writer);
         }
         let proposer = self.proposer.clone();
-        let commit = tokio::spawn(async move { proposer.propose(actions).await.map(|_| writer) });
-        commit.await.unwrap_or(Err(ProposeError::Unknown))
+        let mut commit = Box::pin(async move { proposer.propose(actions).await.map(|_| writer) });
+        // Who agrees with itself has agreed at once, on this very thread, where the objects were made.
+        if let Poll::Ready(done) = futures::poll!(&mut commit) {
+            // Others hear of it while it is fresh, however much the writer has yet to write.
+            tokio::task::yield_now().await;
+            return done;
+        }
+        tokio::spawn(commit).await.unwrap_or(Err(ProposeError::Unknown))
     }
 }
 

@@ -40,6 +40,24 @@ impl<T: StoreObject> Table<T> {
         self.order.iter().filter_map(|id| self.rows.get(id))
     }
 
+    /// Every object in no order: quicker by far than one after the other by identifier, where there are many.
+    pub fn in_any_order(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.rows.values()
+    }
+
+    /// The services of the objects, in no order, without a look at the objects.
+    pub fn services(&self) -> impl Iterator<Item = &str> {
+        self.index.services()
+    }
+
+    /// The numbered slots of the service under which more than so many objects are found, in no order.
+    pub fn slots_with_more_than(&self, limit: usize, service: &str) -> impl Iterator<Item = u64> {
+        let slots = self.index.slots(service);
+        slots
+            .filter(move |(_, rows)| rows.len() > limit)
+            .map(|(slot, _)| slot)
+    }
+
     /// Objects of the kind.
     pub fn len(&self) -> usize {
         self.rows.len()
@@ -79,16 +97,15 @@ impl<T: StoreObject> Table<T> {
 
     /// Puts the object in; returns the one whose place it took.
     pub(super) fn insert(&mut self, object: Arc<T>) -> Option<Arc<T>> {
-        let Some((row, old)) = self.rows.get_key_value(object.id().as_bytes()) else {
-            let row = RowId::from(object.id());
-            let keys = object.keys();
-            keys.into_iter().for_each(|key| self.index.link(key, &row));
-            self.order.insert(row.clone());
-            self.rows.insert(row, object);
-            return None;
-        };
-        let (row, old) = (row.clone(), old.clone());
-        self.relink(&row, &old, &object);
+        let row = RowId::from(object.id());
+        if let Some(place) = self.rows.get_mut(row.as_bytes()) {
+            let old = std::mem::replace(place, object.clone());
+            self.relink(&row, &old, &object);
+            return Some(old);
+        }
+        let keys = object.keys();
+        keys.into_iter().for_each(|key| self.index.link(key, &row));
+        self.order.insert(row.clone());
         self.rows.insert(row, object)
     }
 

@@ -8,6 +8,7 @@ use super::error::StoreError;
 use super::index::{By, Key};
 use super::layer::Layer;
 use super::object::StoreObject;
+use super::row::RowId;
 use super::tables::Tables;
 
 /// Reading, alike in both kinds of transaction.
@@ -69,29 +70,39 @@ pub struct WriteTx<'a> {
 }
 
 impl<'a> WriteTx<'a> {
-    pub(super) fn new(base: &'a Tables, layer: &'a mut Layer) -> Self {
-        Self {
-            base,
-            layer,
-            now: Timestamp::now(),
-        }
+    /// `now` is the time that changed objects get.
+    pub(super) fn new(base: &'a Tables, layer: &'a mut Layer, now: Timestamp) -> Self {
+        Self { base, layer, now }
+    }
+
+    /// The time that objects get which this transaction changes.
+    pub fn now(&self) -> Timestamp {
+        self.now
     }
 
     /// Adds a new object; sets its times.
     ///
     /// # Errors
     /// [`StoreError::Exists`], [`StoreError::NameConflict`].
-    pub fn create<T: StoreObject>(&mut self, mut object: T) -> Result<(), StoreError> {
+    pub fn create<T: StoreObject>(&mut self, object: T) -> Result<(), StoreError> {
+        self.create_shared(Arc::new(object))
+    }
+
+    /// The same, of an object that is copied only if somebody else still holds it: objects are large.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_shared<T: StoreObject>(&mut self, mut object: Arc<T>) -> Result<(), StoreError> {
         if self.get::<T>(object.id()).is_some() {
             return Err(StoreError::Exists {
                 kind: T::KIND,
                 id: object.id().to_owned(),
             });
         }
-        self.check_name(&object)?;
-        let meta = object.meta_mut();
+        self.check_name(object.as_ref())?;
+        let meta = Arc::make_mut(&mut object).meta_mut();
         (meta.created_at, meta.updated_at) = (self.now, self.now);
-        self.put(Arc::new(object));
+        self.put(object);
         Ok(())
     }
 
@@ -159,7 +170,7 @@ impl<'a> WriteTx<'a> {
                 id: id.to_owned(),
             });
         }
-        self.layer.write(T::KIND, Arc::from(id), None);
+        self.layer.write(T::KIND, RowId::from(id), None);
         Ok(())
     }
 
@@ -169,7 +180,7 @@ impl<'a> WriteTx<'a> {
     }
 
     fn put<T: StoreObject>(&mut self, object: Arc<T>) {
-        let id: Arc<str> = Arc::from(object.id());
+        let id = RowId::from(object.id());
         self.layer.write(T::KIND, id, Some(T::wrap(object)));
     }
 

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::super::draft::{Action, Picture, UpdateChange};
 use super::super::handover::staying;
-use super::super::plan::{Memory, plan};
+use super::super::plan::{Memory, Plan, plan};
+use super::super::rest::is_at_rest;
 use super::super::slot::{SlotKey, by_slot};
 use super::super::task::{fitness, is_dirty, is_wanted, new_task, satisfies_placement, task_spec};
 use super::super::write::change_update;
@@ -123,16 +124,17 @@ impl World {
     /// Plans and applies; returns the number of changes.
     pub(super) fn reconcile(&mut self) -> usize {
         self.listen();
-        let plan = plan(&self.picture, &mut self.memory, self.now);
+        let plan = self.plan();
         let actions: Vec<Action> = plan.steps.into_iter().flatten().collect();
         self.version += 1;
         let count = actions.len();
         for action in actions {
             match action {
-                Action::Create(mut task) => {
+                Action::Create(mut made) => {
+                    let task = Arc::make_mut(&mut made);
                     task.meta.version.index = self.version;
                     task.meta.created_at = Timestamp::now();
-                    self.picture.tasks.push(Arc::new(*task));
+                    self.picture.tasks.push(made);
                 }
                 Action::Desire(id, state) => {
                     let task = self.picture.tasks.iter_mut().find(|task| task.id == id).unwrap();
@@ -159,6 +161,26 @@ impl World {
                 || !(task.status.state.is_terminal() || task.status.state < TaskState::Assigned)
         });
         count
+    }
+
+    /// The plan. Of a service that is said to be at rest it has to be empty.
+    fn plan(&mut self) -> Plan {
+        let rests = self.is_at_rest();
+        let plan = plan(&self.picture, &mut self.memory, self.now);
+        if rests {
+            assert!(
+                plan.steps.iter().all(Vec::is_empty) && plan.wake.is_none(),
+                "{plan:?}"
+            );
+            assert!(self.memory.delays.is_empty() && self.memory.handovers.is_empty());
+            assert!(self.memory.update.is_none() && !self.memory.enforce && !self.memory.handing_over);
+        }
+        plan
+    }
+
+    /// Whether nothing is left to be done, so that planning is spared.
+    pub(super) fn is_at_rest(&self) -> bool {
+        is_at_rest(&self.picture, &self.memory)
     }
 
     fn is_fenced(&self) -> bool {
