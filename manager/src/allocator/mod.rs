@@ -28,7 +28,9 @@ use proto::object::NodeState;
 use proto::spec::PublishMode;
 use proto::{Network, NetworkId, Node, Service, ServiceId, ServiceSpec, Task, TaskId, TaskState};
 
-use crate::state::{Change, Event, Filter, Kind, ReadTx, Reader, Store, StoreError, WatchStream};
+use crate::state::{
+    Change, Event, Filter, Kind, MAX_CHANGES, ReadTx, Reader, Store, StoreError, StoreObject, WatchStream,
+};
 use assign::Outcome;
 pub(crate) use assign::no_address;
 use ledger::Ledger;
@@ -49,7 +51,7 @@ pub(crate) async fn run(store: Store) -> Result<(), StoreError> {
     let filter = Filter::kinds(&[Kind::Network, Kind::Service, Kind::Task, Kind::Node]).only(matters);
     let (mut allocator, mut events) = store.view_and_watch(filter, |tx| Allocator::load(&tx));
     loop {
-        allocator.work(&store).await?;
+        allocator.work(&store, &mut events).await?;
         if !allocator.learn(&mut events).await {
             return Ok(());
         }
@@ -115,17 +117,20 @@ impl Allocator {
         services
             .into_iter()
             .for_each(|service| this.note_service(&Change::Create(service)));
-        let mut tasks = tx.all::<Task>();
-        // A task that was lost with its node may have left its address to the one that replaces it.
-        tasks.sort_by_key(|task| task.desired_state > TaskState::Complete);
-        tasks
-            .into_iter()
-            .for_each(|task| this.note_task(&Change::Create(task)));
+        let mut unwanted = Vec::new();
+        for task in Task::table(tx.tables()).all() {
+            // A task that was lost with its node may have left its address to the one that replaces it.
+            match task.desired_state > TaskState::Complete {
+                true => unwanted.push(task),
+                false => this.learn_task(task, true),
+            }
+        }
+        unwanted.into_iter().for_each(|task| this.learn_task(task, true));
         this
     }
 
     /// Gives what can be given.
-    async fn work(&mut self, store: &Store) -> Result<(), StoreError> {
+    async fn work(&mut self, store: &Store, events: &mut WatchStream) -> Result<(), StoreError> {
         if self.todo.is_empty() {
             return Ok(());
         }
@@ -149,7 +154,11 @@ impl Allocator {
                 self.stuck.services.insert(id);
             }
         }
-        for id in todo.tasks {
+        for (number, id) in todo.tasks.into_iter().enumerate() {
+            // Otherwise every task of a large service would be kept twice, until the last one is written.
+            if number % MAX_CHANGES == 0 {
+                self.catch_up(events);
+            }
             if batch.update(|tx| assign::task(tx, &mut self.ledger, &id)).await? == Outcome::Stuck {
                 self.stuck.tasks.insert(id);
             }
@@ -157,12 +166,17 @@ impl Allocator {
         batch.commit().await
     }
 
+    /// Learns from the events that are there.
+    fn catch_up(&mut self, events: &mut WatchStream) {
+        while let Some(event) = events.try_next() {
+            self.note(&event);
+        }
+    }
+
     /// Learns from events until there is something to do. Returns whether the store is still there.
     async fn learn(&mut self, events: &mut WatchStream) -> bool {
         loop {
-            while let Some(event) = events.try_next() {
-                self.note(&event);
-            }
+            self.catch_up(events);
             if !self.todo.is_empty() {
                 return true;
             }
@@ -211,21 +225,29 @@ impl Allocator {
     }
 
     fn note_task(&mut self, change: &Change<Task>) {
-        let task = change.object();
-        let ended = change.new_object().is_none() || task.status.state.is_terminal();
-        if ended {
-            self.todo.tasks.remove(&task.id);
-            self.stuck.tasks.remove(&task.id);
-            if self.ledger.release_task(task) {
-                self.retry();
-            }
-            return;
+        match change {
+            Change::Create(task) => self.learn_task(task, true),
+            Change::Update { new, .. } => self.learn_task(new, false),
+            Change::Remove(task) => self.forget_task(task),
+        }
+    }
+
+    fn learn_task(&mut self, task: &Task, is_new: bool) {
+        if task.status.state.is_terminal() {
+            return self.forget_task(task);
         }
         self.ledger.hold_task(task);
         // With an error it is among the stuck, unless a manager before this one wrote it.
-        let untried = matches!(change, Change::Create(_)) || task.status.err.is_empty();
-        if task.status.state == TaskState::New && untried {
+        if task.status.state == TaskState::New && (is_new || task.status.err.is_empty()) {
             self.todo.tasks.insert(task.id.clone());
+        }
+    }
+
+    fn forget_task(&mut self, task: &Task) {
+        self.todo.tasks.remove(&task.id);
+        self.stuck.tasks.remove(&task.id);
+        if self.ledger.release_task(task) {
+            self.retry();
         }
     }
 

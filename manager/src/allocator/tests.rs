@@ -108,7 +108,7 @@ impl Bench {
             if self.allocator.todo.is_empty() {
                 return;
             }
-            self.allocator.work(&self.store).await.unwrap();
+            self.allocator.work(&self.store, &mut self.events).await.unwrap();
         }
     }
 

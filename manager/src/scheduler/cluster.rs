@@ -10,14 +10,14 @@ use proto::{Node, NodeId, Service, ServiceId, Task, TaskId, TaskState};
 use tokio::time::Instant;
 
 use super::gate::Gate;
-use super::group::{Decision, Group, GroupKey};
+use super::group::{Decision, Group, GroupKey, Queued};
 use super::loads::Loads;
 use super::neighbours;
 use super::node::{NodeInfo, is_active};
 use super::services::Services;
 use super::volumes::Volumes;
 use crate::hash::QuickMap;
-use crate::state::{Change, Event, ReadTx, Reader};
+use crate::state::{Change, Event, ReadTx, Reader, StoreObject};
 
 /// A task that takes room on a node.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct Cluster {
     pub(super) index: QuickMap<NodeId, usize>,
     placed: QuickMap<TaskId, Placed>,
     pub(super) waiting: BTreeMap<Arc<GroupKey>, Group>,
-    queued: QuickMap<TaskId, Arc<GroupKey>>,
+    queued: QuickMap<TaskId, Queued>,
     pub(super) services: Services,
     pub(super) gate: Gate,
     pub(super) volumes: Volumes,
@@ -56,10 +56,11 @@ impl Cluster {
         tx.all::<Service>()
             .iter()
             .for_each(|service| cluster.services.put(service));
-        for task in tx.all::<Task>() {
-            cluster.gate.note(None, Some(&task));
-            cluster.volumes.recall(&task);
-            cluster.put_task(&task, Instant::now());
+        let now = Instant::now();
+        for task in Task::table(tx.tables()).all() {
+            cluster.gate.note(None, Some(task));
+            cluster.volumes.recall(task);
+            cluster.put_task(task, now);
         }
         cluster
     }
@@ -150,32 +151,64 @@ impl Cluster {
 
     fn enqueue(&mut self, task: &Arc<Task>) {
         let key = GroupKey::of(task);
-        if self.queued.get(&task.id).is_some_and(|before| **before != key) {
-            self.dequeue(task);
+        match self.queued.get(&task.id) {
+            // What only says why it waits is our own word.
+            Some(queued) if *queued.key == key => {
+                if let Some(place) = self
+                    .waiting
+                    .get_mut(&key)
+                    .and_then(|group| group.get_mut(queued.at))
+                {
+                    place.1 = task.clone();
+                }
+                return;
+            }
+            Some(_) => self.dequeue(task),
+            None => {}
         }
         // Tasks of a group share its key.
         let known = self.waiting.get_key_value(&key).map(|(known, _)| known.clone());
         let key = known.unwrap_or_else(|| Arc::new(key));
         let group = self.waiting.entry(key.clone()).or_default();
-        let known = group.insert((task.slot, task.id.clone()), task.clone()).is_some();
-        // What only says why it waits is our own word.
-        if !known {
-            self.queued.insert(task.id.clone(), key.clone());
-            if !self.fresh.contains(&key) {
-                self.fresh.insert(key);
-            }
+        let queued = Queued {
+            key: key.clone(),
+            at: group.len(),
+        };
+        group.push((task.slot, task.clone()));
+        self.queued.insert(task.id.clone(), queued);
+        if !self.fresh.contains(&key) {
+            self.fresh.insert(key);
         }
     }
 
     fn dequeue(&mut self, task: &Task) {
-        let Some(key) = self.queued.remove(&task.id) else {
+        let Some(Queued { key, at }) = self.queued.remove(&task.id) else {
             return;
         };
-        if let Some(group) = self.waiting.get_mut(&key) {
-            group.remove(&(task.slot, task.id.clone()));
-            if group.is_empty() {
-                self.waiting.remove(&key);
+        let Some(group) = self.waiting.get_mut(&key) else {
+            return;
+        };
+        group.swap_remove(at);
+        let moved = group
+            .get(at)
+            .and_then(|(_, moved)| self.queued.get_mut(&moved.id));
+        if let Some(moved) = moved {
+            moved.at = at;
+        }
+        if group.is_empty() {
+            self.waiting.remove(&key);
+        }
+    }
+
+    /// What is left of a group waits on.
+    pub(super) fn put_back(&mut self, key: Arc<GroupKey>, group: Group) {
+        for (at, (_, task)) in group.iter().enumerate() {
+            if let Some(queued) = self.queued.get_mut(&task.id) {
+                queued.at = at;
             }
+        }
+        if !group.is_empty() {
+            self.waiting.insert(key, group);
         }
     }
 

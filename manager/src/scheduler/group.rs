@@ -1,6 +1,5 @@
 //! What waits and what becomes of it: tasks in groups, and decisions about them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proto::spec::GenericResource;
@@ -32,8 +31,23 @@ impl GroupKey {
     }
 }
 
-/// Tasks that wait, by slot.
-pub(crate) type Group = BTreeMap<(u64, TaskId), Arc<Task>>;
+/// Tasks that wait, with their slots; in the order of the slots only once they are to be placed.
+pub(crate) type Group = Vec<(u64, Arc<Task>)>;
+
+/// Brings the tasks into the order in which they are placed. Quick where they are nearly in it.
+pub(crate) fn sort(group: &mut Group) {
+    group.sort_by(|(slot, task), (other_slot, other)| {
+        slot.cmp(other_slot).then_with(|| task.id.cmp(&other.id))
+    });
+}
+
+/// Where a task waits.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) key: Arc<GroupKey>,
+    /// Its place in the group.
+    pub(crate) at: usize,
+}
 
 /// What becomes of a task.
 #[derive(Debug, Clone, PartialEq)]

@@ -47,7 +47,7 @@ use self::cluster::Cluster;
 use self::group::{Decision, Outcome};
 use self::loads::Loads;
 use self::node::is_active;
-use crate::state::{Filter, Kind, Reader, Store, StoreError, WatchStream, WriteTx};
+use crate::state::{Filter, Kind, MAX_CHANGES, Reader, Store, StoreError, WatchStream, WriteTx};
 
 /// Runs until the store is gone.
 ///
@@ -59,7 +59,7 @@ pub(crate) async fn run(store: Store, loads: Loads) -> Result<(), StoreError> {
     loop {
         let decisions = cluster.schedule(Instant::now());
         if !decisions.is_empty() {
-            apply(&store, &mut cluster, decisions).await?;
+            apply(&store, &mut cluster, &mut events, decisions).await?;
         }
         if !learn(&mut cluster, &mut events).await {
             return Ok(());
@@ -67,12 +67,18 @@ pub(crate) async fn run(store: Store, loads: Loads) -> Result<(), StoreError> {
     }
 }
 
+/// Learns from the events that are there.
+fn catch_up(cluster: &mut Cluster, events: &mut WatchStream) {
+    let now = Instant::now();
+    while let Some(event) = events.try_next() {
+        cluster.note(&event, now);
+    }
+}
+
 /// Learns from events until there is something to decide. Returns whether the store is still there.
 async fn learn(cluster: &mut Cluster, events: &mut WatchStream) -> bool {
     loop {
-        while let Some(event) = events.try_next() {
-            cluster.note(&event, Instant::now());
-        }
+        catch_up(cluster, events);
         if cluster.has_work() {
             return true;
         }
@@ -84,10 +90,19 @@ async fn learn(cluster: &mut Cluster, events: &mut WatchStream) -> bool {
 }
 
 /// Writes the decisions; takes back those whose task or node has changed meanwhile.
-async fn apply(store: &Store, cluster: &mut Cluster, decisions: Vec<Decision>) -> Result<(), StoreError> {
+async fn apply(
+    store: &Store,
+    cluster: &mut Cluster,
+    events: &mut WatchStream,
+    decisions: Vec<Decision>,
+) -> Result<(), StoreError> {
     let mut batch = store.batch().await;
     let mut refused = Vec::new();
-    for decision in decisions {
+    for (number, decision) in decisions.into_iter().enumerate() {
+        // Otherwise every task of a large service would be kept twice, until the last one is written.
+        if number % MAX_CHANGES == 0 {
+            catch_up(cluster, events);
+        }
         match batch.update(|tx| decide(tx, &decision)).await {
             Ok(true) => {}
             Ok(false) => refused.push(decision),
@@ -114,6 +129,7 @@ fn decide(tx: &mut WriteTx<'_>, decision: &Decision) -> Result<bool, StoreError>
     if !waits {
         return Ok(false);
     }
+    let now = tx.now();
     match &decision.outcome {
         Outcome::Assign { node, .. }
             if !tx
@@ -126,22 +142,22 @@ fn decide(tx: &mut WriteTx<'_>, decision: &Decision) -> Result<bool, StoreError>
             tx.modify::<Task>(id, |task| {
                 task.node_id = node.clone();
                 task.generic_resources.clone_from(given);
-                task.status = status(TaskState::Assigned, (*message).to_owned(), String::new());
+                task.status = status(now, TaskState::Assigned, (*message).to_owned(), String::new());
             })?;
             Ok(true)
         }
         Outcome::Wait { message, err } => {
             tx.modify::<Task>(id, |task| {
-                task.status = status(TaskState::Pending, message.clone(), err.clone());
+                task.status = status(now, TaskState::Pending, message.clone(), err.clone());
             })?;
             Ok(true)
         }
     }
 }
 
-fn status(state: TaskState, message: String, err: String) -> TaskStatus {
+fn status(timestamp: Timestamp, state: TaskState, message: String, err: String) -> TaskStatus {
     TaskStatus {
-        timestamp: Timestamp::now(),
+        timestamp,
         state,
         message,
         err,

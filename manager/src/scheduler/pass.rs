@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::cluster::Cluster;
 use super::constraint::{self, Fact};
 use super::filter::{Filters, Place, explain};
-use super::group::{Decision, Group, GroupKey, Outcome, wait};
+use super::group::{Decision, Group, GroupKey, Outcome, sort, wait};
 use super::neighbours::Neighbours;
 use super::rank::{Order, Rank};
 use super::resources::reservations;
@@ -34,9 +34,7 @@ impl Cluster {
         for key in groups {
             if let Some(group) = self.waiting.remove(&key) {
                 let rest = self.schedule_group(&key, group, now, &mut decisions);
-                if !rest.is_empty() {
-                    self.waiting.insert(key, rest);
-                }
+                self.put_back(key, rest);
             }
         }
         decisions
@@ -50,43 +48,45 @@ impl Cluster {
         now: Instant,
         decisions: &mut Vec<Decision>,
     ) -> Group {
-        let Some(template) = group.values().next().cloned() else {
+        sort(&mut group);
+        let Some(template) = group.first().map(|(_, task)| task.clone()) else {
             return group;
         };
+        let waits = |group: &Group, message: &str, reason: &str| -> Vec<Decision> {
+            let tasks = group.iter().map(|(_, task)| task);
+            tasks.filter_map(|task| wait(task, message, reason)).collect()
+        };
         if let Some(reason) = self.gate.closed(&self.services, &key.service) {
-            decisions.extend(group.values().filter_map(|task| wait(task, &reason, &reason)));
+            decisions.extend(waits(&group, &reason, &reason));
             return group;
         }
         if let Some(volume) = self.volumes.on_its_way(&template) {
             let reason = format!("volume {volume} is being moved to another node");
-            decisions.extend(group.values().filter_map(|task| wait(task, PENDING, &reason)));
+            decisions.extend(waits(&group, PENDING, &reason));
             return group;
         }
         let filters = self.filters(&template);
         let mut tree = self.tree(key.node.as_ref(), &template, &filters, now);
-        let waiting = group.len();
         let message = if key.node.is_some() { CONFIRMED } else { ASSIGNED };
-        while let Some((place, task)) = group.pop_first() {
-            match self.place_one(&mut tree, &filters, &task) {
-                Some((node, given)) => {
-                    self.place(&task, node.clone(), given.clone());
-                    decisions.push(Decision {
-                        task,
-                        outcome: Outcome::Assign { node, given, message },
-                    });
-                }
-                None => {
-                    group.insert(place, task);
-                    break;
-                }
-            }
+        let mut placed = 0;
+        for (_, task) in &group {
+            let Some((node, given)) = self.place_one(&mut tree, &filters, task) else {
+                break;
+            };
+            self.place(task, node.clone(), given.clone());
+            decisions.push(Decision {
+                task: task.clone(),
+                outcome: Outcome::Assign { node, given, message },
+            });
+            placed += 1;
         }
-        if group.len() < waiting {
+        group.drain(..placed);
+        if placed > 0 {
             self.wake_followers(&key.service);
         }
         if !group.is_empty() {
             let reason = self.explain(key.node.as_ref(), &filters);
-            decisions.extend(group.values().filter_map(|task| wait(task, PENDING, &reason)));
+            decisions.extend(waits(&group, PENDING, &reason));
         }
         group
     }
