@@ -8,14 +8,14 @@ mod types {
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 
 use common::cluster::flush;
 use common::nodes::Nodes;
-use common::pair::{Pair, config, container, container6, direct_routes, dual};
-use common::{call, eventually, world};
-use netd::{NetworkConfig, OverlayMode};
+use common::pair::{Pair, config, container, container6, direct_routes, dual, member};
+use common::{Box, call, eventually, request, world};
+use netd::{NetworkConfig, Overlay, OverlayMode};
 
 /// Drops what has a container's, or a probe's, IPv6 address, as a cloud does that knows its machines' alone.
 const CLOSED6: &str = "table ip6 cloud { chain in { type filter hook prerouting priority -400;\n\
@@ -69,6 +69,81 @@ fn both_versions_go_directly_and_nothing_stays_of_it() {
         }
         assert_eq!(pair.traces(), [""; 0]);
     });
+}
+
+#[test]
+fn networks_that_go_directly_do_not_meet() {
+    world(|_| {
+        let mut pair = Pair::new(&dual(OverlayMode::Auto));
+        let other = other_network(&pair);
+        let _servers = [pair.boxes[1].serve(80, "two"), other[1].serve(80, "other")];
+        let far = |which: &Box| -> Vec<IpAddr> {
+            let on = &which.sandbox.endpoints[0];
+            vec![on.ipv4.into(), on.ipv6.unwrap().address.into()]
+        };
+        let all = far(&pair.boxes[1]).len() + far(&other[1]).len();
+        let apart = |pair: &Pair| {
+            eventually("both networks go directly", || {
+                [1, 2].iter().all(|number| pair.directly(*number).len() == all)
+            });
+            for (own, foreign) in [(&pair.boxes, &other), (&other, &pair.boxes)] {
+                for (near, beyond) in far(&own[1]).into_iter().zip(far(&foreign[1])) {
+                    let answer = own[0].call(near, 80);
+                    assert!(answer.is_ok(), "{near}: {answer:?}");
+                    let answer = own[0].call(beyond, 80);
+                    assert!(answer.is_err(), "{beyond}: {answer:?}");
+                }
+            }
+        };
+        pair.drop_vxlan();
+        apart(&pair);
+        // The same of rules that are written anew, and of those that the next process finds.
+        sys::netns::run_in(pair.node(2).fabric(), flush).unwrap();
+        eventually("the rules are back", || {
+            pair.boxes[0].call(container6(2), 80).is_ok()
+        });
+        pair.node(1).wait(pair.netd(1).shutdown(false)).unwrap();
+        drop(pair.netds.remove(0));
+        pair.netds.insert(0, pair.node(1).open());
+        apart(&pair);
+    });
+}
+
+/// A second network of the pair's nodes, with a container on each.
+fn other_network(pair: &Pair) -> Vec<Box> {
+    let config = NetworkConfig {
+        id: "other".into(),
+        name: "other".into(),
+        subnet: Some("10.8.0.0/24".parse().unwrap()),
+        subnet6: Some("fd00:8::/64".parse().unwrap()),
+        overlay: Some(Overlay {
+            vni: 4201,
+            ..Overlay::default()
+        }),
+        ..dual(OverlayMode::Auto)
+    };
+    let addresses = |number: u8| (Ipv4Addr::new(10, 8, 0, number), ipv6(number));
+    let attach = |number: u8| {
+        let (node, netd) = (pair.node(number), pair.netd(number));
+        node.wait(netd.ensure_network(&config)).unwrap();
+        let mut wanted = request(&format!("other{number}"), &["other"]);
+        let (v4, v6) = addresses(number + 10);
+        (wanted.endpoints[0].ipv4, wanted.endpoints[0].ipv6) = (Some(v4), Some(v6));
+        let sandbox = node.wait(netd.attach(wanted)).unwrap();
+        let (v4, v6) = addresses(13 - number);
+        let mut there = member(3 - number, &config);
+        there.id = format!("other{}", 3 - number);
+        there.attachments[0].network = "other".into();
+        there.attachments[0].addresses = vec![v4.into(), v6.into()];
+        let members = vec![member(3 - number, &config), there];
+        node.wait(netd.set_members(members)).unwrap();
+        Box::new(sandbox)
+    };
+    [1, 2].map(attach).into()
+}
+
+fn ipv6(number: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 8, 0, 0, 0, 0, 0, number.into())
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::View;
+use crate::firewall::Admitted;
 use crate::nft::Ip;
 
 /// The next one on the way.
@@ -45,7 +46,7 @@ pub(crate) struct Routes {
     /// This node's probe address: the fabric has it.
     pub(crate) own: Option<IpAddr>,
     /// Let in, and not tracked, in both namespaces.
-    pub(crate) admitted: BTreeSet<IpAddr>,
+    pub(crate) admitted: Admitted,
     /// The fabric's, with the index of the bridge on which it answers.
     pub(crate) inside: BTreeMap<IpAddr, u32>,
 }
@@ -84,6 +85,7 @@ impl Situation<'_> {
         let hop = |node: &str| self.near.get(node).map(|near| near.hop);
         for (node, probe) in &view.nodes {
             routes.outside.extend(hop(node).map(|hop| (*probe, hop)));
+            routes.admitted.insert(*probe, None);
         }
         for container in containers {
             let asked = view.nodes.contains_key(container.node);
@@ -91,11 +93,11 @@ impl Situation<'_> {
                 continue;
             };
             routes.outside.insert(container.address, hop);
+            routes.admitted.insert(container.address, Some(container.bridge));
             if self.found.contains(container.node) {
                 routes.inside.insert(container.address, container.bridge);
             }
         }
-        routes.admitted = routes.outside.keys().copied().collect();
         routes.own = view.own.filter(|_| !view.nodes.is_empty());
         routes.outside.extend(routes.own.map(|own| (own, self.home)));
         (view, routes)
@@ -187,7 +189,11 @@ mod tests {
             assert_eq!(routes.outside[&probe], hop(via, 2));
             assert_eq!(routes.outside[&view.own.unwrap()].link, 9, "at home");
             assert_eq!(routes.inside, BTreeMap::from([(address(task), 5)]));
-            assert_eq!(routes.admitted, BTreeSet::from([address(task), probe]));
+            assert_eq!(
+                routes.admitted,
+                Admitted::from([(address(task), Some(5)), (probe, None)]),
+                "a container with its network"
+            );
             assert_eq!(routes.own, view.own);
             assert!(!routes.outside.contains_key(&address(other)));
         }
@@ -200,7 +206,7 @@ mod tests {
         let (_, routes) = plan(Ip::V6, &near, &["c"], &containers);
         assert_eq!(routes.inside, BTreeMap::from([(address("fd00:7::13"), 5)]));
         assert!(routes.outside.contains_key(&address("fd00:7::12")));
-        assert!(routes.admitted.contains(&address("fd00:7::12")));
+        assert_eq!(routes.admitted[&address("fd00:7::12")], Some(5));
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Packets of other nodes' containers that come and go without encapsulation: the same set and the same rules in the host's
 //! tables and in the fabric's, for each IP version. Connection tracking does not see them, so nothing translates their addresses, and each node
-//! may choose its own way to answer.
+//! may choose its own way to answer. The fabric, where all networks meet, lets each such container speak with its own network only.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::RAW;
+use super::{RAW, own_table};
+use crate::direct::difference;
 use crate::nft::{
-    Chain, Data, Element, Expr, Field, Hook, Ip, Key, Kind, Set, Table, Transaction, Verdict, matching,
+    Chain, Data, Element, Expr, Field, Hook, Ip, Key, Kind, Meta, Set, Table, Transaction, Verdict, matching,
 };
 
 /// Addresses of other nodes' containers, and probe addresses.
@@ -20,9 +21,23 @@ const DIRECT6: Set = Set {
     key: &[Field::Ipv6],
     ..DIRECT
 };
+/// A bridge, and an address of another node's container on its network.
+const NETWORKS: Set = Set {
+    name: "networks",
+    key: &[Field::Link, Field::Ipv4],
+    data: Data::None,
+};
+const NETWORKS6: Set = Set {
+    key: &[Field::Link, Field::Ipv6],
+    ..NETWORKS
+};
 const UNTRACKED: &str = "untracked";
+const DIRECTLY: &str = "directly";
 /// UDP.
 const DATAGRAMS: u8 = 17;
+
+/// Addresses that are let in: of containers, with the index of their network's bridge in the fabric, and of probes.
+pub(crate) type Admitted = BTreeMap<IpAddr, Option<u32>>;
 
 /// What is reached directly, in one table.
 #[derive(Debug)]
@@ -40,10 +55,43 @@ impl Direct {
                 base,
             },
         );
-        for address in [ip.source(0), ip.destination(0)] {
-            let rule = [&[address, member()][..], &[Expr::Untracked]].concat();
+        for address in [ip.destination(0), ip.source(0)] {
+            let rule = [address, member(), Expr::Untracked, Expr::Verdict(Verdict::Accept)];
             t.rule(table, UNTRACKED, &rule);
         }
+    }
+
+    /// In the fabric, before the other rules of the chain `forward`, which is there: what is not tracked passes between a container
+    /// and its own network, and nowhere else.
+    pub(super) fn isolate(ip: Ip, t: &mut Transaction, table: &Table) {
+        t.set(table, networks(ip));
+        t.chain(
+            table,
+            &Chain {
+                name: DIRECTLY.into(),
+                base: None,
+            },
+        );
+        for (link, address) in [(Meta::InIndex, ip.destination(1)), (Meta::OutIndex, ip.source(1))] {
+            let member = Expr::Member {
+                set: NETWORKS.name.into(),
+                reg: 0,
+                not: false,
+            };
+            let accept = Expr::Verdict(Verdict::Accept);
+            t.rule(
+                table,
+                DIRECTLY,
+                &[Expr::Meta { key: link, reg: 0 }, address, member, accept],
+            );
+        }
+        t.rule(table, DIRECTLY, &[Expr::Verdict(Verdict::Drop)]);
+        let directly = Expr::Verdict(Verdict::Goto(DIRECTLY.into()));
+        t.rule(
+            table,
+            "forward",
+            &[matching::untracked(), vec![directly]].concat(),
+        );
     }
 
     /// Out of this link may go what comes from there.
@@ -68,21 +116,36 @@ impl Direct {
         .concat()
     }
 
-    /// Bring the set from one state to another.
-    pub(crate) fn change(
-        ip: Ip,
-        t: &mut Transaction,
-        table: &Table,
-        old: &BTreeSet<IpAddr>,
-        new: &BTreeSet<IpAddr>,
-    ) {
-        let elements = |addresses: std::collections::btree_set::Difference<'_, IpAddr>| -> Vec<Element> {
-            addresses
+    /// Bring the set in the host's table from one state to another.
+    pub(crate) fn change(ip: Ip, t: &mut Transaction, table: &Table, old: &Admitted, new: &Admitted) {
+        let missing = |from: &Admitted, all: &Admitted| -> Vec<Element> {
+            let missing = all.keys().filter(|address| !from.contains_key(*address));
+            missing
                 .map(|address| Element::Key(Key::default().ip(*address)))
                 .collect()
         };
-        t.remove(table, set(ip), &elements(old.difference(new)));
-        t.add(table, set(ip), &elements(new.difference(old)));
+        t.remove(table, set(ip), &missing(new, old));
+        t.add(table, set(ip), &missing(old, new));
+    }
+
+    /// The same in the fabric's, with the networks.
+    pub(crate) fn change_fabric(ip: Ip, t: &mut Transaction, old: &Admitted, new: &Admitted) {
+        let table = own_table(ip.family());
+        Self::change(ip, t, &table, old, new);
+        let element = |(address, bridge): (&IpAddr, &Option<u32>)| {
+            Some(Element::Key(Key::default().link((*bridge)?).ip(*address)))
+        };
+        let (gone, fresh) = difference(old, new);
+        t.remove(
+            &table,
+            networks(ip),
+            &gone.filter_map(element).collect::<Vec<_>>(),
+        );
+        t.add(
+            &table,
+            networks(ip),
+            &fresh.filter_map(element).collect::<Vec<_>>(),
+        );
     }
 }
 
@@ -90,6 +153,13 @@ const fn set(ip: Ip) -> &'static Set {
     match ip {
         Ip::V4 => &DIRECT,
         Ip::V6 => &DIRECT6,
+    }
+}
+
+const fn networks(ip: Ip) -> &'static Set {
+    match ip {
+        Ip::V4 => &NETWORKS,
+        Ip::V6 => &NETWORKS6,
     }
 }
 

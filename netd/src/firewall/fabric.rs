@@ -171,6 +171,7 @@ impl FabricFirewall {
                 },
             );
         }
+        Direct::isolate(ip, t, &table);
         let accept = || Expr::Verdict(Verdict::Accept);
         let published = [
             matching::l4_protocol(0),

@@ -13,7 +13,7 @@ mod transit;
 mod underlay;
 
 pub(crate) use balancer::{Balancer, Leads, Step};
-pub(crate) use direct::Direct;
+pub(crate) use direct::{Admitted, Direct};
 pub(crate) use fabric::FabricFirewall;
 pub(crate) use host::{Frontend, HostFirewall};
 pub(crate) use identity::Binding;

@@ -25,6 +25,8 @@ pub(crate) enum Verdict {
 pub(crate) enum Meta {
     Protocol = 1,
     Mark = 3,
+    InIndex = 4,
+    OutIndex = 5,
     InName = 6,
     OutName = 7,
     L4Protocol = 16,

@@ -15,6 +15,8 @@ pub(crate) enum Field {
     /// Host-endian 32-bit number (numgen); listed as a mark.
     Slot,
     Interface,
+    /// Host-endian index of an interface.
+    Link,
 }
 
 impl Field {
@@ -26,6 +28,7 @@ impl Field {
             Self::Protocol => 12,
             Self::Port => 13,
             Self::Slot => 19,
+            Self::Link => 20,
             Self::Interface => 41,
         }
     }
@@ -33,7 +36,7 @@ impl Field {
     /// Bytes in the packet or in nft's value, before padding.
     pub(crate) const fn size(self) -> u32 {
         match self {
-            Self::Ipv4 | Self::Slot => 4,
+            Self::Ipv4 | Self::Slot | Self::Link => 4,
             Self::Ipv6 | Self::Interface => 16,
             Self::Ether => 6,
             Self::Protocol => 1,
@@ -97,6 +100,11 @@ impl Key {
 
     pub(crate) fn interface(self, name: &str) -> Self {
         self.field(&interface_name(name), Field::Interface)
+    }
+
+    /// An interface by its index.
+    pub(crate) fn link(self, index: u32) -> Self {
+        self.field(&index.to_ne_bytes(), Field::Link)
     }
 
     fn field(mut self, bytes: &[u8], field: Field) -> Self {

@@ -226,6 +226,11 @@ pub(crate) fn known_connection() -> Vec<Expr> {
     has_bits(Ct::State, 2 | 4)
 }
 
+/// Connection tracking was told not to look at the packet.
+pub(crate) fn untracked() -> Vec<Expr> {
+    has_bits(Ct::State, 64)
+}
+
 /// The connection's destination was rewritten (IPS_DST_NAT).
 pub(crate) fn redirected() -> Vec<Expr> {
     has_bits(Ct::Status, 1 << 5)

@@ -14,6 +14,7 @@ use super::services::sees;
 use super::{Errors, NetworkRecord, Node};
 use crate::direct::{Container, Hop, Near, Prober, Routes, Situation, View};
 use crate::error::{Result, chain};
+use crate::firewall::Admitted;
 use crate::netlink::{Neighbour, Socket};
 use crate::nft::Ip;
 use crate::types::OverlayMode;
@@ -255,13 +256,20 @@ impl Node {
         self.reload_direct()?;
         for ip in Ip::BOTH {
             let home = self.home(ip);
-            let routes = &mut self.direct.of_mut(ip).routes;
+            let routes = &self.direct.of(ip).routes;
             let others = routes.outside.iter().filter(|(_, hop)| Some(**hop) != home);
-            routes.admitted = others.map(|(address, _)| *address).collect();
-            let inside = routes.inside.keys().copied().collect::<BTreeSet<_>>();
-            let reached = self.direct_containers().filter(|c| inside.contains(&c.address));
-            let found = reached.map(|container| container.node.to_owned()).collect();
-            self.direct.of_mut(ip).found = found;
+            let mut admitted: Admitted = others.map(|(address, _)| (*address, None)).collect();
+            let mut found = BTreeSet::new();
+            for container in self.direct_containers() {
+                if let Some(network) = admitted.get_mut(&container.address) {
+                    *network = Some(container.bridge);
+                }
+                if routes.inside.contains_key(&container.address) {
+                    found.insert(container.node.to_owned());
+                }
+            }
+            let version = self.direct.of_mut(ip);
+            (version.routes.admitted, version.found) = (admitted, found);
         }
         Ok(())
     }

@@ -1,12 +1,10 @@
 //! Packet filters that differ from what we believe (somebody flushed them) are written anew as a whole, each table in one
 //! transaction: no packet sees a gap, no connection is forgotten.
 
-use std::collections::BTreeSet;
-
 use super::interfaces::bindings;
 use super::{NetworkRecord, Node};
 use crate::error::{Error, Result};
-use crate::firewall::{Direct, FabricFirewall, Leads, Step, own_table};
+use crate::firewall::{Admitted, Direct, FabricFirewall, Leads, Step};
 use crate::netlink::Flow;
 use crate::nft::{Ip, Key, Transaction};
 
@@ -78,7 +76,7 @@ impl Node {
         let mut ruleset = self.host_firewall.ruleset(&frontends);
         for ip in Ip::BOTH {
             let table = self.host_firewall.table(ip);
-            Direct::change(ip, &mut ruleset, &table, &BTreeSet::new(), &self.admitted(ip));
+            Direct::change(ip, &mut ruleset, &table, &Admitted::new(), &self.admitted(ip));
         }
         let done = self.commit_host(ruleset, "write the rules of");
         done.and(self.restore_guard())
@@ -97,8 +95,7 @@ impl Node {
         let transit = self.wanted_transit_sets();
         transit.add(&mut ruleset);
         for ip in Ip::BOTH {
-            let table = own_table(ip.family());
-            Direct::change(ip, &mut ruleset, &table, &BTreeSet::new(), &self.admitted(ip));
+            Direct::change_fabric(ip, &mut ruleset, &Admitted::new(), &self.admitted(ip));
         }
         let mut balancers = FabricFirewall::balancers();
         let steps = [Ip::V4, Ip::V6].map(|ip| self.published(ip));

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::Node;
 use crate::direct::{Hop, Routes, difference, is_probe_address};
 use crate::error::{Error, Result};
-use crate::firewall::{Direct, own_table};
+use crate::firewall::{Admitted, Direct};
 use crate::netlink::{DirectRoute, LinkAddress, Proxy, Request, Socket, errno};
 use crate::nft::{Ip, Transaction};
 
@@ -39,10 +39,10 @@ impl Node {
     }
 
     /// Addresses that are let in. None of a version that the host has no table for.
-    pub(super) fn admitted(&self, ip: Ip) -> BTreeSet<IpAddr> {
+    pub(super) fn admitted(&self, ip: Ip) -> Admitted {
         let open = self.home(ip).is_some();
         let admitted = &self.direct.of(ip).routes.admitted;
-        admitted.iter().filter(|_| open).copied().collect()
+        if open { admitted.clone() } else { Admitted::new() }
     }
 
     pub(super) fn apply_direct(&mut self, ip: Ip, present: &Routes, wanted: &Routes) -> Result<()> {
@@ -50,7 +50,8 @@ impl Node {
             return Ok(());
         }
         // Let in before anybody sends, and as long as somebody may.
-        let both: BTreeSet<_> = present.admitted.union(&wanted.admitted).copied().collect();
+        let mut both = present.admitted.clone();
+        both.extend(&wanted.admitted);
         self.admit(ip, &present.admitted, &both)?;
         self.move_own(present.own, wanted.own)?;
         let (gone, new) = outside_requests(present, wanted);
@@ -60,15 +61,14 @@ impl Node {
         self.admit(ip, &both, &wanted.admitted)
     }
 
-    fn admit(&mut self, ip: Ip, present: &BTreeSet<IpAddr>, wanted: &BTreeSet<IpAddr>) -> Result<()> {
+    fn admit(&mut self, ip: Ip, present: &Admitted, wanted: &Admitted) -> Result<()> {
         self.direct.of_mut(ip).routes.admitted.clone_from(wanted);
         if present == wanted {
             return Ok(());
         }
         let (mut host, mut fabric) = (Transaction::default(), Transaction::default());
-        let tables = (self.host_firewall.table(ip), own_table(ip.family()));
-        Direct::change(ip, &mut host, &tables.0, present, wanted);
-        Direct::change(ip, &mut fabric, &tables.1, present, wanted);
+        Direct::change(ip, &mut host, &self.host_firewall.table(ip), present, wanted);
+        Direct::change_fabric(ip, &mut fabric, present, wanted);
         self.change_host(host, "admit containers of other nodes to")?;
         self.change_fabric_at(fabric, Default::default(), "admit containers of other nodes to")
     }
