@@ -131,9 +131,7 @@ impl Engine {
     }
 
     async fn release_network(&self, container: &Container) {
-        for (name, endpoint) in &container.record().attached {
-            self.announce_network("disconnect", name, &endpoint.network_id, container.id.as_str());
-        }
+        self.announce_networks("disconnect", &container.record());
         if let Err(error) = self.config.netd.detach(container.id.as_str()).await {
             tracing::warn!(container.id = %container.id, "could not be disconnected: {}", chain(&error));
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use netd::NetworkConfig;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -103,7 +104,7 @@ impl Engine {
 
     /// Networks and ports, with the legacy fields of the default bridge.
     pub(crate) fn network_settings(&self, record: &ContainerRecord) -> NetworkSettings {
-        let networks = networks(record);
+        let networks = networks(record, &self.known_networks());
         let running = record.state.status == Status::Running;
         let own = !matches!(
             NetworkMode::of(&record.config, &record.host_config),
@@ -144,10 +145,16 @@ impl Engine {
     }
 }
 
-/// Endpoints as they are, or, of a container that does not run, as wanted. A mode without networks is shown as one of its name.
-pub(crate) fn networks(record: &ContainerRecord) -> BTreeMap<String, EndpointSettings> {
-    let mut networks = record.networks.clone();
-    networks.extend(record.attached.clone());
+/// Endpoints as they are, or, of a container that does not run, as wanted, by the names of their networks. A task's are recorded
+/// by identifiers: two networks of a cluster may have one name. A mode without networks is shown as one of its name.
+pub(crate) fn networks(
+    record: &ContainerRecord,
+    known: &[NetworkConfig],
+) -> BTreeMap<String, EndpointSettings> {
+    let endpoints = record.networks.iter().chain(&record.attached);
+    let mut networks: BTreeMap<_, _> = endpoints
+        .map(|(key, endpoint)| (network_name(key, known).to_owned(), endpoint.clone()))
+        .collect();
     if networks.is_empty() && matches!(record.host_config.network_mode.as_str(), "none" | "host") {
         networks.insert(
             record.host_config.network_mode.clone(),
@@ -155,6 +162,12 @@ pub(crate) fn networks(record: &ContainerRecord) -> BTreeMap<String, EndpointSet
         );
     }
     networks
+}
+
+/// The name of a network that a record knows by its identifier or its name.
+pub(crate) fn network_name<'a>(key: &'a str, known: &'a [NetworkConfig]) -> &'a str {
+    let network = known.iter().find(|network| network.id == key);
+    network.map_or(key, |network| &network.name)
 }
 
 /// Published ports, and exposed ones with null.
@@ -234,6 +247,20 @@ mod tests {
     fn a_mode_without_networks_shows_as_one() {
         let mut record = sample();
         record.host_config.network_mode = "host".into();
-        assert_eq!(networks(&record).keys().collect::<Vec<_>>(), ["host"]);
+        assert_eq!(networks(&record, &[]).keys().collect::<Vec<_>>(), ["host"]);
+    }
+
+    #[test]
+    fn a_tasks_networks_are_shown_by_name() {
+        let mut record = sample();
+        record.networks = BTreeMap::from(["n1", "n2"].map(|id| (id.to_owned(), Default::default())));
+        record.attached = record.networks.clone();
+        let front = NetworkConfig {
+            id: "n1".into(),
+            name: "front".into(),
+            ..Default::default()
+        };
+        let shown = networks(&record, &[front]);
+        assert_eq!(shown.keys().collect::<Vec<_>>(), ["front", "n2"]);
     }
 }

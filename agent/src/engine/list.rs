@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use netd::NetworkConfig;
 use time::{Duration, OffsetDateTime};
 
 use super::container::Container;
@@ -54,7 +55,7 @@ impl Engine {
             if options.limit > 0 && rows.len() == options.limit {
                 break;
             }
-            let mut row = summary(record);
+            let mut row = summary(record, &selection.networks);
             if options.size {
                 let (own, all) = self.sizes(record).await?;
                 (row.size_rw, row.size_root_fs) = (Some(own), Some(all));
@@ -105,6 +106,8 @@ struct Selection<'a> {
     before: Option<OffsetDateTime>,
     since: Option<OffsetDateTime>,
     is_task: Option<bool>,
+    /// Those that exist.
+    networks: Vec<NetworkConfig>,
 }
 
 impl<'a> Selection<'a> {
@@ -144,6 +147,7 @@ impl<'a> Selection<'a> {
             is_task: filters
                 .flag("is-task")
                 .map_err(|error| EngineError::Invalid(error.message))?,
+            networks: engine.known_networks(),
         })
     }
 
@@ -184,7 +188,7 @@ impl<'a> Selection<'a> {
 
     fn accepts_surroundings(&self, record: &ContainerRecord) -> bool {
         let on = |wanted: &str| {
-            networks(record)
+            networks(record, &self.networks)
                 .iter()
                 .any(|(name, endpoint)| name == wanted || endpoint.network_id == wanted)
         };
@@ -212,7 +216,7 @@ impl<'a> Selection<'a> {
     }
 }
 
-fn summary(record: &Arc<ContainerRecord>) -> ContainerSummary {
+fn summary(record: &Arc<ContainerRecord>, known: &[NetworkConfig]) -> ContainerSummary {
     let words: Vec<&str> = std::iter::once(&record.path)
         .chain(&record.args)
         .map(String::as_str)
@@ -232,7 +236,7 @@ fn summary(record: &Arc<ContainerRecord>) -> ContainerSummary {
             network_mode: record.host_config.network_mode.clone(),
         },
         network_settings: SummaryNetworks {
-            networks: networks(record),
+            networks: networks(record, known),
         },
         mounts: record.mounts.iter().map(|mount| mount.describe()).collect(),
         ..Default::default()

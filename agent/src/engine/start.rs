@@ -75,9 +75,7 @@ impl Engine {
                 self.supervise(container.clone(), exit);
                 self.start_probing(container);
                 let record = container.record();
-                for (name, endpoint) in &record.attached {
-                    self.announce_network("connect", name, &endpoint.network_id, container.id.as_str());
-                }
+                self.announce_networks("connect", &record);
                 self.announce(&record, "start", &[]);
                 Ok(())
             }

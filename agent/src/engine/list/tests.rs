@@ -47,6 +47,7 @@ fn selects(filters: &str, all: bool, change: impl FnOnce(&mut ContainerRecord)) 
     let mut record = sample();
     change(&mut record);
     let selection = Selection {
+        networks: Vec::new(),
         only_running: !all,
         exited: filters.values("exited").map(|c| c.parse().unwrap()).collect(),
         filters: &filters,

@@ -10,6 +10,7 @@ use crate::api::types::network_settings::EndpointSettings;
 use crate::engine::Engine;
 use crate::engine::container::Container;
 use crate::engine::error::{EngineError, Result};
+use crate::engine::inspect::network_name;
 use crate::engine::record::ContainerRecord;
 use crate::engine::state::Status;
 
@@ -159,11 +160,23 @@ impl Engine {
         }
     }
 
-    pub(crate) fn announce_network(&self, action: &str, name: &str, id: &str, container: &str) {
+    /// The container is on all its networks now, or was until now.
+    pub(crate) fn announce_networks(&self, action: &str, record: &ContainerRecord) {
+        for (key, endpoint) in &record.attached {
+            self.announce_network(action, key, &endpoint.network_id, record.id.as_str());
+        }
+    }
+
+    /// `key`: the network as the container's record knows it, by name or identifier.
+    fn announce_network(&self, action: &str, key: &str, id: &str, container: &str) {
+        let known = self.known_networks();
+        let network = known.iter().find(|network| network.id == id);
+        let spans = network.is_some_and(|network| network.overlay.is_some());
+        let driver = if spans { "overlay" } else { "bridge" };
         let attributes = BTreeMap::from([
             ("container".to_owned(), container.to_owned()),
-            ("name".to_owned(), name.to_owned()),
-            ("type".to_owned(), "bridge".to_owned()),
+            ("name".to_owned(), network_name(key, &known).to_owned()),
+            ("type".to_owned(), driver.to_owned()),
         ]);
         self.publish_event("local", "network", action, id, attributes);
     }
