@@ -3,9 +3,10 @@
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use integration::{Cluster, Host, Versions, eventually};
+use integration::{Agent, Cluster, Host, Versions, eventually};
 
 use crate::ipv6_underlay::{answers, serve};
+use crate::overlay::{SERVE, container, everywhere, inside};
 
 /// Nothing encapsulated comes in any more.
 const NO_VXLAN: &str =
@@ -67,4 +68,44 @@ fn both_ip_versions_go_directly_between_nodes_with_ipv4_addresses() -> Result<()
 #[test]
 fn both_ip_versions_go_directly_between_nodes_with_ipv6_addresses() -> Result<()> {
     go_directly(Versions::V6)
+}
+
+/// What a task hears from another one's address.
+fn hears(node: &Agent, service: &str, address: &str) -> Result<String> {
+    let ask = format!("timeout 2 wget -q -O - http://{address}/ 2>&1 || echo nothing");
+    Ok(inside(node, service, &ask)?.trim().to_owned())
+}
+
+#[test]
+fn networks_whose_containers_go_directly_do_not_meet() -> Result<()> {
+    let cluster = Cluster::joined(2)?;
+    let [near, far] = [&cluster.nodes[0], &cluster.nodes[1]];
+    near.build_busybox()?;
+    let mut addresses = Vec::new();
+    for network in ["front", "back"] {
+        near.cli_ok(&format!("network create -d overlay {network}"))?;
+        everywhere(&cluster, network, &format!("--network {network}"), SERVE)?;
+        let format = format!("{{{{.NetworkSettings.Networks.{network}.IPAddress}}}}");
+        let id = container(far, network)?;
+        let address = far.cli_ok(&["inspect", "--format", &format, &id])?;
+        addresses.push((network, address.trim().to_owned()));
+    }
+    for node in &cluster.nodes {
+        node.host.nft(NO_VXLAN)?;
+    }
+    for (network, address) in &addresses {
+        eventually("the other node's task answers", || {
+            let said = hears(near, network, address)?;
+            ensure!(said == "node2", "{said}");
+            Ok(())
+        })?;
+    }
+    let [(front, at_front), (back, at_back)] = &addresses[..] else {
+        unreachable!("there are two networks");
+    };
+    for (from, to) in [(front, at_back), (back, at_front)] {
+        let said = hears(near, from, to)?;
+        ensure!(said.ends_with("nothing"), "{from} hears from {to}: {said}");
+    }
+    Ok(())
 }

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// Answers with where it runs.
-const SERVE: &str = "mkdir /www; echo $NODE > /www/index.html; exec httpd -f -p 80 -h /www";
+pub(crate) const SERVE: &str = "mkdir /www; echo $NODE > /www/index.html; exec httpd -f -p 80 -h /www";
 
 fn cluster() -> Result<Cluster> {
     let cluster = Cluster::joined(3)?;
@@ -22,15 +22,16 @@ fn cluster() -> Result<Cluster> {
 }
 
 /// A service of one task per node; with `words` between its name and its image.
-fn everywhere(cluster: &Cluster, name: &str, words: &str, script: &str) -> Result<()> {
+pub(crate) fn everywhere(cluster: &Cluster, name: &str, words: &str, script: &str) -> Result<()> {
     cluster.manager().cli_ok(&format!(
         "service create -d --name {name} --mode global --stop-grace-period 1s -e NODE={{{{.Node.Hostname}}}} {words} bb sh -c '{script}'"
     ))?;
-    cluster.wait_spread(name, &[1, 1, 1]).map(drop)
+    let spread = vec![1; cluster.nodes.len()];
+    cluster.wait_spread(name, &spread).map(drop)
 }
 
 /// The container of a service's task on a node.
-fn container(node: &Agent, service: &str) -> Result<String> {
+pub(crate) fn container(node: &Agent, service: &str) -> Result<String> {
     let names = node.cli_ok("ps --format {{.Names}}")?;
     let own = names
         .lines()
@@ -40,7 +41,7 @@ fn container(node: &Agent, service: &str) -> Result<String> {
 }
 
 /// Runs a script in the container of a service's task on a node.
-fn inside(node: &Agent, service: &str, script: &str) -> Result<String> {
+pub(crate) fn inside(node: &Agent, service: &str, script: &str) -> Result<String> {
     node.cli_ok(&["exec", &container(node, service)?, "sh", "-c", script])
 }
 
