@@ -94,10 +94,9 @@ impl Direct {
         );
     }
 
-    /// Out of this link may go what comes from there.
-    pub(super) fn admitted(ip: Ip, link: &str) -> Vec<Expr> {
-        let accept = Expr::Verdict(Verdict::Accept);
-        [matching::to(link), vec![ip.source(0), member(), accept]].concat()
+    /// What comes from there may pass.
+    pub(super) fn admitted(ip: Ip) -> Vec<Expr> {
+        vec![ip.source(0), member(), Expr::Verdict(Verdict::Accept)]
     }
 
     /// Probes from this link.

@@ -141,8 +141,7 @@ impl HostFirewall {
 
     fn rules(&self, ip: Ip) -> Vec<(&'static str, Vec<Expr>)> {
         let accept = || vec![Expr::Verdict(Verdict::Accept)];
-        let to_uplink = || matching::to(&self.uplink);
-        let mut rules = vec![
+        vec![
             ("prerouting", on_address(ip)),
             ("prerouting", anywhere(ip)),
             ("output", on_address(ip)),
@@ -154,22 +153,20 @@ impl HostFirewall {
             ),
             (
                 "postrouting",
-                [to_uplink(), matching::from_loopback(ip), vec![Expr::Masquerade]].concat(),
+                [
+                    matching::to(&self.uplink),
+                    matching::from_loopback(ip),
+                    vec![Expr::Masquerade],
+                ]
+                .concat(),
             ),
-            // Others may reach containers through published ports only, however they route.
-            (
-                "forward",
-                [to_uplink(), matching::redirected(), accept()].concat(),
-            ),
-            (
-                "forward",
-                [to_uplink(), matching::known_connection(), accept()].concat(),
-            ),
-        ];
-        rules.push(("forward", Direct::admitted(ip, &self.uplink)));
-        let refuse = vec![Expr::Verdict(Verdict::Drop)];
-        rules.push(("forward", [to_uplink(), refuse].concat()));
-        rules
+            // Others may reach containers directly or through published ports only, however they route.
+            ("forward", [matching::not_to(&self.uplink), accept()].concat()),
+            ("forward", Direct::admitted(ip)),
+            ("forward", [matching::redirected(), accept()].concat()),
+            ("forward", [matching::known_connection(), accept()].concat()),
+            ("forward", vec![Expr::Verdict(Verdict::Drop)]),
+        ]
     }
 }
 

@@ -91,18 +91,20 @@ fn rules(transit: &str, uplink: &str) -> Vec<(&'static str, Vec<Expr>)> {
     let to_transit = || matching::to(transit);
     let verdict = |verdict| vec![Expr::Verdict(verdict)];
     vec![
+        // Most packets have nothing to do with the mesh: they shall find that out soon, and comparing names is slow.
         (
             "transit_zone",
-            [from_transit(), strangers(), verdict(Verdict::Drop)].concat(),
+            [matching::not_from(transit), verdict(Verdict::Accept)].concat(),
         ),
-        ("transit_zone", [from_transit(), zone()].concat()),
+        ("transit_zone", [strangers(), verdict(Verdict::Drop)].concat()),
+        ("transit_zone", zone()),
         (
             "transit_mark",
-            [from_transit(), matching::new_connection(), note_sender()].concat(),
+            [matching::new_connection(), from_transit(), note_sender()].concat(),
         ),
         (
             "transit_mark",
-            [matching::not_from(transit), marked(), follow_mark()].concat(),
+            [marked(), matching::not_from(transit), follow_mark()].concat(),
         ),
         // The mark has done its work: the way of the outer packet is none of its business.
         ("forward", [to_transit(), clear_mark()].concat()),
@@ -208,12 +210,20 @@ fn marked() -> Vec<Expr> {
     ]
 }
 
-/// After [`marked`]: its register holds the mark.
+/// The packet is routed as the connection's mark says.
 fn follow_mark() -> Vec<Expr> {
-    vec![Expr::SetMeta {
+    let mark = Expr::Ct {
+        key: Ct::Mark,
+        reg: 0,
+    };
+    vec![mark, set_mark()]
+}
+
+fn set_mark() -> Expr {
+    Expr::SetMeta {
         key: Meta::Mark,
         reg: 0,
-    }]
+    }
 }
 
 fn clear_mark() -> Vec<Expr> {
@@ -221,5 +231,5 @@ fn clear_mark() -> Vec<Expr> {
         reg: 0,
         value: vec![0; 4],
     };
-    [vec![nothing], follow_mark()].concat()
+    vec![nothing, set_mark()]
 }

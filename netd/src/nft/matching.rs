@@ -113,13 +113,20 @@ pub(crate) fn from_any(prefix: &str) -> Vec<Expr> {
 }
 
 pub(crate) fn to(interface: &str) -> Vec<Expr> {
-    vec![
-        Expr::Meta {
-            key: Meta::OutName,
-            reg: 0,
-        },
-        equal(interface_name(interface).to_vec()),
-    ]
+    leaves_by(interface, true)
+}
+
+pub(crate) fn not_to(interface: &str) -> Vec<Expr> {
+    leaves_by(interface, false)
+}
+
+fn leaves_by(interface: &str, equal: bool) -> Vec<Expr> {
+    let name = Expr::Meta {
+        key: Meta::OutName,
+        reg: 0,
+    };
+    let value = interface_name(interface).to_vec();
+    vec![name, Expr::Compare { reg: 0, equal, value }]
 }
 
 pub(crate) fn to_member(set: &str) -> Vec<Expr> {
