@@ -1,5 +1,6 @@
 //! Black-box tests of one node and of several: the real binaries, as root, on the real kernel.
 
+mod ailments;
 mod attachable;
 mod attachable_life;
 mod bad_input;

@@ -64,7 +64,7 @@ fn all(names: &[&str]) -> BTreeSet<String> {
 }
 
 /// From each of these nodes a name leads to exactly these.
-fn wait_answers(cluster: &Cluster, from: &[usize], name: &str, expected: &[&str]) -> Result<()> {
+pub(crate) fn wait_answers(cluster: &Cluster, from: &[usize], name: &str, expected: &[&str]) -> Result<()> {
     for &node in from {
         eventually(
             &format!("node{} reaches {expected:?} as {name}", node + 1),
