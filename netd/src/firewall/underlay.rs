@@ -93,9 +93,10 @@ impl UnderlayFirewall {
             Vec::new()
         };
         vec![
+            // All that the host receives comes by here: numbers are compared sooner than names.
             (
                 "prerouting",
-                [matching::from(&self.uplink), self.vxlan(), to_node(), drop()].concat(),
+                [self.vxlan(), matching::from(&self.uplink), to_node(), drop()].concat(),
             ),
             (
                 "prerouting",
