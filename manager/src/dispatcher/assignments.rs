@@ -47,6 +47,8 @@ pub(super) struct Assignments {
     turned_nodes: BTreeSet<NodeId>,
     /// What the tasks need is to be looked at again.
     dirty_objects: bool,
+    /// A node that was there has gone, was given up, is back or has another role.
+    node_turned: bool,
 }
 
 /// Nodes, told what they must know.
@@ -112,6 +114,7 @@ impl Assignments {
             dirty_members: BTreeSet::new(),
             turned_nodes: BTreeSet::new(),
             dirty_objects: true,
+            node_turned: false,
         }
     }
 
@@ -130,17 +133,33 @@ impl Assignments {
             }
             Event::Node(change) => {
                 let id = &change.object().id;
-                if is_given_up(change.old()) != is_given_up(change.new_object()) {
+                let (old, new) = (change.old(), change.new_object());
+                if is_given_up(old) != is_given_up(new) {
                     self.turned_nodes.insert(id.clone());
                 }
+                // That a node has come can wait; that one has gone, or is trusted otherwise, cannot.
+                let matters = |node: &Arc<Node>| (node.spec.role, node.status.state.is_given_up());
+                self.node_turned |= old.is_some() && old.map(matters) != new.map(matters);
                 self.dirty_nodes.insert(id.clone());
             }
             Event::Commit(_) => {}
         }
     }
 
+    /// Whether what the node is to be told is of other nodes alone: who is there, and where. Nothing that runs waits for it, and
+    /// what is not reached any more is more than that.
+    pub(super) fn is_of_peers_alone(&self) -> bool {
+        let is_more = self.dirty_objects
+            || self.node_turned
+            || !self.dirty_tasks.is_empty()
+            || !self.dirty_services.is_empty()
+            || !self.dirty_members.is_empty();
+        !is_more && !self.dirty_nodes.is_empty()
+    }
+
     /// What the node must be told now: what tasks need comes before them, and goes after them.
     pub(super) fn changes(&mut self, tx: &impl Reader) -> Vec<AssignmentChange> {
+        self.node_turned = false;
         let (mut tasks, mut gone_tasks) = (Vec::new(), Vec::new());
         for id in std::mem::take(&mut self.dirty_tasks) {
             // Also when it has only ended: it needs nothing any more.

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures::Stream;
+use proto::wire::assignment_change::Kind as WireKind;
 use proto::wire::assignments_message::Type;
 use proto::wire::dispatcher_server;
 use proto::wire::{
@@ -14,6 +15,7 @@ use proto::wire::{
 };
 use proto::{Node, NodeId, Task, TaskId};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
@@ -27,6 +29,9 @@ use crate::state::{Audience, Change, Circle, Event, Filter, Kind, Reader, Store,
 
 /// Messages of a stream that wait for a slow node; then their making waits.
 const AHEAD: usize = 16;
+/// At least so long between two messages that are of other nodes alone: a thousand nodes that join, each told to each by
+/// itself, are more than a million messages.
+const PEERS_PACE: Duration = Duration::from_millis(500);
 
 /// Nodes, told of themselves.
 static ITSELF: Circle = Circle {
@@ -297,13 +302,22 @@ async fn assign(
     let filter = Filter::of_node(&CONCERNED, node.clone());
     let (mut told, mut events) = store.view_and_watch(filter, |tx| Assignments::new(node.clone(), &tx));
     let mut sequence = 0u64;
+    // From when on the node can be told of other nodes alone. The first one that comes is told at once.
+    let mut peers_from = Instant::now();
     loop {
         let question = receipt.as_mut().map_or(0, Receipt::question);
         while let Some(event) = events.try_next() {
             told.note(&event);
         }
-        let changes = store.view(|tx| told.changes(&tx));
+        let waits = sequence > 0 && told.is_of_peers_alone() && Instant::now() < peers_from;
+        let changes = match waits {
+            true => Vec::new(),
+            false => store.view(|tx| told.changes(&tx)),
+        };
         if sequence == 0 || !changes.is_empty() {
+            if sequence > 0 && changes.iter().any(|change| change.kind() == WireKind::Peer) {
+                peers_from = Instant::now() + PEERS_PACE;
+            }
             let message = AssignmentsMessage {
                 r#type: if sequence == 0 {
                     Type::Complete
@@ -333,6 +347,7 @@ async fn assign(
                 None => return,
             },
             () = asked(&mut receipt) => {}
+            () = sleep_until(peers_from), if waits => {}
         }
     }
 }

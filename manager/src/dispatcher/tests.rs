@@ -551,3 +551,39 @@ async fn a_node_learns_who_the_others_are() {
     store.update(|tx| tx.remove::<Node>("n1")).await.unwrap();
     assert_eq!(words(&stream.next().await.unwrap().unwrap()), ["-peer n1"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_nodes_that_come_in_a_crowd_a_node_hears_together_and_of_its_tasks_at_once() {
+    let store = cluster().await;
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    let mut agent = register(&dispatcher, "n2").await.unwrap();
+    let mut stream = agent.assignments().await;
+    stream.next().await.unwrap().unwrap();
+    let join = async |id: &str| {
+        let node = Node {
+            id: id.into(),
+            ..Node::default()
+        };
+        create(&store, node).await;
+    };
+    join("c1").await;
+    let first = tokio::time::timeout(SOON, stream.next()).await.unwrap();
+    assert_eq!(words(&first.unwrap().unwrap()), ["+peer c1"]);
+    for id in ["c2", "c3", "c4"] {
+        join(id).await;
+        assert!(tokio::time::timeout(SOON, stream.next()).await.is_err(), "{id}");
+    }
+    let crowd = stream.next().await.unwrap().unwrap();
+    assert_eq!(words(&crowd), ["+peer c2", "+peer c3", "+peer c4"]);
+    store.update(|tx| tx.remove::<Node>("c4")).await.unwrap();
+    let removed = tokio::time::timeout(SOON, stream.next()).await.unwrap();
+    assert_eq!(words(&removed.unwrap().unwrap()), ["-peer c4"]);
+    join("c5").await;
+    create(&store, task("t22", "n2")).await;
+    let urgent = tokio::time::timeout(SOON, stream.next()).await.unwrap();
+    let urgent = words(&urgent.unwrap().unwrap());
+    assert!(
+        urgent.contains(&"+peer c5".into()) && urgent.contains(&"+task t22".into()),
+        "{urgent:?}"
+    );
+}
