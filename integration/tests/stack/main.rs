@@ -20,6 +20,7 @@ mod lost_node;
 mod managers;
 mod mesh;
 mod mesh6;
+mod mesh_udp;
 mod overlay;
 mod partitions;
 mod peer_port;
