@@ -1,7 +1,11 @@
 //! What others notice of a node that is lost: connections with what runs there end, and its containers have no names until it
 //! is back.
 
-use anyhow::{Context, Result, ensure};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
 use integration::{Agent, Cluster, eventually};
 
 /// Repeats what it hears, to as many as come.
@@ -134,4 +138,56 @@ fn connections_to_a_lost_node_end_and_its_containers_have_no_names_until_it_is_b
     wait_name(manager, "box", true)?;
     println!("cable back -> name back: {:?}", begin.elapsed());
     listen(manager, "client", "again", "box")
+}
+
+/// What the service says back through a published port.
+fn say(stream: &mut TcpStream, word: &str) -> std::io::Result<String> {
+    stream.write_all(word.as_bytes())?;
+    let mut answer = [0; 16];
+    let length = stream.read(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
+#[test]
+fn a_client_of_a_published_port_is_refused_once_the_tasks_node_is_lost() -> Result<()> {
+    let cluster = Cluster::joined(3)?;
+    for node in &cluster.nodes {
+        node.build_busybox()?;
+    }
+    let client = cluster.plug_in(200)?;
+    cluster.manager().cli_ok(&format!(
+        "service create -d --name web -p 8080:80 --constraint node.hostname==node3 bb sh -c '{ECHO}'"
+    ))?;
+    cluster.wait_spread("web", &[0, 0, 1])?;
+    let mut streams = Vec::new();
+    for door in 1..=2 {
+        let address = format!("10.99.0.{door}:8080").parse()?;
+        let stream = eventually("the port answers", || {
+            let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(5));
+            let mut stream = client.enter(connect)??;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            ensure!(say(&mut stream, "hello")? == "hello");
+            Ok(stream)
+        })?;
+        streams.push(stream);
+    }
+    cluster.set_cable(3, false)?;
+    cluster.wait_state("node3", "down")?;
+    let begin = std::time::Instant::now();
+    for stream in &mut streams {
+        let error = loop {
+            match say(stream, "on") {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    ensure!(begin.elapsed() < Duration::from_secs(30), "it waits for ever");
+                }
+                Err(error) => break error,
+                Ok(said) => bail!("a lost node says {said:?}"),
+            }
+        };
+        println!("node given up -> client refused: {:?}", begin.elapsed());
+        ensure!(error.kind() == std::io::ErrorKind::ConnectionReset, "{error}");
+    }
+    cluster.set_cable(3, true)?;
+    cluster.wait_state("node3", "ready")?;
+    Ok(())
 }

@@ -64,10 +64,24 @@ impl Node {
                 places.push((path, peers, sandbox.record.by_rules));
             }
         }
-        if places.is_empty() {
+        let passed_on = self
+            .mesh
+            .ingress
+            .as_deref()
+            .and_then(|ingress| gone.remove(ingress));
+        let passed_on = passed_on.map(|tasks| (self.fabric.path.clone(), tasks));
+        if places.is_empty() && passed_on.is_none() {
             return;
         }
         let job = self.runtime.spawn_blocking(move || {
+            if let Some((fabric, tasks)) = passed_on
+                && let Err(error) = forget_passed_on(&fabric, &tasks)
+            {
+                tracing::warn!(
+                    error = chain(&error),
+                    "clients of a lost node's tasks are not refused"
+                );
+            }
             for (path, peers, by_rules) in places {
                 if let Err(error) = end_in(&path, &peers, by_rules) {
                     tracing::warn!(error = chain(&error), "connections to a lost node stay");
@@ -76,6 +90,23 @@ impl Node {
         });
         self.balancing.releasing(job);
     }
+}
+
+/// Forget the connections from outside that this node passes on to these tasks. What their clients send next is led to another
+/// task, or to none: whoever gets it knows no such connection and says so (RFC 9293, section 3.10.7.1), and the client has
+/// an error. One that only listens hears nothing: what would end it must carry its sequence number, which nobody here knows.
+fn forget_passed_on(fabric: &Path, tasks: &BTreeSet<IpAddr>) -> Result<()> {
+    let Some(namespace) = netns::open(fabric)? else {
+        return Ok(());
+    };
+    let to_lost = |flow: &Flow| flow.protocol == Protocol::Tcp.number() && tasks.contains(&flow.answering.0);
+    let forgotten = netns::run(fabric, &namespace, || {
+        Flow::forget(&mut Socket::netfilter()?, to_lost)
+    })?;
+    if forgotten > 0 {
+        tracing::info!(forgotten, "connections through published ports to a lost node");
+    }
+    Ok(())
 }
 
 /// Fine if the sandbox is gone.
