@@ -1,7 +1,8 @@
 //! Requests to other nodes.
 //!
 //! A connection carries one request: it is made with the certificate of the moment and there is never one of which nobody
-//! knows whether it still leads anywhere. A way that breaks is noticed within seconds (`listener::keep_alive`).
+//! knows whether it still leads anywhere. A request is sent when the node has let this one in; one that is refused by then
+//! for an old certificate is not lost (`manager::peer`). A way that breaks is noticed within seconds (`listener::keep_alive`).
 
 use std::io;
 use std::time::Duration;
@@ -146,12 +147,13 @@ impl Client {
 
     async fn connect(&self, peer: &Peer) -> Result<PeerStream, CallError> {
         let address = address(peer).ok_or_else(|| CallError::NoAddress(peer.hostname.clone()))?;
-        let connect = async {
+        let open = async || {
             let stream = TcpStream::connect(address).await?;
             keep_alive(&stream)?;
-            self.credentials.connect(stream, &peer.node_id).await
+            Ok(stream)
         };
         let late = |_| Err(io::ErrorKind::TimedOut.into());
+        let connect = self.credentials.connect(open, &peer.node_id);
         let connected = timeout(CONNECT, connect).await.unwrap_or_else(late);
         connected.map_err(|source| CallError::Connect {
             node: peer.hostname.clone(),

@@ -115,9 +115,10 @@ impl Desk {
             let node = certificate.node.clone();
             Box::pin(async move { removed(&members, &node).await })
         };
-        let (stream, certificate) = self.credentials.accept(stream, end).await?;
+        let (mut stream, certificate) = self.credentials.accept(stream, end).await?;
         let place = self.nodes.enter(certificate.node.clone());
         let place = place.ok_or_else(|| io::Error::other("the node has too many connections"))?;
+        stream.welcome().await?;
         Ok(Known {
             stream,
             certificate: Arc::new(certificate),

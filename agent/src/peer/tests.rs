@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -11,7 +12,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::any;
 use manager::ca::Certificate;
+use manager::control::Rotate;
 use manager::remote::{self, Remotes};
+use manager::state::{Filter, Kind};
 use manager::{InitRequest, Manager, ManagerConfig};
 use proto::NodeId;
 use proto::object::{NodeDescription, Peer};
@@ -174,6 +177,50 @@ async fn a_removed_node_is_refused_and_its_connections_end() {
     };
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert!(message.contains("is not part of the cluster"), "{message}");
+}
+
+/// Requests of the worker and of the manager while the root is exchanged three times: each is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_root_is_exchanged_without_a_failed_request_between_nodes() {
+    let cluster = Cluster::new(every_entry()).await;
+    let control = cluster.manager.control();
+    let ended = AtomicBool::new(false);
+    let ask = async |client: Client| {
+        let (mut asked, mut failed) = (0, Vec::new());
+        while !ended.load(Ordering::SeqCst) {
+            let request = Request::get("/v1/ping").body(Body::empty()).unwrap();
+            asked += 1;
+            if let Err(error) = client.ask(cluster.manager.node_id(), request).await {
+                failed.push(crate::api::error::chain(&error));
+            }
+        }
+        (asked, failed)
+    };
+    let exchange = async {
+        for _ in 0..3 {
+            let before = control.cluster().unwrap();
+            let mut spec = before.spec.clone();
+            spec.ca_config.get_or_insert_default().force_rotate += 1;
+            let version = before.meta.version.index;
+            control
+                .update_cluster(version, spec, Rotate::default())
+                .await
+                .unwrap();
+            let mut events = cluster.manager.store().watch(Filter::kinds(&[Kind::Cluster]));
+            while control.cluster().unwrap().root_rotation_in_progress {
+                timeout(PATIENCE, events.next()).await.unwrap();
+            }
+            assert_ne!(control.cluster().unwrap().tls_info, before.tls_info);
+        }
+        ended.store(true, Ordering::SeqCst);
+    };
+    let (worker, manager, ()) = tokio::join!(ask(cluster.worker()), ask(cluster.manager()), exchange);
+    for (asked, failed) in [worker, manager] {
+        assert!(
+            asked > 0 && failed.is_empty(),
+            "of {asked} requests failed {failed:?}"
+        );
+    }
 }
 
 #[tokio::test]

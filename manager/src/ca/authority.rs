@@ -126,11 +126,16 @@ impl NodeCa for Authority {
         request: Request<IssueNodeCertificateRequest>,
     ) -> Result<Response<IssueNodeCertificateResponse>, Status> {
         let request = request.into_inner();
-        let (cluster, root) = self.cluster()?;
-        let role = role(&cluster, &request.token)?;
-        let node = node(&cluster, &root, role, &request)?;
-        let admitted = self.store.update(|tx| admit(tx, node)).await;
-        let id = admitted.map_err(|error: StoreError| Status::unavailable(chain(&error)))?;
+        let (cluster, root, role, id) = loop {
+            let (cluster, root) = self.cluster()?;
+            let role = role(&cluster, &request.token)?;
+            let node = node(&cluster, &root, role, &request)?;
+            let admitted = self.store.update(|tx| admit(tx, node, &cluster)).await;
+            let admitted = admitted.map_err(|error: StoreError| Status::unavailable(chain(&error)))?;
+            if let Some(id) = admitted {
+                break (cluster, root, role, id);
+            }
+        };
         let certificate = root
             .sign(&request.csr, &cluster.id, &id, role, node_life(&cluster))
             .map_err(|error| refused(&error))?;
@@ -179,17 +184,22 @@ fn role(cluster: &Cluster, token: &str) -> Result<NodeRole, Status> {
     }
 }
 
-/// Makes the node, unless it is there already: the answer to an earlier request with the same key was lost.
-fn admit(tx: &mut WriteTx<'_>, node: Node) -> Result<NodeId, StoreError> {
+/// Makes the node, unless it is there already: the answer to an earlier request with the same key was lost. `None` if the root
+/// is no longer that of `cluster`: an exchange that did not wait for this node would leave it with a root that is gone.
+fn admit(tx: &mut WriteTx<'_>, node: Node, cluster: &Cluster) -> Result<Option<NodeId>, StoreError> {
+    let now = tx.all::<Cluster>().into_iter().next();
+    if now.is_none_or(|now| now.root_ca != cluster.root_ca) {
+        return Ok(None);
+    }
     let before = tx
         .all::<Node>()
         .into_iter()
         .find(|known| known.join_key == node.join_key);
     if let Some(before) = before {
-        return Ok(before.id.clone());
+        return Ok(Some(before.id.clone()));
     }
     let id = node.id.clone();
-    tx.create(node).map(|()| id)
+    tx.create(node).map(|()| Some(id))
 }
 
 /// The object of the node that joins.
@@ -227,5 +237,36 @@ fn refused(error: &CaError) -> Status {
     match error {
         CaError::Request(_) => Status::invalid_argument(chain(error)),
         _ => Status::internal(chain(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Store;
+
+    #[tokio::test]
+    async fn nobody_joins_under_a_root_that_is_being_exchanged_meanwhile() {
+        let store = Store::in_memory();
+        let old = Cluster {
+            id: "c".into(),
+            root_ca: Some(RootCa::generate().unwrap().to_object()),
+            ..Cluster::default()
+        };
+        let new = Cluster {
+            root_ca: Some(RootCa::generate().unwrap().to_object()),
+            ..old.clone()
+        };
+        let node = |id: &str| Node {
+            id: id.into(),
+            join_key: Some(id.to_owned()),
+            ..Node::default()
+        };
+        store.update(|tx| tx.create(new.clone())).await.unwrap();
+        let late = store.update(|tx| admit(tx, node("a"), &old)).await;
+        assert_eq!(late.unwrap(), None::<NodeId>);
+        let made = store.update(|tx| admit(tx, node("b"), &new)).await;
+        assert_eq!(made.unwrap(), Some("b".into()));
+        assert_eq!(store.view(|tx| tx.all::<Node>()).len(), 1);
     }
 }

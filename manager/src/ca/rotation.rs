@@ -66,7 +66,7 @@ fn begin(cluster: &mut Cluster, new: &RootCa) -> Result<(), CaError> {
 }
 
 /// The new root alone is trusted from now on.
-fn finish(cluster: &mut Cluster) {
+pub(crate) fn finish(cluster: &mut Cluster) {
     let Some(object) = &mut cluster.root_ca else {
         return;
     };

@@ -102,14 +102,19 @@ impl Link {
     }
 
     fn show(&self, shown: Showing) {
-        self.current.send_replace(shown.managers);
+        // Other nodes first: the old root is given up after the managers have seen the new certificate.
         self.peer.send_replace(shown.peers);
+        self.current.send_replace(shown.managers);
         self.renewals.send_modify(|count| *count += 1);
     }
 
     /// As whom this node speaks to others, also after a renewal.
-    pub(super) fn peer(&self) -> peer::Credentials {
-        peer::Credentials::follow(&self.peer)
+    pub(super) fn peer(self: &Arc<Self>) -> peer::Credentials {
+        let link = self.clone();
+        let look_again = move |shown: &Speaker| {
+            link.is_overtaken(shown.certificate());
+        };
+        peer::Credentials::follow(&self.peer).or_found_by(Arc::new(look_again))
     }
 
     /// Changes when connections are to be made anew.

@@ -132,7 +132,7 @@ fn name() -> io::Result<ServerName<'static>> {
 fn config(
     verifier: Arc<dyn ServerCertVerifier>,
     own: Option<Arc<CertifiedKey>>,
-    protocol: &[u8],
+    protocols: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -142,7 +142,7 @@ fn config(
         Some(own) => builder.with_client_cert_resolver(Arc::new(Own(own))),
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![protocol.to_vec()];
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     // A resumed session would be one whose certificates nobody looks at again.
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))

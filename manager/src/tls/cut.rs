@@ -20,6 +20,11 @@ impl<S> Cut<S> {
             end: Box::pin(end),
         }
     }
+
+    /// What is read and written.
+    pub(crate) fn stream(&self) -> &S {
+        &self.stream
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Cut<S> {

@@ -20,9 +20,14 @@ use crate::ca::Certificate;
 pub(crate) use cut::Cut;
 
 /// What is spoken at the managers' port: gRPC, over HTTP/2.
-const RPC: &[u8] = b"h2";
-/// What is spoken at the port between nodes. No connection that was meant for the one port is taken by the other.
-const PEERS: &[u8] = b"http/1.1";
+const RPC: &[&[u8]] = &[b"h2"];
+/// What is spoken at the port between nodes: HTTP, after a byte of the server's that says that it is heard (`crate::peer`). No
+/// connection that was meant for the one port is taken by the other.
+pub(crate) const WELCOMED_PEERS: &[u8] = b"shoal-http/1.1";
+/// The same without that byte.
+const PLAIN_PEERS: &[u8] = b"http/1.1";
+/// The one is preferred to the other.
+const PEERS: &[&[u8]] = &[WELCOMED_PEERS, PLAIN_PEERS];
 
 /// TLS could not be set up.
 #[derive(Debug, thiserror::Error)]

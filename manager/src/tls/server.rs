@@ -172,13 +172,13 @@ pub(crate) fn trusting(trust: Arc<Trust>, own: Arc<Shown>) -> Result<Arc<ServerC
 fn with_verifier(
     verifier: Arc<dyn ClientCertVerifier>,
     own: Arc<Shown>,
-    protocol: &[u8],
+    protocols: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(own);
-    config.alpn_protocols = vec![protocol.to_vec()];
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     // A resumed session would be one whose certificates nobody looks at again.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
