@@ -1,4 +1,4 @@
-//! News of the host's links, addresses and forwarding: what a node has said about itself may be different then. The kernel
+//! News of the host's links, addresses, routes and forwarding: what a node has said about itself may be different then. The kernel
 //! tells (NETLINK_ROUTE); nothing polls.
 
 use std::io;
@@ -8,8 +8,9 @@ use std::time::Duration;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 
-/// linux/rtnetlink.h: links, IPv4 and IPv6 addresses, and the settings of both, of which forwarding is one.
-const GROUPS: [u32; 5] = [1, 5, 9, 24, 25];
+/// linux/rtnetlink.h: links; IPv4 and IPv6 addresses; IPv4 and IPv6 routes; and the settings of both, of which forwarding is
+/// one. Routes that go with their link or address are not told one by one.
+const GROUPS: [u32; 7] = [1, 5, 9, 7, 11, 24, 25];
 /// A link that comes up comes with many messages.
 const SETTLE: Duration = Duration::from_millis(100);
 

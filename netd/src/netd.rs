@@ -25,6 +25,8 @@ use crate::types::{
 pub struct Netd {
     node: Arc<Mutex<Node>>,
     watching: Vec<AbortHandle>,
+    /// Changes when there is another network, or one fewer.
+    networks: watch::Sender<()>,
 }
 
 impl Drop for Netd {
@@ -55,18 +57,26 @@ impl Netd {
             .into_iter()
             .map(|links| tokio::spawn(links.run(Arc::downgrade(&node))));
         watching.extend(links.map(|task| task.abort_handle()));
-        Ok(Arc::new(Self { node, watching }))
+        Ok(Arc::new(Self {
+            node,
+            watching,
+            networks: watch::Sender::default(),
+        }))
     }
 
     /// Make the network exist as given. Idempotent.
     pub async fn ensure_network(&self, config: &NetworkConfig) -> Result<NetworkState> {
         let config = config.clone();
         let made = self.run(move |node| {
+            let was_there = node.has_network(&config.id);
             let state = node.ensure_network(&config)?;
-            Ok((node.usable_on(&state), state))
+            Ok((node.usable_on(&state), state, was_there))
         });
-        let (addresses, state) = made.await?;
+        let (addresses, state, was_there) = made.await?;
         addresses.wait().await;
+        if !was_there {
+            self.networks.send_replace(());
+        }
         Ok(state)
     }
 
@@ -90,7 +100,14 @@ impl Netd {
     /// Remove a network; `Ok` if there is none. Refused while endpoints exist.
     pub async fn remove_network(&self, id: &str) -> Result<()> {
         let id = id.to_owned();
-        self.run(move |node| node.remove_network(&id)).await
+        let removed = self.run(move |node| node.remove_network(&id)).await;
+        self.networks.send_replace(());
+        removed
+    }
+
+    /// Changes when a network comes or goes.
+    pub fn network_changes(&self) -> watch::Receiver<()> {
+        self.networks.subscribe()
     }
 
     /// Make a container's network namespace with all its interfaces and published ports. On error nothing is left.
@@ -205,7 +222,7 @@ impl Netd {
         self.run(move |node| node.set_ingress(network)).await
     }
 
-    /// Follows the host's links, addresses and forwarding from now on.
+    /// Follows the host's links, addresses, routes and forwarding from now on.
     pub fn host_changes(&self) -> Result<HostChanges> {
         self.read(|node| node.host_changes())
     }

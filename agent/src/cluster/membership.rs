@@ -14,7 +14,7 @@ use proto::wire::dispatcher_client::DispatcherClient;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{ClusterConfig, ClusterError, data_path, events};
+use super::{ClusterConfig, ClusterError, data_path, events, subnets};
 use crate::api::error::chain;
 use crate::peer;
 use crate::worker::{Worker, WorkerConfig};
@@ -85,7 +85,7 @@ impl WorkerPart {
 pub(super) struct Membership {
     part: Part,
     worker: Worker,
-    _data_path: AbortOnDropHandle<()>,
+    _following: Following,
     /// A manager's events.
     _events: Option<AbortOnDropHandle<()>>,
     /// The port between nodes.
@@ -102,14 +102,14 @@ impl Membership {
             .parse()
             .ok()
             .map(|address: SocketAddr| address.ip());
-        let (data_path, following) = follow(config, seen).await;
+        let (facts, following) = follow(config, seen).await;
         let dispatcher = manager.dispatcher();
-        let worker = work(config, manager.node_id(), description, data_path, dispatcher);
+        let worker = work(config, manager.node_id(), description, facts, dispatcher);
         let events = events::forward(manager.store().clone(), config.engine.clone());
         Self {
             part: Part::Manager(manager),
             worker,
-            _data_path: following,
+            _following: following,
             _events: Some(AbortOnDropHandle::new(tokio::spawn(events))),
             port,
         }
@@ -124,8 +124,8 @@ impl Membership {
     ) -> Result<Self, ClusterError> {
         let (dispatcher, remotes) = remote::dispatcher(&config.state_dir)?;
         let port = config.peers.begin(port, remotes.credentials());
-        let (data_path, following) = follow(config, Some(joined.address)).await;
-        let worker = work(config, &joined.node, description, data_path, dispatcher);
+        let (facts, following) = follow(config, Some(joined.address)).await;
+        let worker = work(config, &joined.node, description, facts, dispatcher);
         let part = WorkerPart {
             joined,
             remotes,
@@ -135,7 +135,7 @@ impl Membership {
         Ok(Self {
             part: Part::Worker(Arc::new(part)),
             worker,
-            _data_path: following,
+            _following: following,
             _events: None,
             port,
         })
@@ -167,11 +167,11 @@ impl Membership {
         let Self {
             worker,
             part,
-            _data_path,
+            _following,
             _events,
             port,
         } = self;
-        drop((worker, part, _data_path, _events));
+        drop((worker, part, _following, _events));
         port.end().await;
     }
 
@@ -180,29 +180,37 @@ impl Membership {
         let Self {
             worker,
             part,
-            _data_path,
+            _following,
             _events,
             port,
         } = self;
-        drop((part, _data_path, _events));
+        drop((part, _following, _events));
         port.end().await;
         worker.leave().await;
     }
 }
 
-async fn follow(
-    config: &ClusterConfig,
-    seen: Option<IpAddr>,
-) -> (watch::Receiver<DataPath>, AbortOnDropHandle<()>) {
+/// What keeps facts about this host up to date.
+type Following = [AbortOnDropHandle<()>; 2];
+
+/// What may change about this host while it is a node.
+struct Facts {
+    data_path: watch::Receiver<DataPath>,
+    subnets: watch::Receiver<Vec<String>>,
+}
+
+async fn follow(config: &ClusterConfig, seen: Option<IpAddr>) -> (Facts, Following) {
     let named = data_path::load(&config.state_dir);
-    data_path::follow(config.netd.clone(), named, seen).await
+    let (data_path, one) = data_path::follow(config.netd.clone(), named, seen).await;
+    let (subnets, two) = subnets::follow(config.netd.clone()).await;
+    (Facts { data_path, subnets }, [one, two])
 }
 
 fn work(
     config: &ClusterConfig,
     node_id: &NodeId,
     description: NodeDescription,
-    data_path: watch::Receiver<DataPath>,
+    facts: Facts,
     dispatcher: DispatcherClient<NodeChannel>,
 ) -> Worker {
     Worker::start(WorkerConfig {
@@ -211,7 +219,8 @@ fn work(
         engine: config.engine.clone(),
         netd: config.netd.clone(),
         dispatcher,
-        data_path,
+        data_path: facts.data_path,
+        subnets: facts.subnets,
         drain: DRAIN,
         peers: config.peers.clone(),
     })

@@ -10,6 +10,7 @@ mod events;
 pub mod generic;
 mod interface;
 mod membership;
+mod subnets;
 mod succession;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -72,6 +72,8 @@ pub struct WorkerConfig {
     pub dispatcher: DispatcherClient<NodeChannel>,
     /// How networks between nodes reach this one.
     pub data_path: watch::Receiver<DataPath>,
+    /// What this host reaches otherwise than by the cluster's networks.
+    pub subnets: watch::Receiver<Vec<String>>,
     /// How long a withdrawn task may finish what had been sent to it before its stop signal.
     pub drain: Duration,
     /// The other nodes: is told which they are.
@@ -129,6 +131,7 @@ impl Worker {
             description: config.description,
             volumes,
             data_path: config.data_path,
+            subnets: config.subnets,
             client: config.dispatcher,
             reporter,
             sink: tasks.clone(),

@@ -19,8 +19,8 @@ use proto::object::{DataPath, NodeDescription};
 use proto::spec::NodeRole;
 use proto::wire::dispatcher_client::DispatcherClient;
 use proto::wire::{
-    AcknowledgeRequest, AssignmentsRequest, HeartbeatRequest, NodeVolumes, SessionMessage, SessionRequest,
-    TaskStatusUpdate, UpdateTaskStatusRequest,
+    AcknowledgeRequest, AssignmentsRequest, HeartbeatRequest, NodeSubnets, NodeVolumes, SessionMessage,
+    SessionRequest, TaskStatusUpdate, UpdateTaskStatusRequest,
 };
 use proto::{Node, NodeId, TaskId, object::TaskStatus};
 use rand::Rng;
@@ -89,6 +89,8 @@ pub struct Sessions<S> {
     pub volumes: watch::Receiver<Vec<String>>,
     /// How networks between nodes reach it, as it is now.
     pub data_path: watch::Receiver<DataPath>,
+    /// What it reaches otherwise than by the cluster's networks, as it is now.
+    pub subnets: watch::Receiver<Vec<String>>,
     /// The dispatcher.
     pub client: DispatcherClient<NodeChannel>,
     /// Statuses to report.
@@ -133,6 +135,7 @@ impl<S: Sink> Sessions<S> {
         let mut news = News {
             volumes: self.volumes.clone(),
             data_path: self.data_path.clone(),
+            subnets: self.subnets.clone(),
         };
         let described = news.describe(&self.description);
         let mut stream = self.register(session_id, &described).await?;
@@ -331,6 +334,7 @@ impl Drop for Unacknowledged<'_> {
 struct News {
     volumes: watch::Receiver<Vec<String>>,
     data_path: watch::Receiver<DataPath>,
+    subnets: watch::Receiver<Vec<String>>,
 }
 
 impl News {
@@ -339,6 +343,7 @@ impl News {
         NodeDescription {
             volumes: self.volumes.borrow_and_update().clone(),
             data_path: self.data_path.borrow_and_update().clone(),
+            subnets: self.subnets.borrow_and_update().clone(),
             ..description.clone()
         }
     }
@@ -353,6 +358,10 @@ impl News {
             Ok(()) = self.data_path.changed() => {
                 // Plain strings and numbers always serialise.
                 request.data_path = serde_json::to_vec(&*self.data_path.borrow_and_update()).unwrap_or_default();
+            }
+            Ok(()) = self.subnets.changed() => {
+                let subnets = self.subnets.borrow_and_update().clone();
+                request.subnets = Some(NodeSubnets { subnets });
             }
             else => std::future::pending().await,
         }

@@ -36,6 +36,7 @@ struct Heard {
     refused: bool,
     volumes: Vec<Vec<String>>,
     data_paths: Vec<DataPath>,
+    subnets: Vec<Vec<String>>,
 }
 
 #[derive(Clone)]
@@ -70,6 +71,9 @@ impl Dispatcher for Script {
     ) -> Result<Response<HeartbeatResponse>, Status> {
         let (request, mut heard) = (request.into_inner(), self.heard.lock().unwrap());
         heard.volumes.extend(request.volumes.map(|volumes| volumes.names));
+        heard
+            .subnets
+            .extend(request.subnets.map(|subnets| subnets.subnets));
         heard
             .data_paths
             .extend(serde_json::from_slice::<DataPath>(&request.data_path));
@@ -212,6 +216,7 @@ async fn nothing_is_lost_with_a_session() {
     let reporter = Arc::new(Reporter::default());
     let known = watch::Sender::new(vec!["data".to_owned()]);
     let data_path = watch::Sender::new(DataPath::default());
+    let subnets = watch::Sender::new(vec!["192.0.2.0/24".to_owned()]);
     let session = watch::Sender::new(None);
     let withdrawal = Withdrawal::new(client.clone(), session.subscribe());
     // Without a session nobody is asked.
@@ -224,6 +229,7 @@ async fn nothing_is_lost_with_a_session() {
         },
         volumes: known.subscribe(),
         data_path: data_path.subscribe(),
+        subnets: subnets.subscribe(),
         client,
         reporter: reporter.clone(),
         sink: Arc::new(Told(tasks)),
@@ -256,6 +262,10 @@ async fn nothing_is_lost_with_a_session() {
     while heard.lock().unwrap().data_paths.is_empty() {
         tokio::task::yield_now().await;
     }
+    subnets.send_replace(Vec::new());
+    while heard.lock().unwrap().subnets.is_empty() {
+        tokio::task::yield_now().await;
+    }
     for session in ["session-1", "session-2"] {
         let said = in_force.recv().await.unwrap();
         assert_eq!(
@@ -284,8 +294,14 @@ async fn nothing_is_lost_with_a_session() {
     for session in &heard.sessions {
         let described: NodeDescription = serde_json::from_slice(&session.description).unwrap();
         assert_eq!(described.volumes, ["data"]);
+        assert_eq!(described.subnets, ["192.0.2.0/24"]);
     }
     assert_eq!(heard.volumes, [["data", "more"]]);
+    assert_eq!(
+        heard.subnets,
+        [Vec::<String>::new()],
+        "a list that is empty is news"
+    );
     assert_eq!(heard.data_paths[0].mtu, 1400);
     let agreed = contact.borrow().unwrap();
     let since = BootTime::now().before(Duration::from_secs(2));

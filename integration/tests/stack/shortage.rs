@@ -57,14 +57,82 @@ fn a_node_that_reaches_a_networks_addresses_otherwise_joins_and_takes_no_tasks_o
     let tried = manager.cli_ok("node ps node3 --format {{.Name}}")?;
     assert!(tried.lines().all(|task| task.starts_with("free.")), "{tried}");
 
-    // The route goes, and the node says so when its agent starts again.
-    let mut cluster = cluster;
-    cluster.nodes[2].host.ip("route del 10.77.0.128/25")?;
-    cluster.nodes[2].kill()?;
-    cluster.nodes[2].run()?;
+    // The route goes, and what waits for that begins.
+    third.host.ip("route del 10.77.0.128/25")?;
     cluster.wait_spread("tied", &[0, 0, 1])?;
-    assert_eq!(problems(cluster.manager(), "net")?, Vec::<String>::new());
+    assert_eq!(problems(manager, "net")?, Vec::<String>::new());
     Ok(())
+}
+
+#[test]
+fn routes_and_networks_that_come_later_are_known_to_the_cluster() -> Result<()> {
+    let cluster = Cluster::joined(2)?;
+    let (manager, worker) = (cluster.manager(), cluster.worker());
+    manager.build_busybox()?;
+    manager.cli_ok("network create -d overlay --subnet 10.77.0.0/24 net")?;
+    manager.cli_ok("service create -d --name web --network net --replicas 2 bb sleep 1000")?;
+    cluster.wait_spread("web", &[1, 1])?;
+    assert_eq!(problems(manager, "net")?, Vec::<String>::new());
+
+    // Somebody dials into a network elsewhere.
+    worker.host.ip("link add vpn type veth peer name away")?;
+    worker.host.ip("link set away up")?;
+    worker.host.ip("link set vpn up")?;
+    worker.host.ip("address add 10.77.9.1/16 dev vpn")?;
+    let expected = "subnet 10.77.0.0/24 of network net overlaps with 10.77.0.0/16, which node node2 reaches otherwise: \
+                    it takes no tasks of it";
+    eventually("the network says what is wrong", || {
+        let problems = problems(manager, "net")?;
+        ensure!(problems == [expected], "{problems:?}");
+        Ok(())
+    })?;
+    manager.cli_ok("service scale -d web=4")?;
+    // What runs already stays.
+    cluster.wait_spread("web", &[3, 1])?;
+    let words = "service create -d --name tied --network net --constraint node.hostname==node2 bb sleep 1000";
+    manager.cli_ok(words)?;
+    eventually("a task says why it waits", || {
+        let tasks = manager.cli_ok("service ps --no-trunc tied")?;
+        ensure!(
+            tasks.contains("Pending") && tasks.contains("10.77.0.0/24"),
+            "{tasks}"
+        );
+        Ok(())
+    })?;
+    // Its routes go with the link, and no message tells of each.
+    worker.host.ip("link set vpn down")?;
+    cluster.wait_spread("tied", &[0, 1])?;
+    assert_eq!(problems(manager, "net")?, Vec::<String>::new());
+
+    // A network of the node alone, without a route on the host.
+    worker.cli_ok("network create --internal --subnet 10.78.0.0/24 own")?;
+    eventually("its subnet is kept from the cluster", || {
+        let words = [
+            "network",
+            "create",
+            "-d",
+            "overlay",
+            "--subnet",
+            "10.78.0.0/24",
+            "late",
+        ];
+        let refused = manager.cli(&words)?;
+        if refused.status.success() {
+            manager.cli_ok("network rm late")?;
+        }
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        ensure!(
+            said.contains("10.78.0.0/24, which node node2 reaches otherwise"),
+            "{said}"
+        );
+        Ok(())
+    })?;
+    worker.cli_ok("network rm own")?;
+    eventually("its subnet is free", || {
+        manager
+            .cli_ok("network create -d overlay --subnet 10.78.0.0/24 late")
+            .map(drop)
+    })
 }
 
 #[test]

@@ -103,6 +103,10 @@ impl dispatcher_server::Dispatcher for Dispatcher {
             let noted = self.shared.sessions.note_data_path(&session, path).await;
             noted.map_err(refused)?;
         }
+        if let Some(subnets) = request.subnets {
+            let noted = self.shared.sessions.note_subnets(&session, subnets.subnets).await;
+            noted.map_err(refused)?;
+        }
         let period = self.shared.sessions.beat(&session).ok_or_else(no_session)?;
         if let Some(load) = request.load {
             self.shared.loads.put(&session.node, load);

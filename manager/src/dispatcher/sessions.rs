@@ -168,6 +168,20 @@ impl Sessions {
         self.store.update(|tx| tx.modify(&session.node, change)).await
     }
 
+    /// The node has said what it reaches otherwise than by the cluster's networks. What is known already is not written again.
+    pub(super) async fn note_subnets(
+        &self,
+        session: &Session,
+        subnets: Vec<String>,
+    ) -> Result<(), StoreError> {
+        let known = self.store.view(|tx| tx.get::<Node>(&session.node));
+        if known.is_some_and(|node| node.description.subnets == subnets) {
+            return Ok(());
+        }
+        let change = |node: &mut Node| node.description.subnets = subnets;
+        self.store.update(|tx| tx.modify(&session.node, change)).await
+    }
+
     /// The node is reached otherwise than it has said before.
     pub(super) async fn note_data_path(&self, session: &Session, path: DataPath) -> Result<(), StoreError> {
         let change = |node: &mut Node| node.description.data_path = path;

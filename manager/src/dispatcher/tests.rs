@@ -6,7 +6,7 @@ use proto::wire::assignment_change::Action;
 use proto::wire::assignments_message::Type;
 use proto::wire::{
     AcknowledgeRequest, AssignmentsMessage, AssignmentsRequest, AwaitWithdrawalRequest, HeartbeatRequest,
-    NodeVolumes, SessionRequest, TaskStatusUpdate, UpdateTaskStatusRequest,
+    NodeSubnets, NodeVolumes, SessionRequest, TaskStatusUpdate, UpdateTaskStatusRequest,
 };
 use proto::{Cluster, Network, Node, Secret, Service, ServiceEndpoint, Task, TaskState};
 use tokio_stream::StreamExt;
@@ -170,6 +170,14 @@ impl Agent {
     }
 
     async fn beat_with(&mut self, volumes: Option<&[&str]>) -> Result<u64, Status> {
+        self.beat_with_news(volumes, None).await
+    }
+
+    async fn beat_with_news(
+        &mut self,
+        volumes: Option<&[&str]>,
+        subnets: Option<&[&str]>,
+    ) -> Result<u64, Status> {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let request = HeartbeatRequest {
             session_id: self.session.clone(),
@@ -178,6 +186,9 @@ impl Agent {
                 names: names(volumes),
             }),
             data_path: Vec::new(),
+            subnets: subnets.map(|subnets| NodeSubnets {
+                subnets: names(subnets),
+            }),
         };
         Ok(self.client.heartbeat(request).await?.into_inner().period_ms)
     }
@@ -457,6 +468,24 @@ async fn volumes_are_written_when_they_are_news() {
     assert_eq!(node().meta.version, noted.meta.version);
     agent.beat_with(Some(&[])).await.unwrap();
     assert!(node().description.volumes.is_empty());
+}
+
+#[tokio::test]
+async fn subnets_are_written_when_they_are_news() {
+    let store = cluster().await;
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    let mut agent = register(&dispatcher, "n1").await.unwrap();
+    let node = || store.view(|tx| tx.get::<Node>("n1")).unwrap();
+    let route: &[&str] = &["10.9.0.0/16"];
+    agent.beat_with_news(None, Some(route)).await.unwrap();
+    let noted = node();
+    assert_eq!(noted.description.subnets, route);
+    assert_eq!(noted.description.hostname, "host-n1");
+    agent.beat_with_news(None, Some(route)).await.unwrap();
+    agent.beat().await.unwrap();
+    assert_eq!(node().meta.version, noted.meta.version);
+    agent.beat_with_news(None, Some(&[])).await.unwrap();
+    assert!(node().description.subnets.is_empty());
 }
 
 #[tokio::test]

@@ -78,6 +78,10 @@ impl Node {
         self.host.addresses(name)
     }
 
+    pub(crate) fn has_network(&self, id: &str) -> bool {
+        self.networks.contains_key(id)
+    }
+
     pub(crate) fn list_networks(&self) -> Vec<(NetworkConfig, NetworkState)> {
         self.networks
             .values()
