@@ -1,12 +1,11 @@
 //! Many small changes in few transactions.
 
 use proto::Timestamp;
-use tokio::sync::OwnedMutexGuard;
 
 use super::error::StoreError;
 use super::layer::Layer;
 use super::object::{Likeness, Object};
-use super::store::Store;
+use super::store::{Store, Turn};
 use super::tx::WriteTx;
 
 /// Objects that one transaction of a batch changes at most.
@@ -27,7 +26,7 @@ const SLACK: usize = 2 << 10;
 pub struct Batch<'a> {
     store: &'a Store,
     /// `None` only after a failed commit.
-    writer: Option<OwnedMutexGuard<()>>,
+    turn: Option<Turn>,
     layer: Layer,
     /// When the transaction under way began.
     begun: Option<Timestamp>,
@@ -56,10 +55,10 @@ impl Scales {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(store: &'a Store, writer: OwnedMutexGuard<()>) -> Self {
+    pub(super) fn new(store: &'a Store, turn: Turn) -> Self {
         Self {
             store,
-            writer: Some(writer),
+            turn: Some(turn),
             layer: Layer::default(),
             begun: None,
             bytes: 0,
@@ -107,11 +106,11 @@ impl<'a> Batch<'a> {
     async fn flush(&mut self) -> Result<(), StoreError> {
         let layer = std::mem::take(&mut self.layer);
         (self.bytes, self.begun) = (0, None);
-        let writer = match self.writer.take() {
-            Some(writer) => writer,
+        let turn = match self.turn.take() {
+            Some(turn) => turn,
             None => self.store.turn().await,
         };
-        self.writer = Some(self.store.commit(writer, layer).await?);
+        self.turn = Some(self.store.commit(turn, layer).await?);
         Ok(())
     }
 }

@@ -41,11 +41,16 @@ pub enum ProposeError {
 
 /// Agrees on change sets, one after the other, and applies them to a [`Replica`].
 pub trait Proposer: Send + Sync + 'static {
-    /// Returns once the change set is agreed upon, durable and applied; the version that it got.
+    /// The term of this leader; `None` where it does not lead. To be asked before the state is read of which a change set
+    /// is computed.
+    fn term(&self) -> Option<u64>;
+
+    /// Returns once the change set, which was computed in this term, is agreed upon, durable and applied; the version that it
+    /// got. In another term it does not count.
     ///
     /// # Errors
     /// See [`ProposeError`].
-    fn propose(&self, actions: Vec<StoreAction>) -> BoxFuture<'_, Result<u64, ProposeError>>;
+    fn propose(&self, term: u64, actions: Vec<StoreAction>) -> BoxFuture<'_, Result<u64, ProposeError>>;
 
     /// How long ago, at most, most of those who decide agreed that this one proposes; `None` if it is not known. Who
     /// decides alone agrees now.
@@ -72,7 +77,11 @@ impl MemoryProposer {
 }
 
 impl Proposer for MemoryProposer {
-    fn propose(&self, actions: Vec<StoreAction>) -> BoxFuture<'_, Result<u64, ProposeError>> {
+    fn term(&self) -> Option<u64> {
+        Some(0)
+    }
+
+    fn propose(&self, _: u64, actions: Vec<StoreAction>) -> BoxFuture<'_, Result<u64, ProposeError>> {
         let version = self.version.fetch_add(1, Ordering::SeqCst) + 1;
         self.replica.apply(version, actions);
         Box::pin(async move { Ok(version) })

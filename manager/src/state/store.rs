@@ -16,6 +16,14 @@ use super::replica::Replica;
 use super::tx::{ReadTx, WriteTx};
 use super::watch::{Filter, WatchStream};
 
+/// The writer's turn, from the first read of a transaction until it is applied.
+#[derive(Debug)]
+pub(super) struct Turn {
+    _one_at_a_time: OwnedMutexGuard<()>,
+    /// In which this manager led before anything was read; a leader may be another's follower for a while and lead again.
+    term: Option<u64>,
+}
+
 /// The state of the cluster. Cheap to clone: all clones are the same store.
 #[derive(Clone)]
 pub struct Store {
@@ -56,12 +64,12 @@ impl Store {
         E: From<StoreError>,
         F: FnOnce(&mut WriteTx<'_>) -> Result<R, E>,
     {
-        let writer = self.turn().await;
+        let turn = self.turn().await;
         let (mut layer, now) = (Layer::default(), Timestamp::now());
         let result = self
             .replica
             .read(|base| change(&mut WriteTx::new(base, &mut layer, now)))?;
-        self.commit(writer, layer)
+        self.commit(turn, layer)
             .await
             .map_err(|error| E::from(StoreError::Propose(error)))?;
         Ok(result)
@@ -93,22 +101,22 @@ impl Store {
     }
 
     /// Waits for the writer's turn.
-    pub(super) async fn turn(&self) -> OwnedMutexGuard<()> {
-        self.writer.clone().lock_owned().await
+    pub(super) async fn turn(&self) -> Turn {
+        Turn {
+            _one_at_a_time: self.writer.clone().lock_owned().await,
+            term: self.proposer.term(),
+        }
     }
 
     /// Proposes the layer. The writer's turn ends when the change is applied, even if the caller stops waiting.
-    pub(super) async fn commit(
-        &self,
-        writer: OwnedMutexGuard<()>,
-        layer: Layer,
-    ) -> Result<OwnedMutexGuard<()>, ProposeError> {
+    pub(super) async fn commit(&self, turn: Turn, layer: Layer) -> Result<Turn, ProposeError> {
         let actions = self.replica.read(|base| layer.into_actions(base));
         if actions.is_empty() {
-            return Ok(writer);
+            return Ok(turn);
         }
+        let term = turn.term.ok_or(ProposeError::NotLeader)?;
         let proposer = self.proposer.clone();
-        let mut commit = Box::pin(async move { proposer.propose(actions).await.map(|_| writer) });
+        let mut commit = Box::pin(async move { proposer.propose(term, actions).await.map(|_| turn) });
         // Who agrees with itself has agreed at once, on this very thread, where the objects were made.
         if let Poll::Ready(done) = futures::poll!(&mut commit) {
             // Others hear of it while it is fresh, however much the writer has yet to write.

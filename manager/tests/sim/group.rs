@@ -11,13 +11,15 @@ use futures::future::BoxFuture;
 use manager::disk::SimulatedDisk;
 use manager::state::consensus::message::{Request, Response, Transport, TransportError};
 use manager::state::consensus::{Compaction, Consensus, ConsensusConfig, Member, Timing};
-use manager::state::{Reader, Replica, Store};
+use manager::state::{Proposer, Reader, Replica, Store};
 use manager::vault::AtRest;
 use proto::{Node, Service, Task};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::busy::Way;
 use crate::invariants::{Histories, Lost, Terms, watch};
+use crate::ledger;
 use crate::managers::{Reign, Seats};
 use crate::world::World;
 
@@ -47,6 +49,7 @@ pub(crate) struct Group {
 /// One life of one manager.
 struct Process {
     consensus: Arc<Consensus>,
+    way: Arc<Way>,
     store: Store,
     tasks: JoinSet<()>,
 }
@@ -290,7 +293,8 @@ impl Group {
             interval: self.world.draw(20..200),
             keep: self.world.draw(0..2),
         });
-        let store = Store::new(replica, consensus.clone());
+        let way = Way::to(consensus.clone());
+        let store = Store::new(replica, way.clone());
         self.net.lock().insert(place.clone(), consensus.clone());
         let mut tasks = JoinSet::new();
         let (histories, lost) = (self.histories.clone(), self.lost.clone());
@@ -312,6 +316,7 @@ impl Group {
         ));
         let process = Process {
             consensus,
+            way,
             store,
             tasks,
         };
@@ -342,7 +347,7 @@ impl Group {
         let world = self.world.clone();
         let members: Vec<u64> = self.members.iter().copied().collect();
         let Some(&id) = world.pick(&members) else { return };
-        match world.draw(0..11) {
+        match world.draw(0..13) {
             0 => self.kill(id).await,
             1 => {
                 let leader = self.leader().unwrap_or(id);
@@ -353,12 +358,43 @@ impl Group {
             5 | 6 => members.iter().for_each(|id| world.cut(&place(*id), false, false)),
             7 if members.len() < MOST => drop(self.grow(Duration::from_secs(8)).await),
             8 | 9 if members.len() > 1 => self.shrink(id).await,
+            10 | 11 => self.overtake().await,
             _ => {
                 let slow = world.draw(3..1200);
                 world.note(format_args!("the disk of {} takes {slow} ms", place(id)));
                 self.disks.lock().slow.insert(self.path(id), slow);
             }
         }
+    }
+
+    /// A change of the leader reaches consensus when another has led in between, and perhaps in a second reign of its own.
+    async fn overtake(&mut self) {
+        let Some(id) = self.leader() else { return };
+        let (world, busy) = (self.world.clone(), place(id));
+        let Process {
+            way,
+            consensus,
+            store,
+            ..
+        } = &self.running[&id];
+        let (way, consensus) = (way.clone(), consensus.clone());
+        world.note(format_args!("{busy} is very busy"));
+        way.close();
+        // Nobody is told what becomes of it.
+        let late = ledger::add(store.clone(), format!("late at {}", world.now()));
+        tokio::spawn(late);
+        until(3000, || way.holds()).await;
+        world.cut(&busy, true, true);
+        until(6000, || self.leader().is_some_and(|leader| leader != id)).await;
+        world.pause(300..2000).await;
+        world.cut(&busy, false, false);
+        world.pause(300..1500).await;
+        if let Some(other) = self.leader().filter(|leader| *leader != id) {
+            world.cut(&place(other), true, true);
+        }
+        until(5000, || consensus.term().is_some()).await;
+        world.note(format_args!("{busy} goes on in {:?}", consensus.term()));
+        way.open();
     }
 
     pub(crate) fn stores(&self) -> Vec<(String, Store)> {
@@ -398,6 +434,16 @@ impl Group {
             .map(|(place, state)| (place, state.len()))
             .collect();
         self.world.violated("managers agree", format_args!("{lengths:?}"));
+    }
+}
+
+/// Waits for something, for so many virtual milliseconds at most.
+async fn until(millis: u64, is_so: impl Fn() -> bool) {
+    for _ in 0..millis / 10 {
+        if is_so() {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -7,7 +7,7 @@ use manager::scheduler::constraint;
 use manager::state::{Change, Event, Filter, Key, Reader, Store};
 use proto::object::NodeState;
 use proto::spec::{Availability, UpdateOrder};
-use proto::{Node, NodeId, Service, ServiceId, Task, TaskId, TaskState};
+use proto::{Config, Node, NodeId, Service, ServiceId, Task, TaskId, TaskState};
 
 use crate::managers::Seats;
 use crate::world::World;
@@ -30,14 +30,42 @@ impl Terms {
     }
 }
 
-/// What every object looked like at each of its versions.
+/// What every object looked like at each of its versions, and what was acknowledged.
 #[derive(Default)]
-pub(crate) struct Histories(Mutex<BTreeMap<(String, u64), String>>);
+pub(crate) struct Histories {
+    versions: Mutex<BTreeMap<(String, u64), String>>,
+    /// Entries of the ledger, each with the version of a state that has it.
+    acknowledged: Mutex<BTreeMap<String, u64>>,
+}
 
 impl Histories {
+    /// A writer was told that its entry is in the ledger, at the latest in this version.
+    pub(crate) fn acknowledge(&self, entry: String, version: u64) {
+        self.acknowledged.lock().unwrap().insert(entry, version);
+    }
+
+    /// An acknowledged write is in every later state.
+    pub(crate) fn an_acknowledged_write_is_in_every_later_state(
+        &self,
+        world: &World,
+        place: &str,
+        ledger: Option<&Config>,
+    ) {
+        let version = ledger.map_or(u64::MAX, |ledger| ledger.meta.version.index);
+        let is_there = |entry: &String| ledger.is_some_and(|ledger| ledger.spec.labels.contains_key(entry));
+        let acknowledged = self.acknowledged.lock().unwrap();
+        let mut due = acknowledged.iter().filter(|(_, since)| **since <= version);
+        if let Some((entry, since)) = due.find(|(entry, _)| !is_there(entry)) {
+            world.violated(
+                "an acknowledged write is in every later state",
+                format_args!("{place} has lost {entry} of {since} at {version}"),
+            );
+        }
+    }
+
     /// All managers see the same object at the same version.
     fn histories_agree(&self, world: &World, place: &str, id: &str, version: u64, seen: String) {
-        let mut versions = self.0.lock().unwrap();
+        let mut versions = self.versions.lock().unwrap();
         let first = versions
             .entry((id.to_owned(), version))
             .or_insert_with(|| seen.clone());
@@ -116,6 +144,13 @@ pub(crate) async fn watch(
                     Some(node) => drop(mirror.nodes.insert(node.id.clone(), node.clone())),
                     None => drop(mirror.nodes.remove(&object.id)),
                 }
+            }
+            Event::Config(change) => {
+                histories.an_acknowledged_write_is_in_every_later_state(
+                    &world,
+                    &place,
+                    change.new_object().map(|ledger| &**ledger),
+                );
             }
             Event::Commit(version) => {
                 for task in changed.drain(..) {
@@ -302,25 +337,31 @@ pub(crate) fn starts_first(service: &Service) -> bool {
     first(&service.spec.update_config) || first(&service.spec.rollback_config) || before
 }
 
-/// Tasks whose node was lost: nobody can stop them, and they are replaced at once.
+/// Tasks of which more than one may run in a slot.
 #[derive(Default)]
-pub(crate) struct Lost(Mutex<BTreeSet<TaskId>>);
+pub(crate) struct Lost {
+    /// Their node was lost: nobody can stop them, and they are replaced at once.
+    tasks: Mutex<BTreeSet<TaskId>>,
+    /// They share their slot since their service started first, which it may do no longer.
+    doubled: Mutex<BTreeSet<TaskId>>,
+}
 
 impl Lost {
     fn note(&self, mirror: &Mirror, node: &NodeId) {
         let on_node = mirror.tasks.values().filter(|task| task.node_id == *node);
-        self.0.lock().unwrap().extend(on_node.map(|task| task.id.clone()));
+        let on_node = on_node.map(|task| task.id.clone());
+        self.tasks.lock().unwrap().extend(on_node);
     }
 
     fn has(&self, id: &TaskId) -> bool {
-        self.0.lock().unwrap().contains(id)
+        self.tasks.lock().unwrap().contains(id)
     }
 }
 
 /// At most one container per slot really runs, outside of start-first, apart from those of lost nodes and from those from
 /// which another takes over.
 pub(crate) fn one_container_per_slot(world: &World, store: &Store, lost: &Lost) {
-    let mut slots: BTreeMap<_, Vec<TaskId>> = BTreeMap::new();
+    let mut slots: BTreeMap<_, (bool, Vec<TaskId>)> = BTreeMap::new();
     let running = world.running();
     let leaving: BTreeSet<TaskId> = running
         .keys()
@@ -328,22 +369,25 @@ pub(crate) fn one_container_per_slot(world: &World, store: &Store, lost: &Lost) 
         .filter_map(|task| takes_over_from(&task).cloned())
         .collect();
     for (id, container) in running {
-        if leaving.contains(&id) {
-            continue;
-        }
         let service = store.view(|tx| tx.get::<Service>(container.service.as_str()));
-        let exempt = service.is_none_or(|service| starts_first(&service));
-        if exempt || lost.has(&id) {
+        let Some(service) = service.filter(|_| !leaving.contains(&id) && !lost.has(&id)) else {
             continue;
-        }
+        };
         let node = (container.slot == 0).then_some(container.node);
-        slots
+        let slot = slots
             .entry((container.service, container.slot, node))
-            .or_default()
-            .push(id);
+            .or_default();
+        slot.0 = starts_first(&service);
+        slot.1.push(id);
     }
-    for (slot, tasks) in slots.into_iter().filter(|(_, tasks)| tasks.len() > 1) {
-        world.violated("one container per slot", format_args!("{slot:?}: {tasks:?}"));
+    let mut doubled = lost.doubled.lock().unwrap();
+    let before = std::mem::take(&mut *doubled);
+    for (slot, (starts_first, tasks)) in slots.into_iter().filter(|(_, (_, tasks))| tasks.len() > 1) {
+        if starts_first || tasks.iter().all(|task| before.contains(task)) {
+            doubled.extend(tasks);
+        } else {
+            world.violated("one container per slot", format_args!("{slot:?}: {tasks:?}"));
+        }
     }
 }
 

@@ -9,8 +9,9 @@
 //! ```
 //! - [`world`]: time, chance, links, the trace
 //! - [`worker`]: a node: its session with the manager and its containers, which are imagined
-//! - [`user`]: what users ask for, and what they were told
-//! - [`managers`]: one manager over a store in memory; [`group`]: several, which agree by consensus
+//! - [`user`]: what users ask for, and what they were told; [`ledger`]: several that write to one object at once
+//! - [`managers`]: one manager over a store in memory; [`group`]: several, which agree by consensus; [`busy`]: one that is
+//!   overtaken by others
 //! - [`trouble`]: what goes wrong
 //! - [`invariants`]: what must hold whatever happens; what was found by it stands in docs/consensus.md
 //! - [`story`]: one run from its beginning to its judgement
@@ -18,8 +19,10 @@
 // `tokio_unstable` is no feature of ours: see `story::play`.
 #![allow(unexpected_cfgs)]
 
+mod busy;
 mod group;
 mod invariants;
+mod ledger;
 mod managers;
 mod story;
 mod trouble;

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::group::Group;
 use crate::invariants::{self, Histories, Lost};
+use crate::ledger;
 use crate::managers::{Seat, Seats};
 use crate::trouble::{self, Managers};
 use crate::user::{self, User};
@@ -128,19 +129,22 @@ async fn run(world: &World, kind: Kind, seed: u64) {
                 world.clone(),
                 "m1".into(),
                 store.clone(),
-                histories,
+                histories.clone(),
                 lost.clone(),
                 seats.clone(),
             ));
             Managers::Alone { store, reign: None }
         }
-        Kind::Group => Managers::Group(Group::new(world, &seats, seed, histories, lost.clone()).await),
+        Kind::Group => {
+            Managers::Group(Group::new(world, &seats, seed, histories.clone(), lost.clone()).await)
+        }
     };
     managers.start_all(world, &seats).await;
     let workers = nodes(world, &seats).await;
     let user = User::new(world, &seats);
     let mut busy = JoinSet::new();
     busy.spawn(user.clone().live());
+    busy.spawn(ledger::keep(world.clone(), seats.clone(), histories.clone()));
     busy.spawn(watch_containers(world.clone(), seats.clone(), lost));
     trouble::make(world, &seats, &workers, &mut managers, world.draw(8_000..25_000)).await;
     busy.abort_all();
@@ -163,6 +167,8 @@ async fn run(world: &World, kind: Kind, seed: u64) {
     }
     for (place, store) in stores(&managers) {
         user.no_acknowledged_write_is_lost(&store, &place);
+        let ledger = ledger::read(&store);
+        histories.an_acknowledged_write_is_in_every_later_state(world, &place, ledger.as_deref());
     }
 }
 

@@ -41,10 +41,28 @@ pub(crate) struct Worker {
     seats: Seats,
     tasks: Arc<Mutex<BTreeMap<TaskId, Known>>>,
     /// When a heartbeat was sent that a leader of a majority has answered.
-    contact: watch::Sender<Option<Instant>>,
+    contact: Arc<Contact>,
     /// Something is to be reported.
     news: Arc<Notify>,
     agent: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+/// When something was. Wakes those who wait in their order, which a `watch` does not.
+#[derive(Default)]
+struct Contact {
+    last: Mutex<Option<Instant>>,
+    news: Notify,
+}
+
+impl Contact {
+    fn last(&self) -> Option<Instant> {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, at: Option<Instant>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = at;
+        self.news.notify_waiters();
+    }
 }
 
 /// A task that the node has been given.
@@ -65,7 +83,7 @@ impl Worker {
             description,
             seats: seats.clone(),
             tasks: Arc::default(),
-            contact: watch::Sender::default(),
+            contact: Arc::default(),
             news: Arc::default(),
             agent: Arc::default(),
         }
@@ -104,7 +122,7 @@ impl Worker {
     /// The machine loses its power: agent and containers are gone. What had run is found ended when it starts again.
     pub(crate) fn lose_power(&self) {
         self.stop();
-        self.contact.send_replace(None);
+        self.contact.put(None);
         for (id, known) in self.tasks().iter_mut() {
             known.driver.abort();
             if self.world.running().contains_key(id) {
@@ -210,31 +228,31 @@ impl Worker {
     }
 
     fn hear(&self, contact: Instant) {
-        self.contact.send_if_modified(|last| {
-            let newer = last.is_none_or(|last| contact > last);
-            if newer {
-                *last = Some(contact);
-            }
-            newer
-        });
+        if self.contact.last().is_none_or(|last| contact > last) {
+            self.contact.put(Some(contact));
+        }
     }
 
     /// Waits until a lease lasts.
     async fn leased(&self, lease: Duration) {
-        let lasts = |at: &Option<Instant>| at.is_some_and(|at| at + lease > Instant::now());
-        // The sender is ours.
-        let _ = self.contact.subscribe().wait_for(lasts).await;
+        loop {
+            let news = self.contact.news.notified();
+            if self.contact.last().is_some_and(|at| at + lease > Instant::now()) {
+                return;
+            }
+            news.await;
+        }
     }
 
     /// Waits until a lease is over, and for as long afterwards as the task may take to end.
     async fn fenced(&self, task: &Task, lease: Duration) {
-        let mut contact = self.contact.subscribe();
         loop {
-            let end = contact.borrow_and_update().map(|at| at + lease);
+            let news = self.contact.news.notified();
+            let end = self.contact.last().map(|at| at + lease);
             tokio::select! {
                 biased;
                 () = sleep_until(end.unwrap_or_else(Instant::now)) => break,
-                _ = contact.changed() => {}
+                () = news => {}
             }
         }
         self.world

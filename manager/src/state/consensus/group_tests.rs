@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::message::{Request, Response, Transport, TransportError};
 use super::*;
-use crate::state::{Reader, Store, StoreError};
+use crate::state::{Reader, Store, StoreError, WriteTx};
 use crate::vault::Vault;
 
 /// Where every member is reached, and which ways are cut.
@@ -313,6 +313,45 @@ async fn a_write_of_a_leader_that_is_cut_off_is_not_acknowledged() {
     group.heal();
     first.sees("kept").await;
     assert!(!first.has("lost"), "nobody has agreed to it");
+}
+
+/// It was computed before somebody else led, and arrives when this member leads again.
+#[tokio::test]
+async fn a_change_of_an_earlier_reign_does_not_undo_what_was_written_since() {
+    let group = Group::new();
+    let nodes = group.three().await;
+    let [first, second, third] = &nodes;
+    first.add("kept").await.unwrap();
+    let relabel = |tx: &mut WriteTx<'_>, label: &str| {
+        tx.modify("kept", |service: &mut Service| {
+            service.spec.labels.insert(label.into(), String::new());
+        })
+    };
+    let mut batch = first.store.batch().await;
+    batch.update(|tx| relabel(tx, "stale")).await.unwrap();
+    group.isolate(1, &[2, 3]);
+    first.stops_leading().await;
+    let mut leads = leader(&[second, third]).await;
+    leads.store.update(|tx| relabel(tx, "newest")).await.unwrap();
+    group.heal();
+    while leads.id != 1 {
+        let others: Vec<&Node> = nodes.iter().filter(|node| node.id != leads.id).collect();
+        let ids: Vec<u64> = others.iter().map(|node| node.id).collect();
+        let before = leads;
+        group.isolate(before.id, &ids);
+        leads = leader(&others).await;
+        group.heal();
+        before.follows(leads).await;
+    }
+    let stale = within(batch.commit()).await;
+    assert!(stale.is_err(), "it was acknowledged");
+    first.add("after").await.unwrap();
+    for node in &nodes {
+        node.sees("after").await;
+        let kept = node.store.view(|tx| tx.get::<Service>("kept")).unwrap();
+        let labels: Vec<_> = kept.spec.labels.keys().map(String::as_str).collect();
+        assert_eq!(labels, ["newest"], "member {}", node.id);
+    }
 }
 
 #[tokio::test]

@@ -440,7 +440,7 @@ impl Consensus {
         Ok(Response::Snapshot(answer.map_err(stopped)?))
     }
 
-    async fn write(&self, actions: Vec<StoreAction>) -> Result<u64, ProposeError> {
+    async fn write(&self, term: u64, actions: Vec<StoreAction>) -> Result<u64, ProposeError> {
         let size = super::batch::size_of_json(&actions);
         if size > MAX_BYTES {
             return Err(ProposeError::TooLarge {
@@ -449,13 +449,16 @@ impl Consensus {
             });
         }
         let mut leadership = self.leadership.clone();
-        let term = leadership.borrow().term().ok_or(ProposeError::NotLeader)?;
+        if leadership.borrow().term().is_none() {
+            return Err(ProposeError::NotLeader);
+        }
         // A full disk must be found out before openraft has the entry: it stops for good when it cannot write.
         let room = self.log.reserve(size as u64 + HEADROOM).await;
         if let Err(ProposeError::DiskFull { .. }) = &room {
             self.peers.give_up();
         }
         room?;
+        // Whether it counts is for the state machine to say: the term may be another at any moment until it gets there.
         let change = ChangeSet::new(term, actions);
         tokio::select! {
             biased;
@@ -490,8 +493,12 @@ impl Drop for Consensus {
 }
 
 impl Proposer for Consensus {
-    fn propose(&self, actions: Vec<StoreAction>) -> BoxFuture<'_, Result<u64, ProposeError>> {
-        Box::pin(self.write(actions))
+    fn term(&self) -> Option<u64> {
+        self.leadership.borrow().term()
+    }
+
+    fn propose(&self, term: u64, actions: Vec<StoreAction>) -> BoxFuture<'_, Result<u64, ProposeError>> {
+        Box::pin(self.write(term, actions))
     }
 
     fn confirmed_ago(&self) -> Option<Duration> {
