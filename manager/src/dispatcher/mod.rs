@@ -108,6 +108,11 @@ impl Dispatcher {
         self.shared.sessions.hurry(node, within);
     }
 
+    /// Takes that back: the node is only slow.
+    pub(crate) fn relax(&self, node: &NodeId) {
+        self.shared.sessions.relax(node);
+    }
+
     /// The gRPC service, to be served over any connection.
     pub fn service(&self) -> DispatcherServer<impl proto::wire::dispatcher_server::Dispatcher> {
         DispatcherServer::new(self.clone())

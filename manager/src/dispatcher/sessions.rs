@@ -14,7 +14,7 @@ use proto::object::{DataPath, NodeDescription, NodeState, NodeStatus};
 use proto::{Node, NodeId};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{MISSED, heartbeat_period};
 use crate::contacts::Contacts;
@@ -24,6 +24,9 @@ use crate::state::{Reader, Store, StoreError};
 const LATE: Duration = Duration::from_millis(100);
 /// How often a node that is not heard gets another period because of that.
 const RESPITES: u32 = 3;
+
+/// Until a state is written again that was not kept.
+const AGAIN: Duration = Duration::from_secs(1);
 
 type Table = Mutex<HashMap<NodeId, Entry>>;
 
@@ -40,6 +43,8 @@ pub(super) struct Sessions {
 struct Entry {
     session: Session,
     watchdog: JoinHandle<()>,
+    /// Until when a node that has yet to register may take its time, if nothing speaks against it.
+    grace: Instant,
 }
 
 /// One node's session. Ends when the node registers anew, misses its heartbeats, or the manager wants it to.
@@ -132,7 +137,8 @@ impl Sessions {
     ) -> Result<Session, StoreError> {
         self.contacts.heard(&node);
         // The session comes first: a watchdog that is about to say the opposite then sees that it is late.
-        let session = self.open(node, false, heartbeat_period(&self.store) * MISSED);
+        let lost = Instant::now() + heartbeat_period(&self.store) * MISSED;
+        let session = self.open(node, false, lost);
         let change = |current: &mut Node| {
             current.description = NodeDescription {
                 tls_info: current.description.tls_info.clone(),
@@ -190,17 +196,30 @@ impl Sessions {
 
     /// Gives a node some time to register; then it is down.
     pub(super) fn expect(&self, node: NodeId, within: Duration) {
-        self.open(node, true, within);
+        self.open(node, true, Instant::now() + within);
     }
 
     /// Gives a node that has not registered no more than this time.
     pub(super) fn hurry(&self, node: &NodeId, within: Duration) {
         let soon = Instant::now() + within;
-        let table = self.lock();
+        self.adjust(node, |deadline, _| (deadline > soon).then_some(soon));
+    }
+
+    /// Gives a node that was hurried the time again that it had: it is only slow.
+    pub(super) fn relax(&self, node: &NodeId) {
+        self.adjust(node, |deadline, grace| (deadline < grace).then_some(grace));
+    }
+
+    /// Gives a node that has yet to register another deadline, if `to` names one. It may register at this very moment.
+    fn adjust(&self, node: &NodeId, to: impl FnOnce(Instant, Instant) -> Option<Instant>) {
+        let mut table = self.lock();
         let entry = table.get(node).filter(|entry| entry.session.is_awaited);
-        if entry.is_some_and(|entry| entry.session.deadline().is_some_and(|deadline| deadline > soon)) {
-            drop(table);
-            self.expect(node.clone(), within);
+        let Some((before, grace)) = entry.and_then(|entry| Some((entry.session.deadline()?, entry.grace)))
+        else {
+            return;
+        };
+        if let Some(deadline) = to(before, grace) {
+            self.put(&mut table, Session::new(node.clone(), true, deadline), grace);
         }
     }
 
@@ -261,24 +280,29 @@ impl Sessions {
         }
     }
 
-    fn open(&self, node: NodeId, is_awaited: bool, within: Duration) -> Session {
-        let session = Session::new(node.clone(), is_awaited, Instant::now() + within);
+    fn open(&self, node: NodeId, is_awaited: bool, deadline: Instant) -> Session {
+        let session = Session::new(node, is_awaited, deadline);
+        self.put(&mut self.lock(), session.clone(), deadline);
+        session
+    }
+
+    /// From now on it is the node's session.
+    fn put(&self, table: &mut HashMap<NodeId, Entry>, session: Session, grace: Instant) {
         let watchdog = tokio::spawn(watch_over(
             self.store.clone(),
             Arc::downgrade(&self.table),
             session.clone(),
         ));
-        if let Some(before) = self.lock().insert(
-            node,
-            Entry {
-                session: session.clone(),
-                watchdog,
-            },
-        ) {
+        let node = session.node.clone();
+        let entry = Entry {
+            session,
+            watchdog,
+            grace,
+        };
+        if let Some(before) = table.insert(node, entry) {
             before.session.end();
             before.watchdog.abort();
         }
-        session
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Entry>> {
@@ -292,26 +316,29 @@ impl Drop for Sessions {
     }
 }
 
-/// Waits until the node is lost, and says so.
+/// Waits until the node is lost, and says so until the store has it: nobody else would notice that the node is gone.
 async fn watch_over(store: Store, table: Weak<Table>, session: Session) {
     session.lost(heartbeat_period(&store)).await;
     tracing::warn!(node.id = %session.node, "node is down: it has missed its heartbeats");
     session.end();
-    let Some(table) = table.upgrade() else { return };
-    let down = store.update(|tx| match is_current(&table, &session) {
-        true => tx.modify(&session.node, |node: &mut Node| {
-            set(&mut node.status, NodeState::Down, "heartbeat failure")
-        }),
-        false => Ok(()),
-    });
-    match down.await {
-        Ok(()) | Err(StoreError::NotFound { .. }) => {}
-        Err(error) => {
-            let error = crate::files::chain(&error);
-            tracing::warn!(node.id = %session.node, error, "the node's state was not kept");
+    while let Some(table) = table.upgrade() {
+        let down = store.update(|tx| match is_current(&table, &session) {
+            true => tx.modify(&session.node, |node: &mut Node| {
+                set(&mut node.status, NodeState::Down, "heartbeat failure")
+            }),
+            false => Ok(()),
+        });
+        match down.await {
+            Ok(()) | Err(StoreError::NotFound { .. }) => return forget(&table, &session),
+            Err(error) => {
+                let error = crate::files::chain(&error);
+                tracing::warn!(node.id = %session.node, error, "the node's state was not kept");
+            }
         }
+        drop(table);
+        // Who leads no longer ends its sessions, and their watchdogs with them.
+        sleep(AGAIN).await;
     }
-    forget(&table, &session);
 }
 
 fn is_current(table: &Table, session: &Session) -> bool {

@@ -1,7 +1,10 @@
 //! Sessions: who may have one, and how long it lasts.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use proto::object::NodeState;
 use proto::wire::SessionRequest;
 use proto::{Node, Task, TaskState};
@@ -10,6 +13,7 @@ use tonic::Code;
 
 use super::tests::{cluster, modify, node_state, register};
 use super::*;
+use crate::state::{MemoryProposer, ProposeError, Proposer, Replica, StoreAction};
 
 #[tokio::test]
 async fn states_only_grow_and_only_the_node_itself_reports() {
@@ -77,6 +81,77 @@ async fn a_new_leader_doubts_and_then_gives_up_on_nodes_that_do_not_register() {
         (node_state(&store, "n1"), node_state(&store, "n2")),
         (NodeState::Ready, NodeState::Down)
     );
+}
+
+/// Keeps everything in memory, and nothing while its disk is full.
+struct Disk {
+    inner: MemoryProposer,
+    is_full: Arc<AtomicBool>,
+}
+
+impl Proposer for Disk {
+    fn term(&self) -> Option<u64> {
+        self.inner.term()
+    }
+
+    fn propose(&self, term: u64, actions: Vec<StoreAction>) -> BoxFuture<'_, Result<u64, ProposeError>> {
+        match self.is_full.load(Ordering::SeqCst) {
+            true => Box::pin(async { Err(ProposeError::DiskFull { path: "/".into() }) }),
+            false => self.inner.propose(term, actions),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_lost_while_nothing_can_be_written_is_down_afterwards() {
+    let (replica, is_full) = (Replica::default(), Arc::new(AtomicBool::new(false)));
+    let disk = Disk {
+        inner: MemoryProposer::new(replica.clone()),
+        is_full: is_full.clone(),
+    };
+    let store = Store::new(replica, Arc::new(disk));
+    let node = Node {
+        id: "n1".into(),
+        ..Node::default()
+    };
+    store.update(|tx| tx.create(node)).await.unwrap();
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    let _agent = register(&dispatcher, "n1").await.unwrap();
+    is_full.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(node_state(&store, "n1"), NodeState::Ready);
+    is_full.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(node_state(&store, "n1"), NodeState::Down);
+    assert!(!dispatcher.has_session(&"n1".into()));
+}
+
+/// A manager on a busy machine answers its leader late, and registers late.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_only_slow_is_given_its_time_again() {
+    let store = cluster().await;
+    for id in ["n1", "n2"] {
+        modify(&store, id, |node: &mut Node| node.status.state = NodeState::Ready).await;
+    }
+    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
+    for id in ["n1", "n2"] {
+        dispatcher.hurry(&id.into(), Duration::from_secs(1));
+    }
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    dispatcher.relax(&"n1".into());
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let states = || (node_state(&store, "n1"), node_state(&store, "n2"));
+    assert_eq!(states(), (NodeState::Unknown, NodeState::Down));
+    // It is not given more than it had.
+    dispatcher.relax(&"n1".into());
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(states(), (NodeState::Down, NodeState::Down));
+    // Who has registered is not concerned.
+    let _agent = register(&dispatcher, "n1").await.unwrap();
+    dispatcher.hurry(&"n1".into(), Duration::from_secs(1));
+    dispatcher.relax(&"n1".into());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(node_state(&store, "n1"), NodeState::Ready);
 }
 
 #[tokio::test(start_paused = true)]

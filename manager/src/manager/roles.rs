@@ -46,8 +46,11 @@ pub(super) async fn keep(store: Store, seat: Seat, dispatcher: Dispatcher) {
 /// Returns whether everything is as it should be.
 async fn reconcile(store: &Store, seat: &Seat, dispatcher: &Dispatcher) -> bool {
     let members = seat.consensus().members();
-    for member in members.iter().filter(|member| !member.reachable) {
-        dispatcher.hurry(&member.member.node, UNREACHABLE);
+    for member in &members {
+        match member.reachable {
+            true => dispatcher.relax(&member.member.node),
+            false => dispatcher.hurry(&member.member.node, UNREACHABLE),
+        }
     }
     let mut done = is_shown(store, seat, &members).await;
     let surplus = surplus(store, &members);
