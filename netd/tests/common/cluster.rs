@@ -10,8 +10,8 @@ use netd::{
     OverlayMode, Underlay, UnderlayPeer,
 };
 
-use super::netlink::{Link, LinkAddress, LinkChange, Request, Route, Socket, Veth};
-use super::{Box, World, open};
+use super::netlink::{Forwarding, Link, LinkAddress, LinkChange, Neighbour, Request, Route, Socket, Veth};
+use super::{Box, World, call_udp, open};
 
 pub const PORT: u16 = 4789;
 pub const SUBNET: &str = "10.9.0.0/16";
@@ -278,6 +278,16 @@ impl Node {
         open(&self.config.run_dir.join("netns/fabric"))
     }
 
+    /// What its kernel has of other nodes' members.
+    pub fn entries(&self) -> (Vec<Forwarding>, Vec<Neighbour>) {
+        let index = |prefix| self.fabric_link(prefix).map_or(u32::MAX, |link| link.index);
+        let (port, bridge) = (index("vx-"), index("br-"));
+        self.in_fabric(|socket| {
+            let forwarding = Forwarding::list(socket, port).unwrap();
+            (forwarding, Neighbour::list(socket, bridge).unwrap())
+        })
+    }
+
     /// The links of the fabric, by what is done with them.
     pub fn fabric_links(&self) -> Vec<Link> {
         self.in_fabric(|socket| Link::list(socket).unwrap())
@@ -367,4 +377,17 @@ pub fn flush() {
         .unwrap()
         .transact(&[mark(0x10), delete, mark(0x11)])
         .unwrap();
+}
+
+/// Both over TCP and UDP; each sees the other's own address.
+pub fn talk(from: &Task, to: &Task) {
+    let said = format!("{} {}", to.id, from.address());
+    assert_eq!(from.call(to.address(), 80).unwrap(), said);
+    assert_eq!(call_udp(&from.netns, to.address(), 80).unwrap(), said);
+}
+
+/// Whether the one is reached by the other.
+pub fn talks(from: &Task, to: &Task) -> bool {
+    from.call(to.address(), 80)
+        .is_ok_and(|said| said.starts_with(&to.id))
 }
