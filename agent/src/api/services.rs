@@ -19,6 +19,7 @@ use super::service_defaults::fill;
 use super::service_image::{self, Through};
 use super::state::App;
 use super::swarm::version;
+use crate::engine::names::invent;
 use crate::worker::preview;
 
 const FILTERS: &[&str] = &["id", "label", "mode", "name", "runtime"];
@@ -41,6 +42,7 @@ async fn create(
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let control = app.control()?;
     say_replicas(&mut spec);
+    say_name(&mut spec, |name| control.service(name).is_ok());
     control.check_service(&spec)?;
     refuse_unrunnable(&spec)?;
     refuse_taken_ports(&app, &spec, None)?;
@@ -50,6 +52,14 @@ async fn create(
         StatusCode::CREATED,
         Json(json!({ "ID": service.id, "Warnings": warnings })),
     ))
+}
+
+/// A service whose creator gave it no name gets an invented one, as a container does.
+fn say_name(spec: &mut ServiceSpec, is_taken: impl Fn(&str) -> bool) {
+    if spec.name.is_empty() {
+        let name = invent(false);
+        spec.name = if is_taken(&name) { invent(true) } else { name };
+    }
 }
 
 async fn list(State(app): State<App>, params: Params) -> ApiResult<Json<Vec<Service>>> {
@@ -209,5 +219,22 @@ mod tests {
         spec.mode = ServiceMode::global();
         say_replicas(&mut spec);
         assert_eq!(spec.mode, ServiceMode::global());
+    }
+
+    #[test]
+    fn a_service_without_a_name_gets_one_that_is_free() {
+        let mut spec = ServiceSpec::default();
+        say_name(&mut spec, |_| false);
+        assert!(!spec.name.is_empty() && !spec.name.ends_with(|last: char| last.is_ascii_digit()));
+        let mut spec = ServiceSpec::default();
+        say_name(&mut spec, |_| true);
+        assert!(
+            spec.name.ends_with(|last: char| last.is_ascii_digit()),
+            "{}",
+            spec.name
+        );
+        spec.name = "web".into();
+        say_name(&mut spec, |_| true);
+        assert_eq!(spec.name, "web");
     }
 }

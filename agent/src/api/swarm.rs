@@ -49,7 +49,7 @@ async fn init(State(app): State<App>, body::Spec(body): body::Spec<InitBody>) ->
         .map_err(invalid)?;
     let advertised = resolve(netd, &body.advertise_addr).await.map_err(invalid)?;
     let listen_addr = resolve(netd, &body.listen_addr).await.map_err(invalid)?;
-    let address = advertise(&advertised).map_err(invalid)?;
+    let address = advertise(&advertised, &listen_addr).map_err(invalid)?;
     let mut spec = body.spec.unwrap_or_default();
     if body.auto_lock_managers {
         spec.encryption_config.get_or_insert_default().auto_lock_managers = true;
@@ -112,7 +112,8 @@ fn join_request(body: JoinBody) -> ApiResult<JoinRequest> {
             "a join token is required: `swarm join-token worker` on a manager shows it",
         ));
     }
-    let advertised = (!body.advertise_addr.is_empty()).then(|| advertise(&body.advertise_addr));
+    let advertised =
+        (!body.advertise_addr.is_empty()).then(|| advertise(&body.advertise_addr, &body.listen_addr));
     let remotes: Result<Vec<_>, _> = body
         .remote_addrs
         .iter()

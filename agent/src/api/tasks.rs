@@ -36,13 +36,31 @@ pub fn routes() -> Router<App> {
 async fn list(State(app): State<App>, params: Params) -> ApiResult<Json<Vec<Arc<Task>>>> {
     let control = app.control()?;
     let filters = params.filters(FILTERS)?;
-    let mut tasks = match filters.flag("_up-to-date")? {
-        Some(true) => control.tasks_up_to_date(),
-        _ => control.tasks(),
+    let shows_progress = filters.flag("_up-to-date")? == Some(true);
+    let mut tasks = match shows_progress {
+        true => control.tasks_up_to_date(),
+        false => control.tasks(),
     };
     let selection = Selection::new(&control, filters, &app)?;
     tasks.retain(|task| selection.has(task));
+    if shows_progress {
+        let service = |task: &Task| control.service(task.service_id.as_str()).ok();
+        let of_job =
+            |task: &Task| service(task).is_some_and(|service| service.spec.mode.replicated_job.is_some());
+        tasks.iter_mut().for_each(|task| {
+            if of_job(task) {
+                count_from_zero(task);
+            }
+        });
+    }
     Ok(Json(tasks))
+}
+
+/// The stock command line counts the tasks of a replicated job from 0, as SwarmKit does, while it waits for them, and would
+/// wait for ever for one that has the number 0.
+fn count_from_zero(task: &mut Arc<Task>) {
+    let task = Arc::make_mut(task);
+    task.slot = task.slot.saturating_sub(1);
 }
 
 async fn inspect(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Json<Arc<Task>>> {
@@ -111,4 +129,20 @@ fn node_id(control: &Control, name: &str, app: &App) -> ApiResult<String> {
 
 fn bad_state(word: &str) -> ApiError {
     ApiError::bad_request(format!("invalid filter 'desired-state={word}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_task_of_a_job_is_number_zero_for_who_waits() {
+        let kept = Arc::new(Task {
+            slot: 1,
+            ..Task::default()
+        });
+        let mut shown = kept.clone();
+        count_from_zero(&mut shown);
+        assert_eq!((kept.slot, shown.slot), (1, 0));
+    }
 }

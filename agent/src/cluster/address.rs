@@ -39,17 +39,26 @@ pub enum AddressError {
     Remote(String),
 }
 
-/// What was asked for with its port; when nothing was asked for, the source address of the default route.
-pub fn advertise(asked: &str) -> Result<SocketAddr, AddressError> {
+/// What was asked for, or the source address of the default route. Where no port was asked for it is the one at which
+/// this node listens, as with Docker.
+pub fn advertise(asked: &str, listen: &str) -> Result<SocketAddr, AddressError> {
+    let port = listen_port(listen);
     if asked.is_empty() {
-        return Ok((default_source(), PORT).into());
+        return Ok((default_source(), port).into());
     }
-    parse(asked).ok_or_else(|| AddressError::Advertise(asked.to_owned()))
+    parse(asked, port).ok_or_else(|| AddressError::Advertise(asked.to_owned()))
+}
+
+/// The port of a listen address such as `IP:port` or `:port`; what else is wrong with it others say.
+fn listen_port(listen: &str) -> u16 {
+    let bare = listen.strip_prefix(':').and_then(|port| port.parse().ok());
+    bare.or_else(|| parse(listen, PORT).map(|address| address.port()))
+        .unwrap_or(PORT)
 }
 
 /// Where a manager is, with its port.
 pub fn manager_address(text: &str) -> Result<SocketAddr, AddressError> {
-    parse(text).ok_or_else(|| AddressError::Remote(text.to_owned()))
+    parse(text, PORT).ok_or_else(|| AddressError::Remote(text.to_owned()))
 }
 
 /// The address of this host that others see when it speaks to `other`; `None` without a route.
@@ -64,12 +73,12 @@ pub(super) fn towards(other: SocketAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
-fn parse(text: &str) -> Option<SocketAddr> {
+fn parse(text: &str, port: u16) -> Option<SocketAddr> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Some(address);
     }
     let host = text.trim_start_matches('[').trim_end_matches(']');
-    host.parse::<IpAddr>().ok().map(|address| (address, PORT).into())
+    host.parse::<IpAddr>().ok().map(|address| (address, port).into())
 }
 
 /// The address that this host shows to others; loopback on a host without a default route.
@@ -86,10 +95,22 @@ mod tests {
 
     #[test]
     fn addresses_get_a_port() {
-        assert_eq!(advertise("10.0.0.1").unwrap().to_string(), "10.0.0.1:2377");
-        assert_eq!(advertise("10.0.0.1:99").unwrap().to_string(), "10.0.0.1:99");
-        assert_eq!(advertise("[fd00::1]").unwrap().to_string(), "[fd00::1]:2377");
-        assert_eq!(advertise("").unwrap().port(), PORT);
-        assert!(advertise("eth0").unwrap_err().to_string().contains("eth0"));
+        let text = |asked: &str, listen: &str| advertise(asked, listen).unwrap().to_string();
+        assert_eq!(text("10.0.0.1", ""), "10.0.0.1:2377");
+        assert_eq!(text("10.0.0.1:99", ""), "10.0.0.1:99");
+        assert_eq!(text("[fd00::1]", "0.0.0.0:2377"), "[fd00::1]:2377");
+        assert_eq!(advertise("", "").unwrap().port(), PORT);
+        assert!(advertise("eth0", "").unwrap_err().to_string().contains("eth0"));
+    }
+
+    #[test]
+    fn the_port_that_is_listened_at_is_advertised() {
+        let text = |asked: &str, listen: &str| advertise(asked, listen).unwrap().to_string();
+        assert_eq!(text("10.0.0.1", "0.0.0.0:2378"), "10.0.0.1:2378");
+        assert_eq!(text("10.0.0.1", ":2378"), "10.0.0.1:2378");
+        assert_eq!(text("fd00::1", "[::]:2378"), "[fd00::1]:2378");
+        assert_eq!(text("10.0.0.1:99", "0.0.0.0:2378"), "10.0.0.1:99");
+        assert_eq!(text("10.0.0.1", "10.0.0.1"), "10.0.0.1:2377");
+        assert_eq!(advertise("", ":2378").unwrap().port(), 2378);
     }
 }

@@ -41,6 +41,10 @@ impl View {
         if let Some(job) = &service.job_status {
             tasks.retain(|task| task.job_iteration == Some(job.job_iteration));
         }
+        // Answers about progress count the tasks of a job from 0, for the stock command line; people count from 1.
+        if service.spec.mode.replicated_job.is_some() {
+            tasks.iter_mut().for_each(|task| task.slot += 1);
+        }
         Self { service, tasks }
     }
 
@@ -90,7 +94,9 @@ impl View {
         let updating = self.service.update_status.as_ref().is_some_and(|status| {
             matches!(status.state, UpdateState::Updating | UpdateState::RollbackStarted)
         });
-        if updating || self.there() < self.wanted() {
+        // Tasks of a job are never updated: a new spec is a new run.
+        let job = self.service.spec.mode.is_job();
+        if (updating && !job) || self.there() < self.wanted() {
             return false;
         }
         let running = self.service.service_status.unwrap_or_default().running_tasks;
@@ -98,7 +104,7 @@ impl View {
             .well()
             .filter(|task| task.status.state == TaskState::Complete)
             .count() as u64;
-        self.service.spec.mode.is_job() || running + ended == self.wanted()
+        job || running + ended == self.wanted()
     }
 
     /// What will not get better by waiting.
@@ -448,6 +454,15 @@ mod tests {
             .is_done()
         );
         assert!(view(&job, vec![complete("a", 1), complete("b", 2)]).is_done());
+        job.update_status = Some(UpdateStatus {
+            state: UpdateState::RollbackStarted,
+            ..UpdateStatus::default()
+        });
+        let through = vec![complete("a", 1), complete("b", 2), complete("c", 3)];
+        assert!(
+            view(&job, through).is_done(),
+            "a rolled back job has more than it needs"
+        );
     }
 
     #[test]
