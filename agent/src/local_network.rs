@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use netd::{Netd, NetworkConfig};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -31,12 +32,16 @@ pub struct LocalNetwork {
     pub subnet: String,
     /// Empty: the first address.
     pub gateway: String,
+    /// The part of the subnet from which addresses are picked; empty: all of it.
+    pub range: String,
     /// Has IPv6 beside IPv4.
     pub ipv6: bool,
     /// The same of IPv6.
     pub subnet6: String,
     /// The same of IPv6.
     pub gateway6: String,
+    /// The same of IPv6.
+    pub range6: String,
     /// No way out.
     pub internal: bool,
     /// Always true in effect: containers of this node may join.
@@ -90,13 +95,20 @@ impl LocalNetwork {
         if !self.ipv6 && !self.subnet6.is_empty() {
             return Err(format!("subnet {:?} needs IPv6 enabled (--ipv6)", self.subnet6));
         }
+        for (subnet, range) in [(&self.subnet, &self.range), (&self.subnet6, &self.range6)] {
+            if subnet.is_empty() && !range.is_empty() {
+                return Err(format!("IP range {range:?} needs a subnet (--subnet)"));
+            }
+        }
         Ok(NetworkConfig {
             id: random_hex(),
             subnet: given(&self.subnet, "IPv4 subnet")?,
             gateway: given(&self.gateway, "IPv4 gateway")?,
+            range: given(&self.range, "IPv4 range")?.map(|range: Ipv4Net| range.trunc()),
             ipv6: self.ipv6,
             subnet6: given(&self.subnet6, "IPv6 subnet")?,
             gateway6: given(&self.gateway6, "IPv6 gateway")?,
+            range6: given(&self.range6, "IPv6 range")?.map(|range: Ipv6Net| range.trunc()),
             name: self.name,
             internal: self.internal,
             labels,
@@ -205,6 +217,14 @@ mod tests {
             .unwrap_err()
         };
         assert!(with("10.0.0.0/99", "").contains("10.0.0.0/99"));
+        let alone = LocalNetwork {
+            range: "10.0.0.0/25".into(),
+            ..LocalNetwork::default()
+        };
+        assert!(
+            alone.config().unwrap_err().contains("10.0.0.0/25"),
+            "of which subnet?"
+        );
         assert!(with("", "com.docker.network.bridge.name").contains("com.docker.network.bridge.name"));
     }
 }

@@ -42,6 +42,12 @@ pub enum Error {
         gateway: IpAddr,
         subnet: IpNet,
     },
+    #[error("network {network}: range {range} is not a part of subnet {subnet}")]
+    RangeOutside {
+        network: String,
+        range: IpNet,
+        subnet: IpNet,
+    },
     #[error("network {network}: subnet {subnet} overlaps with {with}; choose another --subnet")]
     SubnetOverlap {
         network: String,
@@ -154,6 +160,7 @@ impl Error {
             }
             Self::InvalidSubnet { .. }
             | Self::InvalidGateway { .. }
+            | Self::RangeOutside { .. }
             | Self::AddressOutside { .. }
             | Self::InvalidId(_)
             | Self::MtuTooLarge { .. }

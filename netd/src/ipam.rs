@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::error::{Error, Result};
+
 /// Smallest subnet with room for a gateway and a container.
 const LONGEST_PREFIX: u8 = 29;
 /// Routes shorter than this (default routes, halves of the Internet for a VPN) do not claim their addresses.
@@ -121,13 +123,29 @@ pub(crate) fn is_host6(subnet: Ipv6Net, address: Ipv6Addr) -> bool {
     subnet.contains(&address) && address != subnet.network()
 }
 
-/// The next free address after `last`, round and round, so that a freed address rests before it is used again.
+/// Refuses a range that is no part of the subnet.
+pub(crate) fn check_range(network: &str, range: impl Into<IpNet>, subnet: impl Into<IpNet>) -> Result<()> {
+    let (range, subnet) = (range.into(), subnet.into());
+    match subnet.contains(&range) {
+        true => Ok(()),
+        false => Err(Error::RangeOutside {
+            network: network.to_owned(),
+            range,
+            subnet,
+        }),
+    }
+}
+
+/// The next free address of the range, which is a part of the subnet, after `last`, round and round, so that a freed address
+/// rests before it is used again.
 pub(crate) fn choose_address(
     subnet: Ipv4Net,
+    range: Ipv4Net,
     taken: &BTreeSet<Ipv4Addr>,
     last: Option<Ipv4Addr>,
 ) -> Option<Ipv4Addr> {
-    let (low, high) = (u32::from(subnet.network()) + 1, u32::from(subnet.broadcast()) - 1);
+    let low = u32::from(range.network()).max(u32::from(subnet.network()) + 1);
+    let high = u32::from(range.broadcast()).min(u32::from(subnet.broadcast()) - 1);
     let free = |number: &u128| !taken.contains(&Ipv4Addr::from(*number as u32));
     let last = last.map(|l| u32::from(l).into());
     let number = next((low.into(), high.into()), last, free)?;
@@ -137,10 +155,12 @@ pub(crate) fn choose_address(
 /// The same for IPv6.
 pub(crate) fn choose_address6(
     subnet: Ipv6Net,
+    range: Ipv6Net,
     taken: &BTreeSet<Ipv6Addr>,
     last: Option<Ipv6Addr>,
 ) -> Option<Ipv6Addr> {
-    let (low, high) = (u128::from(subnet.network()) + 1, u128::from(subnet.broadcast()));
+    let low = u128::from(range.network()).max(u128::from(subnet.network()) + 1);
+    let high = u128::from(range.broadcast());
     let free = |number: &u128| !taken.contains(&Ipv6Addr::from(*number));
     next((low, high), last.map(u128::from), free).map(Ipv6Addr::from)
 }
@@ -223,13 +243,40 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_picked_from_the_range() {
+        let (subnet, none) = (net("10.1.0.0/24"), BTreeSet::new());
+        let pick = |range: &str, last| choose_address(subnet, net(range), &none, last);
+        let ip = |last| Ipv4Addr::new(10, 1, 0, last);
+        assert_eq!(
+            pick("10.1.0.16/30", None),
+            Some(ip(16)),
+            "all of a range are hosts"
+        );
+        assert_eq!(pick("10.1.0.16/30", Some(ip(19))), Some(ip(16)), "round");
+        assert_eq!(pick("10.1.0.16/30", Some(ip(200))), Some(ip(16)));
+        assert_eq!(pick("10.1.0.0/25", None), Some(ip(1)), "but for the subnet's own");
+        assert_eq!(pick("10.1.0.255/32", None), None);
+        let net6 = |text: &str| text.parse::<Ipv6Net>().unwrap();
+        let (subnet6, range6) = (net6("fd00::/64"), net6("fd00::5:0:0:0/80"));
+        let picked = choose_address6(subnet6, range6, &BTreeSet::new(), None);
+        assert_eq!(picked, Some(range6.network()));
+        assert!(check_range("net", range6, subnet6).is_ok());
+        assert!(check_range("net", net("10.2.0.0/25"), subnet).is_err());
+        assert!(check_range("net", net("10.1.0.0/23"), subnet).is_err());
+    }
+
+    #[test]
     fn ipv6_addresses_rest_like_others() {
         let subnet: Ipv6Net = "fd00::/126".parse().unwrap();
         let ip = |n: u128| Ipv6Addr::from(u128::from(subnet.network()) + n);
         let taken = BTreeSet::from([ip(1)]);
-        assert_eq!(choose_address6(subnet, &taken, None), Some(ip(2)));
-        assert_eq!(choose_address6(subnet, &taken, Some(ip(2))), Some(ip(3)));
-        assert_eq!(choose_address6(subnet, &taken, Some(ip(3))), Some(ip(2)), "round");
+        assert_eq!(choose_address6(subnet, subnet, &taken, None), Some(ip(2)));
+        assert_eq!(choose_address6(subnet, subnet, &taken, Some(ip(2))), Some(ip(3)));
+        assert_eq!(
+            choose_address6(subnet, subnet, &taken, Some(ip(3))),
+            Some(ip(2)),
+            "round"
+        );
         assert!(is_host6(subnet, ip(3)) && !is_host6(subnet, ip(0)));
     }
 
@@ -240,7 +287,7 @@ mod tests {
             let capacity = (1usize << (32 - prefix)) - 2;
             let (mut taken, mut last) = (BTreeSet::new(), None);
             for free in frees {
-                if let Some(address) = choose_address(subnet, &taken, last) {
+                if let Some(address) = choose_address(subnet, subnet, &taken, last) {
                     prop_assert!(is_host(subnet, address));
                     prop_assert!(taken.insert(address));
                     last = Some(address);
@@ -249,7 +296,7 @@ mod tests {
                     taken.remove(&gone);
                 }
             }
-            while let Some(address) = choose_address(subnet, &taken, last) {
+            while let Some(address) = choose_address(subnet, subnet, &taken, last) {
                 prop_assert!(taken.insert(address));
                 last = Some(address);
             }

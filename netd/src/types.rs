@@ -100,6 +100,9 @@ pub struct NetworkConfig {
     pub subnet: Option<Ipv4Net>,
     /// `None`: the first address of the subnet.
     pub gateway: Option<Ipv4Addr>,
+    /// The part of the subnet from which addresses are picked; `None`: all of it.
+    #[serde(default)]
+    pub range: Option<Ipv4Net>,
     /// No way out: neither uplink nor external DNS.
     #[serde(default)]
     pub internal: bool,
@@ -116,6 +119,9 @@ pub struct NetworkConfig {
     /// `None`: the first address of `subnet6`.
     #[serde(default)]
     pub gateway6: Option<Ipv6Addr>,
+    /// The part of `subnet6` from which addresses are picked; `None`: all of it.
+    #[serde(default)]
+    pub range6: Option<Ipv6Net>,
     /// `Some`: the network spans nodes.
     #[serde(default)]
     pub overlay: Option<Overlay>,

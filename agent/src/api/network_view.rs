@@ -217,10 +217,12 @@ fn swarm(network: &Arc<Network>) -> Found {
 fn local_or_stray(config: &NetworkConfig, state: &NetworkState) -> Found {
     let stray = is_swarm(config);
     let extra = extra(config);
-    let v4 = pool_json(&state.subnet.to_string(), &state.gateway.to_string(), "");
+    let range = config.range.map(|range| range.to_string()).unwrap_or_default();
+    let v4 = pool_json(&state.subnet.to_string(), &state.gateway.to_string(), &range);
+    let range = config.range6.map(|range| range.to_string()).unwrap_or_default();
     let v6 = state
         .ipv6
-        .map(|v6| pool_json(&v6.subnet.to_string(), &v6.gateway.to_string(), ""));
+        .map(|v6| pool_json(&v6.subnet.to_string(), &v6.gateway.to_string(), &range));
     let pools = [v4].into_iter().chain(v6);
     Found {
         id: config.id.clone(),

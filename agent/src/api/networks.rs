@@ -229,18 +229,15 @@ async fn create_local(app: &App, body: CreateBody) -> ApiResult<String> {
     let (v6, v4): (Vec<_>, Vec<_>) = pools.partition(Pool::is_ipv6);
     let pool = v4.into_iter().next().unwrap_or_default();
     let pool6 = v6.into_iter().next().unwrap_or_default();
-    if !pool.ip_range.is_empty() || !pool6.ip_range.is_empty() {
-        return Err(ApiError::bad_request(
-            "a range within the subnet (--ip-range) is not supported",
-        ));
-    }
     let network = LocalNetwork {
         name: body.name,
         subnet: pool.subnet,
         gateway: pool.gateway,
+        range: pool.ip_range,
         ipv6: body.enable_ipv6 == Some(true),
         subnet6: pool6.subnet,
         gateway6: pool6.gateway,
+        range6: pool6.ip_range,
         internal: body.internal,
         attachable: body.attachable,
         options: body.options,

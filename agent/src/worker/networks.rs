@@ -186,6 +186,9 @@ fn config(network: &Network) -> Result<NetworkConfig, NetworkError> {
             .filter(|pool| !pool.gateway.is_empty())
             .map(|pool| pool.gateway.parse().map_err(|_| wrong("gateway", &pool.gateway)))
             .transpose()?,
+        // The managers choose the addresses.
+        range: None,
+        range6: None,
         internal: network.spec.internal,
         mtu: mtu
             .map(|text| text.parse().map_err(|_| wrong("mtu", text)))

@@ -287,6 +287,36 @@ fn a_network_whose_ipv6_does_not_leave_the_host_says_so() -> Result<()> {
 }
 
 #[test]
+fn a_network_of_one_node_gives_addresses_from_its_ranges() -> Result<()> {
+    let agent = Agent::start()?;
+    agent.build_busybox()?;
+    let create = "network create --ipv6 --subnet 10.67.0.0/24 --subnet fd00:67::/64";
+    let refused = agent.cli_refused(&format!("{create} --ip-range 10.67.0.0/23 no"))?;
+    ensure!(refused.contains("10.67.0.0/23"), "{refused}");
+    let ranges = "--ip-range 10.67.0.64/30 --ip-range fd00:67::5:0:0:0/80";
+    agent.cli_ok(&format!("{create} {ranges} net"))?;
+    let pools = &agent.get("/networks/net")?["IPAM"]["Config"];
+    assert_eq!(pools[0]["IPRange"], "10.67.0.64/30", "{pools}");
+    assert_eq!(pools[1]["IPRange"], "fd00:67:0:0:5::/80", "{pools}");
+    for number in 0..4 {
+        agent.cli_ok(&format!("run -d --name box{number} --network net bb sleep 1000"))?;
+        let on = agent.get(&format!("/containers/box{number}/json"))?;
+        let on = &on["NetworkSettings"]["Networks"]["net"];
+        assert_eq!(on["IPAddress"], format!("10.67.0.{}", 64 + number), "{on}");
+        let v6 = on["GlobalIPv6Address"].as_str().unwrap_or_default();
+        ensure!(
+            v6.starts_with("fd00:67:0:0:5:") || v6.starts_with("fd00:67::5:"),
+            "{on}"
+        );
+    }
+    let full = agent.cli_refused("run -d --network net bb sleep 1000")?;
+    ensure!(full.contains("10.67.0.64/30"), "{full}");
+    agent
+        .cli_ok("run -d --network net --ip 10.67.0.9 bb sleep 1000")
+        .map(drop)
+}
+
+#[test]
 fn a_range_of_ipv6_is_where_addresses_are_given_from() -> Result<()> {
     let cluster = Cluster::joined(1)?;
     let manager = cluster.manager();

@@ -43,6 +43,9 @@ impl Node {
             Some(subnet) => check_subnet(&config.name, subnet, &taken)?,
             None => self.free_subnet6(config, &taken)?,
         };
+        if let Some(range) = config.range6 {
+            ipam::check_range(&config.name, range, subnet)?;
+        }
         let first = || Ipv6Addr::from(u128::from(subnet.network()) + 1);
         let gateway = config.gateway6.unwrap_or_else(first);
         if !ipam::is_host6(subnet, gateway) {
@@ -242,11 +245,12 @@ impl Node {
         let Some(entry) = self.networks.get_mut(id) else {
             return Err(Error::NetworkNotFound(id.to_owned()));
         };
-        let chosen = ipam::choose_address6(state.subnet, &taken, entry.last6);
+        let range = entry.record.config.range6.unwrap_or(state.subnet);
+        let chosen = ipam::choose_address6(state.subnet, range, &taken, entry.last6);
         entry.last6 = chosen.or(entry.last6);
         chosen.ok_or_else(|| Error::NoFreeAddress {
             network: entry.record.config.name.clone(),
-            subnet: state.subnet.into(),
+            subnet: range.into(),
         })
     }
 

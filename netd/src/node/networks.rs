@@ -244,6 +244,7 @@ impl Node {
     ) -> Result<Ipv4Addr> {
         let record = self.network(id)?.clone();
         let (network, subnet) = (record.config.name, record.state.subnet);
+        let range = record.config.range.unwrap_or(subnet);
         if let Some(address) = wanted {
             if !ipam::is_host(subnet, address) {
                 return Err(Error::AddressOutside {
@@ -268,11 +269,11 @@ impl Node {
         let Some(entry) = self.networks.get_mut(id) else {
             return Err(Error::NetworkNotFound(id.to_owned()));
         };
-        let chosen = ipam::choose_address(subnet, &taken, entry.last);
+        let chosen = ipam::choose_address(subnet, range, &taken, entry.last);
         entry.last = chosen.or(entry.last);
         chosen.ok_or(Error::NoFreeAddress {
             network,
-            subnet: subnet.into(),
+            subnet: range.into(),
         })
     }
 
@@ -322,6 +323,9 @@ impl Node {
                 gateway: gateway.into(),
                 subnet: subnet.into(),
             });
+        }
+        if let Some(range) = config.range {
+            ipam::check_range(&network, range, subnet)?;
         }
         let mtu = self.plan_mtu(config)?;
         let ipv6 = self.plan_network6(config)?;
@@ -448,6 +452,14 @@ fn check_same(record: &NetworkRecord, config: &NetworkConfig) -> Result<()> {
         .is_some_and(|gateway| gateway != record.state.gateway)
     {
         differs("gateway")
+    } else if config
+        .range
+        .is_some_and(|range| Some(range) != record.config.range)
+        || config
+            .range6
+            .is_some_and(|range| Some(range) != record.config.range6)
+    {
+        differs("range")
     } else if config.internal != record.config.internal {
         differs("internal")
     } else if config.mtu.is_some_and(|mtu| mtu != record.state.mtu) {
