@@ -97,7 +97,7 @@ impl Node {
     pub(super) fn follow_mesh(&mut self) -> Result<()> {
         let wanted = self.wanted_mesh();
         let steps = self.mesh.known.steps(&wanted);
-        let sets = self.wanted_transit_sets();
+        let sets = self.transit_sets_of(&wanted);
         if steps.is_empty() && sets == self.mesh.sets {
             return Ok(());
         }
@@ -132,9 +132,13 @@ impl Node {
 
     /// From whom packets are taken, and to which bridge they may go.
     pub(super) fn wanted_transit_sets(&self) -> TransitSets {
+        self.transit_sets_of(&self.wanted_mesh())
+    }
+
+    fn transit_sets_of(&self, mesh: &Mesh) -> TransitSets {
         let network = self.mesh.ingress.as_ref().and_then(|id| self.networks.get(id));
         TransitSets {
-            peers: self.wanted_mesh().senders(),
+            peers: mesh.senders(),
             bridge: network.map(|network| network.record.state.bridge.clone()),
         }
     }
