@@ -293,6 +293,37 @@ async fn a_member_that_was_away_disturbs_nobody() {
     assert_eq!(first.consensus.leadership().borrow().term(), term);
 }
 
+/// For longer than openraft waits for an answer, and for less than it takes the others to want another leader.
+const SLOW: Duration = Duration::from_millis(430);
+
+#[tokio::test]
+async fn a_leader_that_is_answered_late_still_leads() {
+    let group = Group::new();
+    let nodes = group.three().await;
+    let all: Vec<&Node> = nodes.iter().collect();
+    for _ in 0..20 {
+        let leads = leader(&all).await;
+        let term = leads.consensus.leadership().borrow().term();
+        let others: Vec<u64> = all
+            .iter()
+            .map(|node| node.id)
+            .filter(|id| *id != leads.id)
+            .collect();
+        group.isolate(leads.id, &others);
+        let heals = async {
+            tokio::time::sleep(SLOW).await;
+            group.heal();
+        };
+        let (confirmed, ()) = tokio::join!(within(leads.consensus.confirm()), heals);
+        // On a busy machine the others may have been left alone for too long.
+        if leads.consensus.leadership().borrow().term() == term {
+            confirmed.unwrap();
+            return;
+        }
+    }
+    panic!("in none of the rounds was there one leader throughout");
+}
+
 #[tokio::test]
 async fn a_write_of_a_leader_that_is_cut_off_is_not_acknowledged() {
     let group = Group::new();

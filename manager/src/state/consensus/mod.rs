@@ -88,6 +88,8 @@ const KEPT_ENTRIES: u64 = 100;
 
 /// How long a read waits until most members confirm that the leader still leads.
 const CONFIRMATION: Duration = Duration::from_secs(3);
+/// Between two attempts of that.
+const BETWEEN_CONFIRMATIONS: Duration = Duration::from_millis(100);
 
 /// Consensus could not be started or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -291,13 +293,22 @@ impl Consensus {
     /// # Errors
     /// [`ProposeError::NotLeader`].
     pub async fn confirm(&self) -> Result<(), ProposeError> {
-        if self.leadership.borrow().term().is_none() {
-            return Err(ProposeError::NotLeader);
+        let confirmed = timeout(CONFIRMATION, self.confirm_while_leading()).await;
+        confirmed.unwrap_or(Err(ProposeError::NotLeader))
+    }
+
+    /// openraft asks the others once, and waits for less than its lease: that a busy machine was slower does not depose a
+    /// leader.
+    async fn confirm_while_leading(&self) -> Result<(), ProposeError> {
+        let mut leadership = self.leadership.clone();
+        while leadership.borrow_and_update().term().is_some() {
+            if self.raft.ensure_linearizable().await.is_ok() {
+                return Ok(());
+            }
+            // At once, if it does not lead any more.
+            let _ = timeout(BETWEEN_CONFIRMATIONS, leadership.changed()).await;
         }
-        match timeout(CONFIRMATION, self.raft.ensure_linearizable()).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(ProposeError::NotLeader),
-        }
+        Err(ProposeError::NotLeader)
     }
 
     /// Answers another member. Who asks must be one: that is for the caller to know.
