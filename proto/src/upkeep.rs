@@ -28,6 +28,16 @@ pub const REBALANCE: &str = "shoal.rebalance";
 /// How long tasks run on without word from the managers; from then on they may be replaced.
 pub const FENCING: &str = "shoal.fencing.lease";
 
+/// Every label that [`Upkeep::read`] reads.
+pub const LABELS: [&str; 6] = [
+    RESTART_MAX_DELAY,
+    PROGRESS_DEADLINE,
+    DRAIN_ORDER,
+    DRAIN_DEADLINE,
+    REBALANCE,
+    FENCING,
+];
+
 /// How long a task of a drained node waits for its replacement where nothing is said.
 pub const DEFAULT_DRAIN_DEADLINE: Duration = Duration::from_secs(60);
 

@@ -261,7 +261,7 @@ async fn a_published_port_belongs_to_one_service() {
 #[tokio::test]
 async fn specs_that_make_no_sense_are_refused() {
     let control = control();
-    let refusals: [(&str, Spoil); 16] = [
+    let refusals: [(&str, Spoil); 17] = [
         ("DNS name", |spec| spec.name = "a.b".into()),
         ("DNS name", |spec| spec.name = "../etc".into()),
         ("63 characters", |spec| spec.name = "a".repeat(64)),
@@ -322,6 +322,9 @@ async fn specs_that_make_no_sense_are_refused() {
                 spec.labels.insert(AFFINITY.into(), "web".into());
             },
         ),
+        ("label shoal.bogus: there is no such setting", |spec| {
+            spec.labels.insert("shoal.bogus".into(), "xx".into());
+        }),
         ("constraint", |spec| {
             let constraints = vec!["node.role=manager".into()];
             spec.task_template.placement = Some(Placement {

@@ -16,6 +16,9 @@ pub const AFFINITY: &str = "shoal.placement.affinity";
 /// Services of which no task may be on the node.
 pub const ANTI_AFFINITY: &str = "shoal.placement.anti-affinity";
 
+/// Every label that [`PlacementLabels::parse`] reads.
+pub const LABELS: [&str; 3] = [STRATEGY, AFFINITY, ANTI_AFFINITY];
+
 api_word! {
     /// How nodes that can take a task are ranked.
     pub enum Strategy {

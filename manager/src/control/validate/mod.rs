@@ -2,6 +2,7 @@
 //! may know them.
 
 mod service;
+mod settings;
 
 use proto::spec::{ClusterSpec, ConfigSpec, NetworkDriver, NetworkSpec, RaftConfig, SecretSpec};
 

@@ -11,7 +11,7 @@ use proto::spec::{
 };
 use proto::upkeep::{self, DrainOrder, Upkeep};
 
-use super::{ControlError, Result};
+use super::{ControlError, Result, settings};
 use crate::scheduler::constraint::{self, Fact};
 use crate::scheduler::gate;
 
@@ -44,6 +44,7 @@ pub(in crate::control) fn service(spec: &ServiceSpec) -> Result<()> {
             "TaskSpec: a rollback cannot be rolled back: rollback-failure-action is pause or continue",
         ));
     }
+    settings::refuse_unknown(&spec.labels)?;
     if let Err(error) = gate::conditions(&spec.labels) {
         return Err(ControlError::invalid(format!(
             "label {}: {error}",
