@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proto::spec::{Availability, Placement, PlacementPreference, ServiceMode, SpreadOver};
 use proto::{Cluster as ClusterObject, ServiceSpec, TaskState};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::harness::{Cluster, add_node, service, set_image, settle};
 
@@ -188,4 +188,23 @@ async fn a_user_can_ask_for_it() {
         .await;
     settle().await;
     assert!(spread(&cluster).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_user_asks_for_does_not_wait_for_a_node_that_has_just_come() {
+    let cluster = joined(service("web", "app", 4)).await;
+    let object = ClusterObject {
+        id: "c".into(),
+        ..ClusterObject::default()
+    };
+    cluster.store.update(|tx| tx.create(object)).await.unwrap();
+    let asked = Instant::now();
+    cluster.control.rebalance().await.unwrap();
+    cluster
+        .until("it is even", |cluster| {
+            assert!(cluster.running("web").len() >= 4, "start first");
+            spread(cluster) == [2, 2]
+        })
+        .await;
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
 }

@@ -6,6 +6,8 @@
 //!
 //! A service is looked at from when a node joins, returns or is undrained, a manager begins to lead, or a user asks for
 //! it, until there is nothing to move or a move has failed. So there is an end to it, whatever the scheduler thinks.
+//!
+//! Nodes and services have to be at rest for [`SETTLE`] first, unless a user asks: who asks wants it now.
 
 mod judge;
 mod plan;
@@ -43,17 +45,17 @@ const PACE: Duration = Duration::from_millis(500);
 pub(crate) async fn run(store: Store) -> Result<(), StoreError> {
     let filter = Filter::kinds(&[Kind::Service, Kind::Task, Kind::Node, Kind::Cluster]);
     let now = Instant::now();
-    let ((due, opened, requests), events) = store.view_and_watch(filter, |tx| {
+    let ((due, settled, requests), events) = store.view_and_watch(filter, |tx| {
         let nodes = tx.all::<Node>().into_iter().filter(|node| is_open(node));
-        let opened: BTreeMap<NodeId, Instant> = nodes.map(|node| (node.id.clone(), now)).collect();
-        (every_service(&tx), opened, requests(&tx))
+        let settled: BTreeMap<NodeId, Instant> = nodes.map(|node| (node.id.clone(), now + SETTLE)).collect();
+        (every_service(&tx), settled, requests(&tx))
     });
     let mut rebalancer = Rebalancer {
         restless: due.iter().map(|id| (id.clone(), now)).collect(),
         store,
         events,
         due,
-        opened,
+        settled,
         moving: BTreeMap::new(),
         requests,
     };
@@ -73,8 +75,8 @@ struct Rebalancer {
     due: BTreeSet<ServiceId>,
     /// When something last happened to a service that was not a move of ours.
     restless: BTreeMap<ServiceId, Instant>,
-    /// Since when nodes take tasks.
-    opened: BTreeMap<NodeId, Instant>,
+    /// From when nodes that are open may be given tasks.
+    settled: BTreeMap<NodeId, Instant>,
     /// The task that takes over, and the one that it takes over from.
     moving: BTreeMap<ServiceId, (TaskId, TaskId)>,
     /// How often a user has asked for it.
@@ -116,7 +118,7 @@ impl Rebalancer {
         if let Some(at_rest) = rest.filter(|then| *then > now) {
             return Ok(Some(at_rest));
         }
-        let settled = |node: &NodeId| self.opened.get(node).is_some_and(|since| *since + SETTLE <= now);
+        let settled = |node: &NodeId| self.settled.get(node).is_some_and(|then| *then <= now);
         let judgement = self.store.view(|tx| {
             let service = tx.get::<Service>(id.as_str())?;
             judge(&tx, &tx.all::<Node>(), &service, &settled)
@@ -135,12 +137,7 @@ impl Rebalancer {
             Some(_) if self.moving.len() >= MOST_MOVES => Ok(None),
             Some(one) => self.start(&judgement, &one).await.map(|()| None),
             None => {
-                let waits = self
-                    .opened
-                    .values()
-                    .map(|since| *since + SETTLE)
-                    .filter(|then| *then > now);
-                let next = waits.min();
+                let next = self.settled.values().copied().filter(|then| *then > now).min();
                 if next.is_none() {
                     self.forget(id);
                 }
@@ -216,16 +213,23 @@ impl Rebalancer {
                 false
             }
             Event::Service(change) => self.due.contains(&change.object().id),
-            Event::Cluster(_) => {
-                let asked = self.store.view(|tx| requests(&tx)) > self.requests;
-                if asked {
-                    self.requests = self.store.view(|tx| requests(&tx));
-                    self.due = self.store.view(|tx| every_service(&tx));
-                }
-                asked
-            }
+            Event::Cluster(_) => self.note_request(now),
             _ => false,
         }
+    }
+
+    /// Notes that a user has asked, if so: what is there now does not have to be at rest first. Obstacles and bounds hold,
+    /// and what happens from now on has to come to rest as ever.
+    fn note_request(&mut self, now: Instant) -> bool {
+        let (requests, services) = self.store.view(|tx| (requests(&tx), every_service(&tx)));
+        let asked = requests > self.requests;
+        if asked {
+            self.requests = requests;
+            self.due = services;
+            self.restless.clear();
+            self.settled.values_mut().for_each(|then| *then = now.min(*then));
+        }
+        asked
     }
 
     fn note_node(&mut self, change: &Change<Node>, now: Instant) -> bool {
@@ -236,12 +240,12 @@ impl Rebalancer {
         let id = &change.object().id;
         match (was, is) {
             (false, true) => {
-                self.opened.insert(id.clone(), now);
+                self.settled.insert(id.clone(), now + SETTLE);
                 self.due = self.store.view(|tx| every_service(&tx));
                 true
             }
             (true, false) => {
-                self.opened.remove(id);
+                self.settled.remove(id);
                 false
             }
             _ => false,
