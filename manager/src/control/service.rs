@@ -205,7 +205,9 @@ fn go_back(
 ) -> Result<()> {
     let spec = checked(tx, Some(&service.id), spec)?;
     change_spec(service, spec, version, Timestamp::now());
-    service.update_status = Some(UpdateStatus {
+    // As in SwarmKit a job is not updated in steps: nobody would ever tell of the end.
+    let in_steps = !service.spec.mode.is_job();
+    service.update_status = in_steps.then(|| UpdateStatus {
         state: UpdateState::RollbackStarted,
         started_at: Some(Timestamp::now()),
         completed_at: None,

@@ -198,6 +198,35 @@ async fn a_service_goes_back_to_any_version_that_is_kept() {
 }
 
 #[tokio::test]
+async fn a_job_has_no_update_status_after_an_update_or_a_rollback() {
+    let modes = [
+        ServiceMode {
+            replicated_job: Some(Default::default()),
+            ..ServiceMode::default()
+        },
+        ServiceMode {
+            global_job: Some(Default::default()),
+            ..ServiceMode::default()
+        },
+    ];
+    for mode in modes {
+        let control = control();
+        let mut job = ServiceSpec { mode, ..spec("job") };
+        let first = control.create_service(job.clone()).await.unwrap();
+        container(&mut job).image = "new".into();
+        let version = first.meta.version.index;
+        let second = control.update_service("job", version, job).await.unwrap();
+        assert_eq!(second.update_status, None);
+        let version = second.meta.version.index;
+        let back = control.rollback_service("job", version).await.unwrap();
+        assert_eq!((&back.spec, &back.update_status), (&first.spec, &None));
+        let version = back.meta.version.index;
+        let forth = control.rollback_service_to("job", version, 2).await.unwrap();
+        assert_eq!((&forth.spec, &forth.update_status), (&second.spec, &None));
+    }
+}
+
+#[tokio::test]
 async fn names_and_modes_of_services_never_change() {
     let control = control();
     let version = control
