@@ -79,10 +79,6 @@ impl Control {
             let version = Some(service.meta.version);
             change_spec(service, spec, version, Timestamp::now());
             service.update_status = None;
-            if let Some(job) = &mut service.job_status {
-                job.job_iteration.index += 1;
-                job.last_execution = Timestamp::now();
-            }
             Ok(())
         })
         .await
@@ -186,6 +182,11 @@ impl Control {
                     return Err(ControlError::OutOfSequence);
                 }
                 change(tx, &mut service)?;
+                // A job runs again with each spec that it is given, also with one that it has had.
+                if let Some(job) = &mut service.job_status {
+                    job.job_iteration.index += 1;
+                    job.last_execution = Timestamp::now();
+                }
                 let id = service.id.clone();
                 tx.update(service)?;
                 Ok(id)

@@ -198,7 +198,7 @@ async fn a_service_goes_back_to_any_version_that_is_kept() {
 }
 
 #[tokio::test]
-async fn a_job_has_no_update_status_after_an_update_or_a_rollback() {
+async fn a_job_runs_again_after_an_update_or_a_rollback_and_has_no_update_status() {
     let modes = [
         ServiceMode {
             replicated_job: Some(Default::default()),
@@ -223,6 +223,9 @@ async fn a_job_has_no_update_status_after_an_update_or_a_rollback() {
         let version = back.meta.version.index;
         let forth = control.rollback_service_to("job", version, 2).await.unwrap();
         assert_eq!((&forth.spec, &forth.update_status), (&second.spec, &None));
+        let iteration = |job: &Service| job.job_status.as_ref().map(|status| status.job_iteration.index);
+        let iterations = [&first, &second, &back, &forth].map(|job| iteration(job));
+        assert_eq!(iterations, [0, 1, 2, 3].map(Some), "each time it runs again");
     }
 }
 
