@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use common::mesh::{Mesh, NAMES, PATIENCE, Task, WEB, connect, echo, say};
+use common::mesh::{Mesh, NAMES, PATIENCE, Task, WEB, connect, say};
 use common::netlink::{Detour, Forwarding, Link, MAIN, MarkRule, Neighbour, Socket};
 use common::nodes::{CLIENT, Node, PORT};
 use common::{call, call_udp, tally, world};
@@ -146,11 +146,7 @@ fn a_nodes_own_tasks_are_preferred_and_lost_ones_are_left_at_once() {
 #[test]
 fn what_was_begun_is_finished_whatever_becomes_of_the_agents() {
     world(|_| {
-        let mut mesh = Mesh::new(3);
-        let task = Task::new(1, 5);
-        let a = mesh.attach(&task);
-        echo(&a.netns, 80);
-        mesh.publish(std::slice::from_ref(&task));
+        let (mut mesh, _server) = Mesh::echoing(3);
         let mut streams: Vec<_> = (1..=3)
             .map(|number| connect(&mesh.nodes.client, mesh.node(number).address(), WEB))
             .collect();
@@ -174,11 +170,7 @@ fn what_was_begun_is_finished_whatever_becomes_of_the_agents() {
 #[test]
 fn one_client_at_two_nodes_from_one_port_has_two_connections() {
     world(|_| {
-        let mesh = Mesh::new(3);
-        let task = Task::new(1, 5);
-        let a = mesh.attach(&task);
-        echo(&a.netns, 80);
-        mesh.publish(std::slice::from_ref(&task));
+        let (mesh, _server) = Mesh::echoing(3);
         let mut streams: Vec<_> = (1..=3)
             .map(|number| connect_from(&mesh.nodes.client, 40_000, mesh.node(number).address()))
             .collect();

@@ -11,7 +11,7 @@ use std::net::{Ipv6Addr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use common::mesh::{Mesh, NAMES, PATIENCE, Task, WEB, connect, echo, say};
+use common::mesh::{Mesh, NAMES, PATIENCE, Task, WEB, connect, say};
 use common::netlink::{Detour, Link, MAIN, MarkRule, Neighbour, Socket};
 use common::nodes::{CLIENT, CLIENT6, Node, PORT};
 use common::{Box, call, call_udp, tally, world};
@@ -125,11 +125,7 @@ fn a_nodes_own_tasks_are_preferred_over_ipv6_too() {
 #[test]
 fn what_was_begun_over_ipv6_is_finished_whatever_becomes_of_the_agents() {
     world(|_| {
-        let mut mesh = Mesh::new(3);
-        let task = Task::new(1, 5);
-        let a = mesh.attach(&task);
-        echo(&a.netns, 80);
-        mesh.publish(std::slice::from_ref(&task));
+        let (mut mesh, _server) = Mesh::echoing(3);
         let connect = |mesh: &Mesh, number| connect(&mesh.nodes.client, mesh.node(number).address6(), WEB);
         let mut streams: Vec<_> = (1..=3).map(|number| connect(&mesh, number)).collect();
         streams.iter_mut().for_each(|stream| say(stream, "before"));

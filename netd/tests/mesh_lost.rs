@@ -63,11 +63,7 @@ fn a_client_of_a_task_on_a_lost_node_is_refused_when_it_goes_on() {
 #[test]
 fn connections_to_other_nodes_and_to_the_nodes_own_tasks_go_on() {
     world(|_| {
-        let mesh = Mesh::new(3);
-        let task = Task::new(1, 5);
-        let a = mesh.attach(&task);
-        echo(&a.netns, 80);
-        mesh.publish(std::slice::from_ref(&task));
+        let (mesh, _server) = Mesh::echoing(3);
         let mut streams = both_versions(&mesh);
         let own = mesh.node(1).address();
         let mut near = connect(&mesh.nodes.client, own, WEB);

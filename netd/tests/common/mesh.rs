@@ -131,6 +131,15 @@ impl Mesh {
         Box::new(attached.unwrap())
     }
 
+    /// Nodes of which the first has a task that answers at the published port with what it is told.
+    pub fn echoing(count: u8) -> (Self, Box) {
+        let (mesh, task) = (Self::new(count), Task::new(1, 5));
+        let server = mesh.attach(&task);
+        echo(&server.netns, 80);
+        mesh.publish(std::slice::from_ref(&task));
+        (mesh, server)
+    }
+
     pub fn attach(&self, task: &Task) -> Box {
         self.attach_beside(task, &[])
     }
