@@ -5,7 +5,7 @@
 //! heartbeat that a leader of a majority has answered. This table is the leader's side of the same: it is never behind
 //! what the node counts from.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use proto::NodeId;
@@ -20,14 +20,14 @@ pub struct Contacts {
 #[derive(Debug)]
 struct Table {
     since: Instant,
-    heard: HashMap<NodeId, Instant>,
+    heard: BTreeMap<NodeId, Instant>,
 }
 
 impl Default for Contacts {
     fn default() -> Self {
         let table = Table {
             since: Instant::now(),
-            heard: HashMap::new(),
+            heard: BTreeMap::new(),
         };
         Self {
             table: Arc::new(RwLock::new(table)),

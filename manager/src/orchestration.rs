@@ -55,6 +55,7 @@ impl Orchestration {
             )
         };
         tokio::select! {
+            biased;
             _ = loops => {}
             () = shutdown => {}
         }

@@ -98,6 +98,7 @@ impl Seat {
 
     async fn changed(&self, leadership: &mut watch::Receiver<Leadership>, reign: &mut watch::Receiver<bool>) {
         let changed = tokio::select! {
+            biased;
             changed = leadership.changed() => changed,
             changed = reign.changed() => changed,
         };

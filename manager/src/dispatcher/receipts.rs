@@ -6,7 +6,7 @@
 //! ```
 //! Questions that come while a stream is busy are answered together: a stream only ever looks at the latest.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::join_all;
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 pub(super) struct Receipts {
     question: watch::Sender<u64>,
     /// By session.
-    streams: Arc<Mutex<HashMap<Arc<str>, Arc<Stream>>>>,
+    streams: Arc<Mutex<BTreeMap<Arc<str>, Arc<Stream>>>>,
 }
 
 /// How far one node has come.
@@ -36,7 +36,7 @@ struct Stream {
 pub(super) struct Receipt {
     session: Arc<str>,
     stream: Arc<Stream>,
-    streams: Arc<Mutex<HashMap<Arc<str>, Arc<Stream>>>>,
+    streams: Arc<Mutex<BTreeMap<Arc<str>, Arc<Stream>>>>,
     question: watch::Receiver<u64>,
 }
 

@@ -346,6 +346,8 @@ async fn assign(
             receipt.told(question, sequence);
         }
         tokio::select! {
+            // In this order: a seed of the simulation is to be one story.
+            biased;
             event = events.next() => match event {
                 Some(event) => told.note(&event),
                 None => return,

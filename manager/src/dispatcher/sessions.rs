@@ -5,7 +5,7 @@
 //!         └──── not registered in time ──────────────────────→ DOWN
 //! ```
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -28,7 +28,7 @@ const RESPITES: u32 = 3;
 /// Until a state is written again that was not kept.
 const AGAIN: Duration = Duration::from_secs(1);
 
-type Table = Mutex<HashMap<NodeId, Entry>>;
+type Table = Mutex<BTreeMap<NodeId, Entry>>;
 
 /// All sessions, one per node at most.
 #[derive(Debug)]
@@ -272,9 +272,9 @@ impl Sessions {
         }
     }
 
-    /// Ends every session.
+    /// Ends every session, in the nodes' order: a seed of the simulation is to be one story.
     pub(super) fn end_all(&self) {
-        for (_, entry) in self.lock().drain() {
+        for entry in std::mem::take(&mut *self.lock()).into_values() {
             entry.session.end();
             entry.watchdog.abort();
         }
@@ -287,7 +287,7 @@ impl Sessions {
     }
 
     /// From now on it is the node's session.
-    fn put(&self, table: &mut HashMap<NodeId, Entry>, session: Session, grace: Instant) {
+    fn put(&self, table: &mut BTreeMap<NodeId, Entry>, session: Session, grace: Instant) {
         let watchdog = tokio::spawn(watch_over(
             self.store.clone(),
             Arc::downgrade(&self.table),
@@ -305,7 +305,7 @@ impl Sessions {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Entry>> {
         lock(&self.table)
     }
 }

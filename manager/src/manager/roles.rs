@@ -36,6 +36,7 @@ pub(super) async fn keep(store: Store, seat: Seat, dispatcher: Dispatcher) {
             }
         };
         tokio::select! {
+            biased;
             event = events.next() => if event.is_none() { return },
             changed = reachable.changed() => if changed.is_err() { return },
             () = retry => {}

@@ -46,8 +46,9 @@ async fn wait(down: &mut BTreeMap<NodeId, Instant>, events: &mut WatchStream) ->
     loop {
         let due = down.values().min().copied();
         let event = tokio::select! {
-            event = events.next() => event,
+            biased;
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => return true,
+            event = events.next() => event,
         };
         match event {
             Some(Event::Node(change)) => note(down, &change),

@@ -186,8 +186,9 @@ impl Rebalancer {
         let mut ready = wake.map(|wake| wake.max(earliest));
         loop {
             let event = tokio::select! {
-                event = self.events.next() => event,
+                biased;
                 () = sleep_until(ready.unwrap_or(earliest)), if ready.is_some() => return true,
+                event = self.events.next() => event,
             };
             let Some(event) = event else { return false };
             if self.note(&event, Instant::now()) {
