@@ -5,6 +5,8 @@
 //! cargo test -p manager --test sim                          a few hundred seeds
 //! SIM_SEED=17 cargo test -p manager --test sim alone        one seed of one story, with its trace
 //! SIM_LIVE=1 SIM_SEED=17 cargo test … -- --nocapture     the same, shown as it grows
+//! RUSTFLAGS='--cfg tokio_unstable' SIM_SEED=17 cargo test -p manager --test sim contended
+//!                                                           the same where writers meet: see [`story::Kind`]
 //! SIM_SEEDS=5000 cargo test -p manager --test sim           more seeds
 //! ```
 //! - [`world`]: time, chance, links, the trace
@@ -41,7 +43,13 @@ fn alone() {
 /// Three managers that agree by consensus.
 #[test]
 fn group() {
-    story::play_seeds(Kind::Group, 70);
+    story::play_seeds(Kind::Group, 40);
+}
+
+/// The same, while several write to one object at once.
+#[test]
+fn contended() {
+    story::play_seeds(Kind::Contended, 40);
 }
 
 /// The simulation is worth something only if a seed is always the same story.

@@ -27,6 +27,9 @@ use crate::world::World;
 pub(crate) enum Kind {
     Alone,
     Group,
+    /// The same, while several write to one object at once. Those who wait for one thing at one instant are woken by chance there:
+    /// a seed is always the same story only in a build with `--cfg tokio_unstable` (see [`play`]).
+    Contended,
 }
 
 /// What became of a run.
@@ -135,7 +138,7 @@ async fn run(world: &World, kind: Kind, seed: u64) {
             ));
             Managers::Alone { store, reign: None }
         }
-        Kind::Group => {
+        Kind::Group | Kind::Contended => {
             Managers::Group(Group::new(world, &seats, seed, histories.clone(), lost.clone()).await)
         }
     };
@@ -144,7 +147,9 @@ async fn run(world: &World, kind: Kind, seed: u64) {
     let user = User::new(world, &seats);
     let mut busy = JoinSet::new();
     busy.spawn(user.clone().live());
-    busy.spawn(ledger::keep(world.clone(), seats.clone(), histories.clone()));
+    if kind != Kind::Group {
+        busy.spawn(ledger::keep(world.clone(), seats.clone(), histories.clone()));
+    }
     busy.spawn(watch_containers(world.clone(), seats.clone(), lost));
     trouble::make(world, &seats, &workers, &mut managers, world.draw(8_000..25_000)).await;
     busy.abort_all();
