@@ -110,6 +110,33 @@ fn a_new_task_waits_for_all_that_have_yet_to_stop() {
     assert_eq!(state(&world, 2), TaskState::Running);
 }
 
+/// A spec that is written twice is its own previous spec: rolling back to it is an update like any other, which takes in
+/// what the failed one has left.
+#[test]
+fn a_rollback_to_the_same_spec_brings_every_task_to_it() {
+    let update = UpdateConfig {
+        parallelism: 0,
+        failure_action: FailureAction::Rollback,
+        order: UpdateOrder::StartFirst,
+        ..UpdateConfig::default()
+    };
+    let labels = Labels::from([(PROGRESS_DEADLINE.to_owned(), "15s".to_owned())]);
+    let mut world = World::new(false, update, labels, 2);
+    world.reconcile();
+    (0..2).for_each(|task| (0..5).for_each(|_| world.step(task, false)));
+    world.happen(&Happening::NewSpec);
+    world.happen(&Happening::Replicas(2));
+    world.reconcile();
+    assert_eq!(
+        world.picture.tasks.len(),
+        4,
+        "the new ones do not run by the deadline"
+    );
+    world.happen(&Happening::Wait(16));
+    world.calm_down();
+    world.check_converged();
+}
+
 /// A task with a lease is not replaced before it must be dead, whoever leads.
 #[test]
 fn a_lost_node_s_lease_is_waited_for() {

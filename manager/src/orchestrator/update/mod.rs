@@ -165,8 +165,9 @@ impl Update {
     /// Whether it still works, or has worked, towards what the service asks for.
     fn continues(&self, draft: &Draft<'_>) -> bool {
         let same_way = match self.phase {
-            // A service without an update status was written anew: the same spec again asks for an update then.
-            Phase::Ended => draft.update_state().is_some(),
+            // A service without an update status was written anew: the same spec again asks for an update then. So does
+            // a rollback to the very spec that failed, which is the previous one where it was written twice.
+            Phase::Ended => draft.update_state().is_some() && (self.rollback || !draft.is_rolling_back()),
             _ => self.rollback == draft.is_rolling_back(),
         };
         same_way && self.target == draft.service().spec
