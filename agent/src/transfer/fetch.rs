@@ -119,7 +119,7 @@ impl Fetcher {
             Some(id) => (id, None),
             // What a name means is the managers' to say.
             None => {
-                let resolved = by_managers(&client, image).await?;
+                let resolved = self.by_managers(&client, image).await?;
                 (resolved.id, resolved.named)
             }
         };
@@ -146,6 +146,30 @@ impl Fetcher {
             _ => Ok::<_, ApiError>(true),
         });
         found.await.unwrap_or(true)
+    }
+
+    /// What the name means, by this node's word if it is a manager.
+    async fn by_managers(&self, client: &Client, image: &str) -> Result<Resolved, FetchError> {
+        let is_manager = |node: &NodeId| {
+            let peer = client.members().get(node);
+            peer.is_some_and(|peer| peer.role == proto::spec::NodeRole::Manager)
+        };
+        if is_manager(&client.node())
+            && let Some(resolved) = resolve::resolve(&self.storage, Some(client), None, image).await
+        {
+            return Ok(resolved);
+        }
+        let others = resolve::others(client);
+        let path = wire::path(RESOLVE, "name", image);
+        for node in others.iter().filter(|node| is_manager(node)) {
+            if let Ok(resolved) = wire::json(client, node, &path).await {
+                return Ok(resolved);
+            }
+        }
+        Err(FetchError::NotFound {
+            image: shown(image),
+            nodes: others.len(),
+        })
     }
 
     async fn give_name(&self, image: &str, id: ImageId, named: Option<String>) -> Result<(), FetchError> {
@@ -333,24 +357,6 @@ enum Trouble {
     Busy,
     /// Another might.
     There(String),
-}
-
-async fn by_managers(client: &Client, image: &str) -> Result<Resolved, FetchError> {
-    let manager = |node: &NodeId| {
-        let peer = client.members().get(node);
-        peer.is_some_and(|peer| peer.role == proto::spec::NodeRole::Manager)
-    };
-    let others = resolve::others(client);
-    let path = wire::path(RESOLVE, "name", image);
-    for node in others.iter().filter(|node| manager(node)) {
-        if let Ok(resolved) = wire::json(client, node, &path).await {
-            return Ok(resolved);
-        }
-    }
-    Err(FetchError::NotFound {
-        image: shown(image),
-        nodes: others.len(),
-    })
 }
 
 /// The name in a reference, without its digest.

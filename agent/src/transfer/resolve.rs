@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::images::{OFFER, own_offer};
 use super::wire;
+use crate::api::error::chain;
 use crate::peer::Client;
 
 /// Nodes that are asked at once.
@@ -105,7 +106,17 @@ pub(super) fn others(client: &Client) -> Vec<NodeId> {
 pub(super) async fn ask(client: &Client, node: &NodeId, name: &str) -> Option<Offer> {
     let path = wire::path(OFFER, "name", name);
     let asked = wire::json(client, node, &path);
-    timeout(PATIENCE, asked).await.ok()?.ok()
+    match timeout(PATIENCE, asked).await {
+        Ok(Ok(offer)) => Some(offer),
+        Ok(Err(error)) => {
+            tracing::debug!(%node, name, "the node offers no image: {}", chain(&error));
+            None
+        }
+        Err(_) => {
+            tracing::debug!(%node, name, "the node does not say in time what it offers");
+            None
+        }
+    }
 }
 
 fn best(offers: Vec<Offer>) -> Option<Offer> {

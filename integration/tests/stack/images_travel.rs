@@ -158,6 +158,31 @@ fn an_image_of_a_worker_is_found_and_one_of_nobody_is_said_so() -> Result<()> {
 }
 
 #[test]
+fn an_image_that_comes_after_its_service_is_found() -> Result<()> {
+    let cluster = Cluster::joined(2)?;
+    let (manager, worker) = (cluster.manager(), cluster.worker());
+    worker.build_busybox()?;
+    let on_manager = ["--restart-delay", "1s", "--constraint", "node.role==manager"];
+    serve(&cluster, &on_manager, "late:1")?;
+    eventually("the first task is rejected", || {
+        let tasks = manager.get("/tasks")?;
+        let errors = errors(&tasks);
+        ensure!(
+            errors.contains(&"No such image: late:1 (asked 1 node)"),
+            "{errors:?}"
+        );
+        Ok(())
+    })?;
+    // The spec names no ID: the only manager is asked by its own task what the name means now.
+    let made = build(worker, "late:1", "late")?;
+    eventually("the manager runs it", || {
+        let running = running(manager)?;
+        ensure!(running == [made.clone()], "{running:?}");
+        Ok(())
+    })
+}
+
+#[test]
 fn a_source_that_dies_is_replaced_by_another() -> Result<()> {
     let mut cluster = Cluster::joined(4)?;
     // Large enough to be on its way for a while, and the same on two nodes.
