@@ -22,6 +22,8 @@ mod caller;
 mod endpoint;
 mod in_process;
 mod member;
+#[cfg(test)]
+mod peers_tests;
 mod receipts;
 mod service;
 mod sessions;

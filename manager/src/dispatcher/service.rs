@@ -30,7 +30,8 @@ use crate::state::{Audience, Change, Circle, Event, Filter, Kind, Reader, Store,
 /// Messages of a stream that wait for a slow node; then their making waits.
 const AHEAD: usize = 16;
 /// At least so long between two messages that are of other nodes alone: a thousand nodes that join, each told to each by
-/// itself, are more than a million messages.
+/// itself, are more than a million messages. The manager's own node is told at once: what users ask of the manager, it asks
+/// the nodes.
 const PEERS_PACE: Duration = Duration::from_millis(500);
 
 /// Nodes, told of themselves.
@@ -156,10 +157,14 @@ impl dispatcher_server::Dispatcher for Dispatcher {
             .acknowledges
             .then(|| receipts.begin(session.id.clone(), session.node.clone()));
         let store = self.shared.store.clone();
+        let pace = match caller {
+            Caller::InProcess => Duration::ZERO,
+            Caller::Node { .. } => PEERS_PACE,
+        };
         tokio::spawn(async move {
             tokio::select! {
                 biased;
-                () = assign(&store, &session.node, receipt, &sender) => {}
+                () = assign(&store, &session.node, pace, receipt, &sender) => {}
                 () = session.ended() => {}
                 () = sender.closed() => {}
             }
@@ -296,10 +301,11 @@ async fn withdrawn(store: &Store, node: &NodeId, task: TaskId) {
     while answers() && events.next().await.is_some() {}
 }
 
-/// Sends everything, then the changes.
+/// Sends everything, then the changes; those that are of other nodes alone at this pace.
 async fn assign(
     store: &Store,
     node: &NodeId,
+    peers_pace: Duration,
     mut receipt: Option<Receipt>,
     sender: &Sender<AssignmentsMessage>,
 ) {
@@ -320,7 +326,7 @@ async fn assign(
         };
         if sequence == 0 || !changes.is_empty() {
             if sequence > 0 && changes.iter().any(|change| change.kind() == WireKind::Peer) {
-                peers_from = Instant::now() + PEERS_PACE;
+                peers_from = Instant::now() + peers_pace;
             }
             let message = AssignmentsMessage {
                 r#type: if sequence == 0 {

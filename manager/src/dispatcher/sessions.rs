@@ -160,31 +160,38 @@ impl Sessions {
         registered.map(|()| session)
     }
 
-    /// The node has said which volumes it has. What is known already is not written again.
+    /// The node has said which volumes it has.
     pub(super) async fn note_volumes(
         &self,
         session: &Session,
         volumes: Vec<String>,
     ) -> Result<(), StoreError> {
-        let known = self.store.view(|tx| tx.get::<Node>(&session.node));
-        if known.is_some_and(|node| node.description.volumes == volumes) {
-            return Ok(());
-        }
-        let change = |node: &mut Node| node.description.volumes = volumes;
-        self.store.update(|tx| tx.modify(&session.node, change)).await
+        self.note(session, volumes, |description| &mut description.volumes)
+            .await
     }
 
-    /// The node has said what it reaches otherwise than by the cluster's networks. What is known already is not written again.
+    /// The node has said what it reaches otherwise than by the cluster's networks.
     pub(super) async fn note_subnets(
         &self,
         session: &Session,
         subnets: Vec<String>,
     ) -> Result<(), StoreError> {
+        self.note(session, subnets, |description| &mut description.subnets)
+            .await
+    }
+
+    /// Writes what the node has said of itself, unless it is known already: who beats says it with every beat.
+    async fn note(
+        &self,
+        session: &Session,
+        said: Vec<String>,
+        field: impl Fn(&mut NodeDescription) -> &mut Vec<String>,
+    ) -> Result<(), StoreError> {
         let known = self.store.view(|tx| tx.get::<Node>(&session.node));
-        if known.is_some_and(|node| node.description.subnets == subnets) {
+        if known.is_some_and(|node| *field(&mut node.description.clone()) == said) {
             return Ok(());
         }
-        let change = |node: &mut Node| node.description.subnets = subnets;
+        let change = |node: &mut Node| *field(&mut node.description) = said;
         self.store.update(|tx| tx.modify(&session.node, change)).await
     }
 

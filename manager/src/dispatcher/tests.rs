@@ -18,9 +18,9 @@ use super::*;
 use crate::state::StoreObject;
 
 /// What has not happened by then waits for something.
-const SOON: Duration = Duration::from_millis(50);
+pub(super) const SOON: Duration = Duration::from_millis(50);
 
-async fn create<T: StoreObject>(store: &Store, object: T) {
+pub(super) async fn create<T: StoreObject>(store: &Store, object: T) {
     store.update(|tx| tx.create(object)).await.unwrap();
 }
 
@@ -70,7 +70,7 @@ pub(super) async fn cluster() -> Store {
     store
 }
 
-fn task(id: &str, node: &str) -> Task {
+pub(super) fn task(id: &str, node: &str) -> Task {
     let network = Network {
         id: "net".into(),
         ..Network::default()
@@ -106,7 +106,7 @@ fn task(id: &str, node: &str) -> Task {
 /// A node's side of a session.
 pub(super) struct Agent {
     client: DispatcherClient<crate::remote::NodeChannel>,
-    session: String,
+    pub(super) session: String,
     _stream: Streaming<proto::wire::SessionMessage>,
 }
 
@@ -132,7 +132,7 @@ pub(super) async fn register(dispatcher: &Dispatcher, node: &str) -> Result<Agen
 }
 
 impl Agent {
-    async fn assignments(&mut self) -> Streaming<AssignmentsMessage> {
+    pub(super) async fn assignments(&mut self) -> Streaming<AssignmentsMessage> {
         let request = AssignmentsRequest {
             session_id: self.session.clone(),
             acknowledges: true,
@@ -166,14 +166,10 @@ impl Agent {
     }
 
     pub(super) async fn beat(&mut self) -> Result<u64, Status> {
-        self.beat_with(None).await
+        self.beat_with_news(None, None).await
     }
 
-    async fn beat_with(&mut self, volumes: Option<&[&str]>) -> Result<u64, Status> {
-        self.beat_with_news(volumes, None).await
-    }
-
-    async fn beat_with_news(
+    pub(super) async fn beat_with_news(
         &mut self,
         volumes: Option<&[&str]>,
         subnets: Option<&[&str]>,
@@ -195,7 +191,7 @@ impl Agent {
 }
 
 /// The message's changes as words, `+task t1` or `-secret used`.
-fn words(message: &AssignmentsMessage) -> Vec<String> {
+pub(super) fn words(message: &AssignmentsMessage) -> Vec<String> {
     let word = |change: &proto::wire::AssignmentChange| {
         let sign = if change.action() == Action::Update {
             '+'
@@ -454,41 +450,6 @@ async fn a_task_is_withdrawn_when_all_others_have_acknowledged_it() {
 }
 
 #[tokio::test]
-async fn volumes_are_written_when_they_are_news() {
-    let store = cluster().await;
-    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
-    let mut agent = register(&dispatcher, "n1").await.unwrap();
-    let node = || store.view(|tx| tx.get::<Node>("n1")).unwrap();
-    agent.beat_with(Some(&["data"])).await.unwrap();
-    let noted = node();
-    assert_eq!(noted.description.volumes, ["data"]);
-    assert_eq!(noted.description.hostname, "host-n1");
-    agent.beat_with(Some(&["data"])).await.unwrap();
-    agent.beat().await.unwrap();
-    assert_eq!(node().meta.version, noted.meta.version);
-    agent.beat_with(Some(&[])).await.unwrap();
-    assert!(node().description.volumes.is_empty());
-}
-
-#[tokio::test]
-async fn subnets_are_written_when_they_are_news() {
-    let store = cluster().await;
-    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
-    let mut agent = register(&dispatcher, "n1").await.unwrap();
-    let node = || store.view(|tx| tx.get::<Node>("n1")).unwrap();
-    let route: &[&str] = &["10.9.0.0/16"];
-    agent.beat_with_news(None, Some(route)).await.unwrap();
-    let noted = node();
-    assert_eq!(noted.description.subnets, route);
-    assert_eq!(noted.description.hostname, "host-n1");
-    agent.beat_with_news(None, Some(route)).await.unwrap();
-    agent.beat().await.unwrap();
-    assert_eq!(node().meta.version, noted.meta.version);
-    agent.beat_with_news(None, Some(&[])).await.unwrap();
-    assert!(node().description.subnets.is_empty());
-}
-
-#[tokio::test]
 async fn a_node_learns_of_others_tasks_only_what_it_needs() {
     let store = cluster().await;
     let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
@@ -555,64 +516,4 @@ async fn a_node_without_tasks_learns_where_published_ports_lead() {
     let endpoint = first.changes.iter().find(|change| change.id == "s").unwrap();
     let endpoint: ServiceEndpoint = serde_json::from_slice(&endpoint.object).unwrap();
     assert_eq!(endpoint.backends[0].addresses.len(), 1);
-}
-
-#[tokio::test]
-async fn a_node_learns_who_the_others_are() {
-    let store = cluster().await;
-    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
-    let mut agent = register(&dispatcher, "n2").await.unwrap();
-    let mut stream = agent.assignments().await;
-    stream.next().await.unwrap().unwrap();
-    // That a leader has yet to hear of a node is no news to the others; where it is, is.
-    modify(&store, "n1", |node: &mut Node| {
-        node.status.state = NodeState::Unknown
-    })
-    .await;
-    modify(&store, "n1", |node: &mut Node| {
-        node.status.addr = "192.0.2.1".into()
-    })
-    .await;
-    let moved = stream.next().await.unwrap().unwrap();
-    assert_eq!(words(&moved), ["+peer n1"]);
-    let peer: Peer = serde_json::from_slice(&moved.changes[0].object).unwrap();
-    assert_eq!((peer.addr.as_str(), peer.port), ("192.0.2.1", 7946));
-    store.update(|tx| tx.remove::<Node>("n1")).await.unwrap();
-    assert_eq!(words(&stream.next().await.unwrap().unwrap()), ["-peer n1"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn of_nodes_that_come_in_a_crowd_a_node_hears_together_and_of_its_tasks_at_once() {
-    let store = cluster().await;
-    let dispatcher = Dispatcher::start(store.clone()).await.unwrap();
-    let mut agent = register(&dispatcher, "n2").await.unwrap();
-    let mut stream = agent.assignments().await;
-    stream.next().await.unwrap().unwrap();
-    let join = async |id: &str| {
-        let node = Node {
-            id: id.into(),
-            ..Node::default()
-        };
-        create(&store, node).await;
-    };
-    join("c1").await;
-    let first = tokio::time::timeout(SOON, stream.next()).await.unwrap();
-    assert_eq!(words(&first.unwrap().unwrap()), ["+peer c1"]);
-    for id in ["c2", "c3", "c4"] {
-        join(id).await;
-        assert!(tokio::time::timeout(SOON, stream.next()).await.is_err(), "{id}");
-    }
-    let crowd = stream.next().await.unwrap().unwrap();
-    assert_eq!(words(&crowd), ["+peer c2", "+peer c3", "+peer c4"]);
-    store.update(|tx| tx.remove::<Node>("c4")).await.unwrap();
-    let removed = tokio::time::timeout(SOON, stream.next()).await.unwrap();
-    assert_eq!(words(&removed.unwrap().unwrap()), ["-peer c4"]);
-    join("c5").await;
-    create(&store, task("t22", "n2")).await;
-    let urgent = tokio::time::timeout(SOON, stream.next()).await.unwrap();
-    let urgent = words(&urgent.unwrap().unwrap());
-    assert!(
-        urgent.contains(&"+peer c5".into()) && urgent.contains(&"+task t22".into()),
-        "{urgent:?}"
-    );
 }
