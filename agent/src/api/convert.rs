@@ -84,10 +84,10 @@ impl From<ClusterError> for ApiError {
             ) => StatusCode::SERVICE_UNAVAILABLE,
             ClusterError::Manager(ManagerError::Remote(error)) => of_remote(error),
             ClusterError::Manager(ManagerError::Invalid(_)) => StatusCode::BAD_REQUEST,
-            ClusterError::Advertised { .. } => StatusCode::NOT_IMPLEMENTED,
+            ClusterError::Advertised(_) => StatusCode::BAD_REQUEST,
             ClusterError::Remote(error) => of_remote(error),
             ClusterError::Listen(_) => StatusCode::SERVICE_UNAVAILABLE,
-            ClusterError::DataPath(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            ClusterError::Named(_) => StatusCode::INTERNAL_SERVER_ERROR,
             #[allow(unreachable_patterns)] // the manager's other failures are its files'
             ClusterError::Manager(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

@@ -13,7 +13,9 @@ use super::body;
 use super::error::{ApiError, ApiResult};
 use super::params::Params;
 use super::state::App;
-use crate::cluster::{AddressError, JoinRequest, advertise, manager_address, resolve, resolve_data_path};
+use crate::cluster::{
+    AddressError, JoinRequest, Named, advertise, manager_address, resolve, resolve_data_path,
+};
 
 /// Routes of this module.
 pub fn routes() -> Router<App> {
@@ -63,10 +65,11 @@ async fn init(State(app): State<App>, body::Spec(body): body::Spec<InitBody>) ->
         data_path_port: body.data_path_port,
         availability: body.availability.unwrap_or_default(),
     };
-    let node_id = app
-        .cluster
-        .init(request, data_path, body.force_new_cluster)
-        .await?;
+    let named = Named {
+        data_path,
+        advertised: (!advertised.is_empty()).then(|| address.ip()),
+    };
+    let node_id = app.cluster.init(request, named, body.force_new_cluster).await?;
     Ok(Json(node_id.to_string()))
 }
 
@@ -92,7 +95,7 @@ async fn join(State(app): State<App>, body::Spec(body): body::Spec<JoinBody>) ->
         listen_addr,
         ..body
     })?;
-    request.data_path = data_path;
+    request.named.data_path = data_path;
     Ok(app.cluster.join(request).await?)
 }
 
@@ -121,11 +124,13 @@ fn join_request(body: JoinBody) -> ApiResult<JoinRequest> {
         .collect();
     Ok(JoinRequest {
         remotes: remotes.map_err(invalid)?,
-        advertised: advertised
-            .transpose()
-            .map_err(invalid)?
-            .map(|address| address.ip()),
-        data_path: None,
+        named: Named {
+            data_path: None,
+            advertised: advertised
+                .transpose()
+                .map_err(invalid)?
+                .map(|address| address.ip()),
+        },
         manager: JoinManagers {
             advertise_addr: body.advertise_addr,
             listen_addr: body.listen_addr,
@@ -205,7 +210,7 @@ mod tests {
         };
         let request = join_request(body()).unwrap();
         assert_eq!(request.remotes, ["10.0.0.1:2377".parse().unwrap()]);
-        assert_eq!(request.advertised, Some("10.0.0.2".parse().unwrap()));
+        assert_eq!(request.named.advertised, Some("10.0.0.2".parse().unwrap()));
         let refused = |change: fn(&mut JoinBody)| {
             let mut body = body();
             change(&mut body);

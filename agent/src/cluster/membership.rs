@@ -14,7 +14,7 @@ use proto::wire::dispatcher_client::DispatcherClient;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{ClusterConfig, ClusterError, data_path, events, subnets};
+use super::{ClusterConfig, ClusterError, Named, data_path, events, subnets};
 use crate::api::error::chain;
 use crate::peer;
 use crate::worker::{Worker, WorkerConfig};
@@ -40,6 +40,7 @@ pub enum Part {
 #[derive(Debug)]
 pub struct WorkerPart {
     joined: Joined,
+    address: IpAddr,
     remotes: Remotes,
     trouble: watch::Receiver<String>,
     role: watch::Receiver<Option<NodeRole>>,
@@ -69,9 +70,9 @@ impl WorkerPart {
         self.remotes.managers()
     }
 
-    /// The address from which this node reached its manager.
+    /// The address that its user has named, or from which it reached its manager.
     pub fn address(&self) -> IpAddr {
-        self.joined.address
+        self.address
     }
 
     /// Why there is no session with a manager at the moment; empty while there is one.
@@ -102,7 +103,8 @@ impl Membership {
             .parse()
             .ok()
             .map(|address: SocketAddr| address.ip());
-        let (facts, following) = follow(config, seen).await;
+        let named = Named::load(&config.state_dir);
+        let (facts, following) = follow(config, named, seen).await;
         let dispatcher = manager.dispatcher();
         let worker = work(config, manager.node_id(), description, facts, dispatcher);
         let events = events::forward(manager.store().clone(), config.engine.clone());
@@ -124,10 +126,13 @@ impl Membership {
     ) -> Result<Self, ClusterError> {
         let (dispatcher, remotes) = remote::dispatcher(&config.state_dir)?;
         let port = config.peers.begin(port, remotes.credentials());
-        let (facts, following) = follow(config, Some(joined.address)).await;
+        let named = Named::load(&config.state_dir);
+        let address = named.advertised.unwrap_or(joined.address);
+        let (facts, following) = follow(config, named, Some(address)).await;
         let worker = work(config, &joined.node, description, facts, dispatcher);
         let part = WorkerPart {
             joined,
+            address,
             remotes,
             trouble: worker.trouble(),
             role: worker.role(),
@@ -197,13 +202,18 @@ type Following = [AbortOnDropHandle<()>; 2];
 struct Facts {
     data_path: watch::Receiver<DataPath>,
     subnets: watch::Receiver<Vec<String>>,
+    advertised: Option<IpAddr>,
 }
 
-async fn follow(config: &ClusterConfig, seen: Option<IpAddr>) -> (Facts, Following) {
-    let named = data_path::load(&config.state_dir);
-    let (data_path, one) = data_path::follow(config.netd.clone(), named, seen).await;
+async fn follow(config: &ClusterConfig, named: Named, seen: Option<IpAddr>) -> (Facts, Following) {
+    let (data_path, one) = data_path::follow(config.netd.clone(), named.data_path, seen).await;
     let (subnets, two) = subnets::follow(config.netd.clone()).await;
-    (Facts { data_path, subnets }, [one, two])
+    let facts = Facts {
+        data_path,
+        subnets,
+        advertised: named.advertised,
+    };
+    (facts, [one, two])
 }
 
 fn work(
@@ -221,6 +231,7 @@ fn work(
         dispatcher,
         data_path: facts.data_path,
         subnets: facts.subnets,
+        advertised: facts.advertised,
         drain: DRAIN,
         peers: config.peers.clone(),
     })

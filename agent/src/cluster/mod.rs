@@ -10,6 +10,7 @@ mod events;
 pub mod generic;
 mod interface;
 mod membership;
+mod named;
 mod subnets;
 mod succession;
 
@@ -38,6 +39,7 @@ pub use address::{AddressError, advertise, manager_address};
 pub use data_path::resolve as resolve_data_path;
 pub use interface::resolve;
 pub use membership::{Part, WorkerPart};
+pub use named::Named;
 
 /// What a cluster membership is made of.
 #[derive(Debug, Clone)]
@@ -61,14 +63,12 @@ pub struct ClusterConfig {
 pub struct JoinRequest {
     /// Managers, asked in turn.
     pub remotes: Vec<SocketAddr>,
-    /// The address under which this node shall be known, if it was said.
-    pub advertised: Option<IpAddr>,
+    /// Addresses of this node, where it was said under which it shall be known.
+    pub named: Named,
     /// Lets the node in and says as what.
     pub token: String,
     /// Whether it runs tasks.
     pub availability: Availability,
-    /// The address at which networks between nodes reach it, if it was said.
-    pub data_path: Option<IpAddr>,
     /// Where a manager listens, and is reached by the others; by default everywhere, and where it comes from.
     pub manager: JoinManagers,
 }
@@ -104,16 +104,9 @@ pub enum ClusterError {
     /// The key is none, or another manager's or another time's.
     #[error("swarm could not be unlocked: invalid key provided")]
     UnlockKey,
-    /// Managers see a worker at the address that it speaks from.
-    #[error("--advertise-addr {asked} is not built yet for a worker that reaches {remote} from {seen}")]
-    Advertised {
-        /// What was asked for.
-        asked: IpAddr,
-        /// The manager.
-        remote: SocketAddr,
-        /// What it will see.
-        seen: IpAddr,
-    },
+    /// Nobody would reach it there.
+    #[error("advertise address {0} is no address of this host")]
+    Advertised(IpAddr),
     /// The manager on this node refused or failed.
     #[error(transparent)]
     Manager(#[from] ManagerError),
@@ -124,8 +117,8 @@ pub enum ClusterError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// What this node is to know after a restart could not be kept.
-    #[error("keep the address of the data path")]
-    DataPath(#[source] std::io::Error),
+    #[error("keep the addresses that were named")]
+    Named(#[source] std::io::Error),
 }
 
 impl Cluster {
@@ -187,14 +180,12 @@ impl Cluster {
     pub async fn init(
         &self,
         request: InitRequest,
-        data_path: Option<IpAddr>,
+        named: Named,
         force: bool,
     ) -> Result<NodeId, ClusterError> {
         let mut membership = self.membership.lock().await;
         if force && let Part::Manager(manager) = self.part() {
-            if data_path.is_some() {
-                self.keep_data_path(data_path)?;
-            }
+            self.keep(named.or(self.named()))?;
             return self.rescue(&mut membership, &manager, &request).await;
         }
         if membership.is_some() {
@@ -202,9 +193,9 @@ impl Cluster {
         }
         let port = self.config.peers.bind(request.listen_ip()?).await?;
         // Before the record, so that a crash in between leaves no node that has forgotten it.
-        self.keep_data_path(data_path)?;
+        self.keep(named)?;
         let manager = Manager::init(self.manager_config().await, request).await;
-        let manager = manager.inspect_err(|_| self.forget_data_path())?;
+        let manager = manager.inspect_err(|_| self.forget_named())?;
         let node_id = manager.node_id().clone();
         let member = Membership::manager(&self.config, manager, port).await;
         self.take_up(&mut membership, Some(member));
@@ -238,7 +229,7 @@ impl Cluster {
         let description = self.description().await;
         let remotes: Vec<String> = request.remotes.iter().map(ToString::to_string).collect();
         let state_dir = &self.config.state_dir;
-        self.keep_data_path(request.data_path)?;
+        self.keep(request.named)?;
         let joined = remote::join(
             state_dir,
             &remotes,
@@ -247,13 +238,13 @@ impl Cluster {
             request.availability,
         )
         .await;
-        let joined = joined.inspect_err(|_| self.forget_data_path())?;
+        let joined = joined.inspect_err(|_| self.forget_named())?;
         let member = match joined.role {
             NodeRole::Worker => self.join_workers(&request, joined, description).await,
             NodeRole::Manager => self.join_managers(&request).await,
         };
         if member.is_err() {
-            self.forget_data_path();
+            self.forget_named();
             // The managers have a node of it: nobody shall wait for that one.
             if let Err(error) = remote::leave(state_dir).await {
                 tracing::info!(
@@ -273,7 +264,7 @@ impl Cluster {
         joined: Joined,
         description: NodeDescription,
     ) -> Result<Membership, ClusterError> {
-        check_advertised(request)?;
+        self.check_advertised(request).await?;
         let port = self.config.peers.bind(Ipv4Addr::UNSPECIFIED.into()).await?;
         Membership::worker(&self.config, joined, description, port).await
     }
@@ -311,7 +302,7 @@ impl Cluster {
         }
         let member = membership.as_ref().ok_or(ClusterError::NotMember)?;
         member.resign(&self.config.state_dir, force).await?;
-        self.forget_data_path();
+        self.forget_named();
         self.part.send_replace(Part::None);
         if let Some(member) = membership.take() {
             member.clear().await;
@@ -325,7 +316,7 @@ impl Cluster {
             return Err(ClusterError::Locked);
         }
         Manager::forget(&self.config.state_dir)?;
-        self.forget_data_path();
+        self.forget_named();
         self.part.send_replace(Part::None);
         let ClusterConfig { engine, netd, .. } = &self.config;
         worker::clean_up(engine.clone(), netd.clone()).await;
@@ -365,14 +356,30 @@ impl Cluster {
         Ok(Membership::manager(&self.config, manager, port).await)
     }
 
-    fn keep_data_path(&self, address: Option<IpAddr>) -> Result<(), ClusterError> {
-        data_path::save(&self.config.state_dir, address).map_err(ClusterError::DataPath)
+    /// What other nodes are told of a worker must lead to it. A manager that is not reached is refused by the others.
+    async fn check_advertised(&self, request: &JoinRequest) -> Result<(), ClusterError> {
+        let Some(asked) = request.named.advertised else {
+            return Ok(());
+        };
+        match self.config.netd.underlay_facts(asked).await {
+            Ok(None) => Err(ClusterError::Advertised(asked)),
+            // What cannot be asked is not held against it.
+            Ok(Some(_)) | Err(_) => Ok(()),
+        }
+    }
+
+    fn named(&self) -> Named {
+        Named::load(&self.config.state_dir)
+    }
+
+    fn keep(&self, named: Named) -> Result<(), ClusterError> {
+        named.save(&self.config.state_dir).map_err(ClusterError::Named)
     }
 
     /// What is left of it is written over, or taken away, when this node becomes part of another cluster.
-    fn forget_data_path(&self) {
-        if let Err(error) = data_path::save(&self.config.state_dir, None) {
-            tracing::warn!("the address of the data path stays on disk: {error}");
+    fn forget_named(&self) {
+        if let Err(error) = self.keep(Named::default()) {
+            tracing::warn!("the named addresses stay on disk: {}", chain(&error));
         }
     }
 
@@ -391,16 +398,5 @@ impl Cluster {
 
     async fn description(&self) -> NodeDescription {
         description::of(&self.config).await
-    }
-}
-
-fn check_advertised(request: &JoinRequest) -> Result<(), ClusterError> {
-    let (Some(asked), Some(&remote)) = (request.advertised, request.remotes.first()) else {
-        return Ok(());
-    };
-    // Without a route the join itself says what is wrong.
-    match address::towards(remote) {
-        Some(seen) if seen != asked => Err(ClusterError::Advertised { asked, remote, seen }),
-        _ => Ok(()),
     }
 }

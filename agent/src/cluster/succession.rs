@@ -54,7 +54,12 @@ impl Cluster {
         if !matches!(self.part(), Part::Worker(_)) {
             return Ok(());
         }
-        let manager = Manager::join(self.manager_config().await, JoinManagers::default()).await?;
+        let named = self.named().advertised.map(|address| address.to_string());
+        let request = JoinManagers {
+            advertise_addr: named.unwrap_or_default(),
+            ..JoinManagers::default()
+        };
+        let manager = Manager::join(self.manager_config().await, request).await?;
         tracing::info!("this node is a manager now");
         if let Some(worker) = membership.take() {
             worker.give_way().await;

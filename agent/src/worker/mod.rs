@@ -36,6 +36,7 @@ mod tasks;
 pub mod template;
 pub mod withdrawal;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +75,8 @@ pub struct WorkerConfig {
     pub data_path: watch::Receiver<DataPath>,
     /// What this host reaches otherwise than by the cluster's networks.
     pub subnets: watch::Receiver<Vec<String>>,
+    /// The address under which it shall be known to the other nodes; by default that from which it speaks.
+    pub advertised: Option<IpAddr>,
     /// How long a withdrawn task may finish what had been sent to it before its stop signal.
     pub drain: Duration,
     /// The other nodes: is told which they are.
@@ -128,6 +131,7 @@ impl Worker {
         let tasks = Arc::new(Tasks::new(shared, Some(attachments)));
         let sessions = session::Sessions {
             node_id: config.node_id,
+            advertised: config.advertised,
             description: config.description,
             volumes,
             data_path: config.data_path,

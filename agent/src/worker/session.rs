@@ -9,6 +9,7 @@
 //! ```
 //! The same client speaks to a dispatcher in this process and to a remote one: only the channel differs.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +84,8 @@ impl SessionError {
 pub struct Sessions<S> {
     /// Who speaks.
     pub node_id: NodeId,
+    /// The address under which it shall be known, if not by that from which it speaks.
+    pub advertised: Option<IpAddr>,
     /// What it is.
     pub description: NodeDescription,
     /// Its volumes, as they are now.
@@ -181,6 +184,10 @@ impl<S: Sink> Sessions<S> {
             description: serde_json::to_vec(description).unwrap_or_default(),
             session_id: previous.to_owned(),
             node_id: self.node_id.to_string(),
+            address: self
+                .advertised
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
         };
         let answer = self.client.clone().session(request).await;
         Ok(answer

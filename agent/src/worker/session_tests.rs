@@ -222,6 +222,7 @@ async fn nothing_is_lost_with_a_session() {
     // Without a session nobody is asked.
     withdrawal.everywhere(&"t".into()).await;
     let sessions = Sessions {
+        advertised: None,
         node_id: "n".into(),
         description: NodeDescription {
             hostname: "box".into(),

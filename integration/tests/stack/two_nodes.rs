@@ -8,6 +8,7 @@ use integration::{Agent, Cluster, cluster, eventually};
 use serde_json::Value;
 
 use crate::docker_cli::Docker;
+use crate::overlay::{SERVE, everywhere, wait_answers};
 
 const REMOTE: &str = "10.99.0.1:2377";
 
@@ -288,6 +289,63 @@ fn a_manager_listens_where_it_is_told_or_says_why_not() -> Result<()> {
     assert_eq!(node["Status"]["Message"], "the node has left", "{node}");
     worker.cli_ok(&["swarm", "join", "--token", &token, "10.99.0.1:4000"])?;
     cluster.wait_state("node2", "ready")?;
+    Ok(())
+}
+
+/// A host with several addresses: others find it by the one that its user has named, whatever it speaks from.
+#[test]
+fn a_node_is_known_by_the_address_that_it_was_told_to_advertise() -> Result<()> {
+    let mut cluster = Cluster::new(2)?;
+    cluster.init()?;
+    cluster.manager().build_busybox()?;
+    let named = "10.99.0.200";
+    let worker = cluster.worker();
+    worker.host.ip(&format!("address add {named}/24 dev eth0"))?;
+    let token = cluster.worker_token()?;
+    worker.cli_ok(&format!(
+        "swarm join --token {token} --advertise-addr {named} 10.99.0.1:2377"
+    ))?;
+    cluster.wait_state("node2", "ready")?;
+    let is_known = |cluster: &Cluster| {
+        eventually("the node is known by its address", || {
+            let node = cluster.node("node2")?;
+            ensure!(node["Status"]["Addr"] == named, "{node}");
+            let info = cluster.worker().get("/info")?;
+            ensure!(info["Swarm"]["NodeAddr"] == named, "{}", info["Swarm"]);
+            Ok(())
+        })
+    };
+    is_known(&cluster)?;
+    // Networks, and what managers ask nodes, come by that address.
+    cluster.manager().cli_ok("network create -d overlay net")?;
+    everywhere(&cluster, "probe", "--network net", SERVE)?;
+    wait_answers(&cluster, &[0, 1], "tasks.probe", &["node1", "node2"])?;
+    let asked = cluster.manager().cli_ok("events --cluster --since 1m --until 0s");
+    ensure!(
+        asked.as_ref().is_ok_and(|said| said.contains("node2")),
+        "{asked:?}"
+    );
+    cluster.worker_mut().kill()?;
+    cluster.worker_mut().run()?;
+    cluster.wait_state("node2", "ready")?;
+    is_known(&cluster)?;
+    // It keeps it in either role.
+    cluster.manager().cli_ok("node promote node2")?;
+    eventually("the manager is known by it, too", || {
+        let node = cluster.node("node2")?;
+        ensure!(node["ManagerStatus"]["Addr"] == format!("{named}:2377"), "{node}");
+        Ok(())
+    })?;
+    is_known(&cluster)?;
+    cluster.manager().cli_ok("node demote node2")?;
+    eventually("it is a worker", || {
+        let node = cluster.node("node2")?;
+        ensure!(node["ManagerStatus"] == Value::Null, "{node}");
+        Ok(())
+    })?;
+    is_known(&cluster)?;
+    cluster.worker().cli_ok("swarm leave")?;
+    ensure!(!cluster.worker().root().join("swarm/advertise-addr").exists());
     Ok(())
 }
 

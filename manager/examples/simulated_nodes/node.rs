@@ -86,6 +86,7 @@ impl Place {
             description: serde_json::to_vec(&self.description())?,
             session_id: session_id.clone(),
             node_id: String::new(),
+            address: String::new(),
         };
         let mut messages = client.clone().session(request).await?.into_inner();
         let first = messages.message().await?.context("no first message")?;

@@ -86,6 +86,7 @@ impl Bench {
             description: serde_json::to_vec(&NodeDescription::default()).unwrap(),
             session_id: String::new(),
             node_id: node.into(),
+            address: String::new(),
         };
         let mut stream = client.session(request).await.unwrap().into_inner();
         let session = stream.next().await.unwrap().unwrap().session_id;

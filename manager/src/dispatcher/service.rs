@@ -58,9 +58,16 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         let request = request.into_inner();
         let description = serde_json::from_slice(&request.description)
             .map_err(|error| Status::invalid_argument(format!("node description: {error}")))?;
+        let named = match request.address.as_str() {
+            "" => None,
+            text => Some(
+                text.parse()
+                    .map_err(|_| Status::invalid_argument(format!("{text:?} is no address of a node")))?,
+            ),
+        };
         let (node, address) = match caller {
-            Caller::InProcess => (NodeId::from(request.node_id), None),
-            Caller::Node { id, address } => (id, Some(address)),
+            Caller::InProcess => (NodeId::from(request.node_id), named),
+            Caller::Node { id, address } => (id, named.or(Some(address))),
         };
         let session = self
             .shared

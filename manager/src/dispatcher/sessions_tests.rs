@@ -196,6 +196,7 @@ async fn a_removed_node_loses_its_session() {
         description: b"{}".to_vec(),
         session_id: String::new(),
         node_id: "n2".into(),
+        address: String::new(),
     };
     let mut stream = client.session(request).await.unwrap().into_inner();
     stream.next().await.unwrap().unwrap();

@@ -121,6 +121,7 @@ pub(super) async fn register(dispatcher: &Dispatcher, node: &str) -> Result<Agen
         description,
         session_id: String::new(),
         node_id: node.into(),
+        address: String::new(),
     };
     let mut stream = client.session(request).await?.into_inner();
     let session = stream.next().await.unwrap()?.session_id;

@@ -228,6 +228,7 @@ async fn a_worker_finds_the_leader_through_any_manager_and_follows_it() {
         description: serde_json::to_vec(&description("worker")).unwrap(),
         session_id: String::new(),
         node_id: String::new(),
+        address: String::new(),
     };
     let first = site.managers[0].clone();
     let mut session = client.clone().session(request()).await.unwrap().into_inner();

@@ -50,6 +50,7 @@ async fn register(manager: &Manager) -> tonic::Streaming<proto::wire::SessionMes
         description: serde_json::to_vec(&description()).unwrap(),
         session_id: String::new(),
         node_id: manager.node_id().to_string(),
+        address: String::new(),
     };
     manager.dispatcher().session(request).await.unwrap().into_inner()
 }

@@ -32,6 +32,7 @@ async fn register(mut client: DispatcherClient<NodeChannel>, node: &NodeId, name
         description: serde_json::to_vec(&description(name)).unwrap(),
         session_id: String::new(),
         node_id: node.to_string(),
+        address: String::new(),
     };
     let mut stream = client.session(request).await.unwrap().into_inner();
     let session_id = stream.message().await.unwrap().unwrap().session_id;

@@ -133,6 +133,7 @@ fn session(node: &str) -> SessionRequest {
         description: serde_json::to_vec(&description("worker")).unwrap(),
         session_id: String::new(),
         node_id: node.into(),
+        address: String::new(),
     }
 }
 

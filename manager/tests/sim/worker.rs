@@ -155,6 +155,7 @@ impl Worker {
             description: serde_json::to_vec(&self.description).unwrap_or_default(),
             session_id: String::new(),
             node_id: self.id.to_string(),
+            address: String::new(),
         };
         let register = async {
             self.world.way(self.id.as_str(), &seat.place).await;
