@@ -12,6 +12,7 @@ mod format;
 mod health;
 mod human;
 mod image;
+mod info_swarm;
 mod inspect;
 mod network;
 mod networks;

@@ -81,7 +81,7 @@ fn summary(info: &Value) -> Result<()> {
     if let Some(kind) = info["Balancer"]["Kind"].as_str() {
         println!(" Balancer: {kind}");
     }
-    swarm(&info["Swarm"]);
+    print!("{}", super::info_swarm::block(&info["Swarm"]));
     for (label, key) in [
         ("Default Runtime", "DefaultRuntime"),
         ("Kernel Version", "KernelVersion"),
@@ -106,33 +106,6 @@ fn summary(info: &Value) -> Result<()> {
         eprintln!("{}", text(warning));
     }
     Ok(())
-}
-
-fn swarm(swarm: &Value) {
-    println!(" Swarm: {}", text(&swarm["LocalNodeState"]));
-    if swarm["LocalNodeState"] != "active" {
-        return;
-    }
-    println!("  NodeID: {}", text(&swarm["NodeID"]));
-    if swarm["Error"] != "" {
-        println!("  Error: {}", text(&swarm["Error"]));
-    }
-    println!("  Is Manager: {}", swarm["ControlAvailable"]);
-    if swarm["ControlAvailable"] == true {
-        println!("  ClusterID: {}", text(&swarm["Cluster"]["ID"]));
-        println!("  Managers: {}", swarm["Managers"]);
-        println!("  Nodes: {}", swarm["Nodes"]);
-        let pools = swarm["Cluster"]["DefaultAddrPool"].as_array();
-        let pools: Vec<_> = pools.into_iter().flatten().map(text).collect();
-        println!("  Default Address Pool: {}", pools.join("  "));
-        println!("  SubnetSize: {}", swarm["Cluster"]["SubnetSize"]);
-        println!("  Data Path Port: {}", swarm["Cluster"]["DataPathPort"]);
-    }
-    println!("  Node Address: {}", text(&swarm["NodeAddr"]));
-    println!("  Manager Addresses:");
-    for manager in swarm["RemoteManagers"].as_array().into_iter().flatten() {
-        println!("   {}", text(&manager["Addr"]));
-    }
 }
 
 /// `events`

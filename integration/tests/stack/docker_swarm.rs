@@ -41,6 +41,32 @@ impl<'a> Pair<'a> {
         Ok(())
     }
 
+    /// Both print the same lines from this one up to the next that is not below it.
+    fn same_block(&mut self, words: &str, head: &str) -> Result<()> {
+        let words: Vec<&str> = words.split(' ').collect();
+        let block = |output: Output| {
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let mut lines = text.lines().skip_while(|line| !line.starts_with(head));
+            let head = lines.next().unwrap_or_default().to_owned();
+            let below: Vec<&str> = lines.take_while(|line| line.starts_with("  ")).collect();
+            format!("{head}\n{}", below.join("\n"))
+        };
+        let (theirs, ours) = (
+            block(self.docker.output(&words)?),
+            block(self.agent.cli(&words[..])?),
+        );
+        ensure!(
+            theirs.lines().count() > 1,
+            "docker says nothing of {head}: {theirs}"
+        );
+        if theirs != ours {
+            self.differences.push(format!(
+                "==== {words:?}\n---- docker\n{theirs}\n---- ours\n{ours}\n"
+            ));
+        }
+        Ok(())
+    }
+
     fn all(&mut self, lines: &[&str]) -> Result<()> {
         lines.iter().try_for_each(|line| self.same(line))
     }
@@ -125,6 +151,7 @@ fn docker_and_ours_say_the_same_of_nodes_and_of_the_swarm() -> Result<()> {
         "swarm leave",
         "info -f {{.Swarm.LocalNodeState}}{{.Swarm.Nodes}}{{.Swarm.Managers}}",
     ])?;
+    pair.same_block("info", " Swarm:")?;
     pair.docker.run(&["node", "promote", "node2"])?;
     pair.docker.run(&["node", "demote", "node2"])?;
     pair.verdict()?;
@@ -143,6 +170,7 @@ fn docker_and_ours_say_the_same_of_nodes_and_of_the_swarm() -> Result<()> {
         "swarm ca",
         "info -f {{.Swarm.LocalNodeState}}{{.Swarm.ControlAvailable}}",
     ])?;
+    worker.same_block("info", " Swarm:")?;
     worker.verdict()
 }
 
