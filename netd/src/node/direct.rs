@@ -87,17 +87,24 @@ impl Node {
         self.direct.of_mut(ip).found = found;
         let spanning = self.overlay.carriers.keys().cloned().collect();
         let mut errors = Errors::default();
-        errors.collect(self.turn_direct(&spanning));
-        self.sync_members(&spanning, &mut errors);
+        self.turn_direct(&spanning, &mut errors, |node, errors| {
+            node.sync_members(&spanning, errors);
+        });
         errors.first()
     }
 
-    /// Bring routes and filters in line with the records, and let the sandboxes on these networks notice.
-    pub(super) fn turn_direct(&mut self, networks: &BTreeSet<String>) -> Result<()> {
+    /// Bring routes and filters in line with the records, then the neighbours of these networks, and let the sandboxes on them
+    /// notice. In this order: as long as the network's neighbours say otherwise, sandboxes learn that again.
+    pub(super) fn turn_direct(
+        &mut self,
+        networks: &BTreeSet<String>,
+        errors: &mut Errors,
+        neighbours: impl FnOnce(&mut Self, &mut Errors),
+    ) {
         let before = self.direct.turned();
-        let done = self.sync_direct();
+        errors.collect(self.sync_direct());
+        neighbours(self, errors);
         self.forget_turned(&before, networks);
-        done
     }
 
     /// Addresses that were reached directly and are not any more, or the other way round: what the sandboxes on these networks

@@ -39,8 +39,11 @@ impl Node {
         errors.collect(self.restore_bridges(&links));
         errors.collect(self.restore_ports(&links));
         self.find_near();
-        errors.collect(self.reload_direct().and_then(|()| self.sync_direct()));
-        errors.collect(self.sync_overlay());
+        errors.collect(self.reload_direct());
+        let spanning = self.overlay.carriers.keys().cloned().collect();
+        self.turn_direct(&spanning, &mut errors, |node, errors| {
+            errors.collect(node.sync_overlay());
+        });
         errors.collect(self.restore_mesh());
         errors.collect(self.publish_missing());
         errors.first()

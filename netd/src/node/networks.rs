@@ -58,8 +58,10 @@ impl Node {
         let links = self.fabric.links()?;
         errors.collect(self.sync_mtu(id, &links));
         // First: whoever is reached directly is no neighbour.
-        errors.collect(self.turn_direct(&BTreeSet::from([id.to_owned()])));
-        errors.collect(self.sync_carrier(id, &links));
+        let networks = BTreeSet::from([id.to_owned()]);
+        self.turn_direct(&networks, &mut errors, |node, errors| {
+            errors.collect(node.sync_carrier(id, &links));
+        });
         errors.first()
     }
 
