@@ -40,6 +40,7 @@ mod nft;
 mod node;
 mod overlay;
 mod ports;
+mod shortcut;
 mod sockets;
 mod store;
 mod tunnels;

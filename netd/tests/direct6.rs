@@ -86,6 +86,13 @@ fn networks_that_go_directly_do_not_meet() {
             eventually("both networks go directly", || {
                 [1, 2].iter().all(|number| pair.directly(*number).len() == all)
             });
+            // By the filters' rules, and by those of the shorter way.
+            for sent in [&pair.boxes, &other] {
+                let to = sent[1].address();
+                eventually("the shorter way is taken", || {
+                    pair.is_short(|| drop(sent[0].call(to, 80).unwrap()))
+                });
+            }
             for (own, foreign) in [(&pair.boxes, &other), (&other, &pair.boxes)] {
                 for (near, beyond) in far(&own[1]).into_iter().zip(far(&foreign[1])) {
                     let answer = own[0].call(near, 80);

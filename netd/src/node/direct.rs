@@ -182,6 +182,7 @@ impl Node {
             });
             errors.collect(applied);
         }
+        self.sync_shortcut();
         errors.first()
     }
 

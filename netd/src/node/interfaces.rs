@@ -77,7 +77,9 @@ impl Node {
         let routed = self.default_endpoint(endpoints).cloned();
         let routed6 = self.default_endpoint6(endpoints).cloned();
         address_links(inside, endpoints, routed.as_ref(), routed6.as_ref()).map_err(failed)?;
-        self.settle_links(id, inside, endpoints).map_err(failed)
+        self.settle_links(id, inside, endpoints).map_err(failed)?;
+        self.lead_to(id, endpoints);
+        Ok(())
     }
 
     /// Both ends, and the bridge if they are its first port, take packets from now on.

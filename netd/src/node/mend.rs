@@ -44,6 +44,7 @@ impl Node {
         self.turn_direct(&spanning, &mut errors, |node, errors| {
             errors.collect(node.sync_overlay());
         });
+        self.lead_to_all();
         errors.collect(self.restore_mesh());
         errors.collect(self.publish_missing());
         errors.first()

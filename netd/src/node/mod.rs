@@ -21,6 +21,7 @@ mod publish;
 mod published;
 mod sandboxes;
 mod services;
+mod shortcut;
 mod unpublished;
 mod usable;
 mod ways;
@@ -181,6 +182,7 @@ pub(crate) struct Node {
     anchors: BTreeSet<anchors::Anchor>,
     mesh: mesh::State,
     direct: direct::State,
+    shortcut: shortcut::State,
     ports: Ports,
     dns: DnsServer,
     directory: Arc<RwLock<Directory>>,
@@ -229,6 +231,7 @@ impl Node {
             anchors: BTreeSet::new(),
             mesh: mesh::State::default(),
             direct: direct::State::default(),
+            shortcut: shortcut::State::default(),
             ports: Ports::default(),
             directory,
             warnings: Vec::new(),

@@ -61,6 +61,7 @@ impl Node {
         let endpoints = &sandbox.record.endpoints;
         let frontends = sandbox.record.frontends();
         let mut errors = Errors::default();
+        self.lead_no_more(endpoints);
         self.directory().remove_sandbox(id);
         self.rename_sandbox(id, endpoints);
         errors.collect(self.dismiss_sandbox(id));
@@ -115,6 +116,7 @@ impl Node {
             sandbox.record.endpoints.retain(|e| e.network != network);
         }
         let mut errors = Errors::default();
+        self.lead_no_more(std::slice::from_ref(endpoint));
         self.name_sandbox(id);
         self.rename(network, Source::Sandbox(id.to_owned()));
         let mut fabric = Transaction::default();

@@ -28,6 +28,7 @@ use sys::bpf::program::{Hook, Program, Refused};
 pub(crate) use pinned::{Pin, Pinned};
 use plan::{Change, Vip};
 use programs::PROGRAMS;
+pub(crate) use tables::address;
 use tables::{Tables, Target};
 
 /// Why sockets cannot be balanced.

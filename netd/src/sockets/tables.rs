@@ -80,7 +80,7 @@ impl Target {
 }
 
 /// Sixteen bytes of any address.
-pub(super) fn address(ip: IpAddr) -> [u8; ADDRESS] {
+pub(crate) fn address(ip: IpAddr) -> [u8; ADDRESS] {
     match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),

@@ -67,6 +67,16 @@ impl Pair {
         !self.directly(1).is_empty()
     }
 
+    /// Whether packets of calls pass neither node's fabric but straight from one end of its links to the other.
+    pub fn is_short(&self, call: impl Fn()) -> bool {
+        let sent = || [1, 2].map(|number| sent(&self.node(number).fabric()));
+        let before = sent();
+        (0..20).for_each(|_| call());
+        // Each call takes several packets each way; nodes ask each other meanwhile.
+        let few = |(before, after)| after - before < 20;
+        before.into_iter().zip(sent()).all(few)
+    }
+
     pub fn nft(&self, number: u8, rules: &str) {
         let run = || Command::new("nft").arg(rules).status().unwrap();
         let status = sys::netns::run_in(&self.node(number).host, run).unwrap();
@@ -155,6 +165,17 @@ pub fn direct_routes(namespace: &OwnedFd) -> Vec<IpAddr> {
     let list = || DirectRoute::list(&mut Socket::route().unwrap()).unwrap();
     let routes = sys::netns::run_in(namespace, list).unwrap().into_iter();
     routes.map(|route| route.to).collect()
+}
+
+/// Packets that a fabric has sent by all its links.
+fn sent(fabric: &OwnedFd) -> u64 {
+    let read = || std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let text = sys::netns::run_in(fabric, read).unwrap();
+    let links = text.lines().filter_map(|line| line.trim().split_once(':'));
+    let passed = links.filter(|(name, _)| *name != "lo");
+    // Eight numbers of what came in, and then those of what went out.
+    let packets = passed.map(|(_, numbers)| numbers.split_whitespace().nth(9).unwrap());
+    packets.map(|packets| packets.parse::<u64>().unwrap()).sum()
 }
 
 pub fn proxies(namespace: &OwnedFd) -> usize {

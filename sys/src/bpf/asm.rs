@@ -61,8 +61,11 @@ pub enum Helper {
     MapLookup = 1,
     MapUpdate = 2,
     Random = 7,
+    StoreBytes = 9,
+    LoadBytes = 26,
     SocketCookie = 46,
     NetnsCookie = 122,
+    RedirectPeer = 155,
 }
 
 /// A place in the program.

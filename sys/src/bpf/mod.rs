@@ -3,11 +3,13 @@
 //! - [`asm`] writes instructions, with labels instead of offsets.
 //! - [`map`] makes and changes hash tables that programs read.
 //! - [`program`] loads programs and attaches them to cgroups of the v2 hierarchy.
+//! - [`ingress`] loads programs and attaches them to links, for the packets that come in there.
 //!
 //! A program or map lives as long as somebody holds it: a descriptor, a program that uses the map, a cgroup that the
 //! program is attached to. Identifiers lead back to it.
 
 pub mod asm;
+pub mod ingress;
 pub mod map;
 pub mod program;
 

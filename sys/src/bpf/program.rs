@@ -123,10 +123,20 @@ struct Info {
 impl Program {
     /// Loads a program for socket addresses; the kernel verifies it.
     pub fn load(hook: Hook, called: &str, code: &[Instruction]) -> Result<Self, Refused> {
+        Self::verified(TYPE_SOCK_ADDR, hook as u32, called, code)
+    }
+
+    /// Loads a program of this type, to be attached so; the kernel verifies it.
+    pub(super) fn verified(
+        prog_type: u32,
+        expected_attach_type: u32,
+        called: &str,
+        code: &[Instruction],
+    ) -> Result<Self, Refused> {
         let attr = || LoadAttr {
-            prog_type: TYPE_SOCK_ADDR,
+            prog_type,
             name: name(called),
-            expected_attach_type: hook as u32,
+            expected_attach_type,
             ..LoadAttr::default()
         };
         let fd = load(attr(), code, &mut []).or_else(|source| {
