@@ -263,11 +263,7 @@ fn what_is_switched_off_goes_by_vxlan_at_once_and_leaves_nothing() {
         let _two = pair.boxes[1].serve(80, "two");
         eventually("the nodes have found each other", || all_direct(&pair));
         calls(&pair);
-        for number in [1, 2] {
-            let off = dual(OverlayMode::Vxlan);
-            let off = pair.netd(number).ensure_network(&off);
-            pair.node(number).wait(off).unwrap();
-        }
+        pair.switch(&dual(OverlayMode::Vxlan));
         assert_eq!(pair.traces(), [""; 0]);
         calls(&pair);
         for config in [dual(OverlayMode::Vxlan), internal()] {

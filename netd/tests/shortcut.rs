@@ -50,18 +50,10 @@ fn direct_packets_of_both_versions_pass_no_fabric_while_there_is_an_agent() {
         let _two = pair.boxes[1].serve(80, "two");
         wait_short(&pair);
         // What is encapsulated passes it, and so does everything without somebody to lead it.
-        let config = dual(OverlayMode::Vxlan);
-        for number in [1, 2] {
-            let switched = pair.netd(number).ensure_network(&config);
-            pair.node(number).wait(switched).unwrap();
-        }
+        pair.switch(&dual(OverlayMode::Vxlan));
         eventually("the way is switched off", || !pair.is_direct());
         assert!(!is_short(&pair));
-        let config = dual(OverlayMode::Auto);
-        for number in [1, 2] {
-            let switched = pair.netd(number).ensure_network(&config);
-            pair.node(number).wait(switched).unwrap();
-        }
+        pair.switch(&dual(OverlayMode::Auto));
         wait_short(&pair);
         pair.node(2).wait(pair.netd(2).shutdown(false)).unwrap();
         drop(pair.netds.remove(1));

@@ -28,6 +28,14 @@ async fn over_a_wire(
     dispatcher.assignments(request).await.unwrap().into_inner()
 }
 
+async fn join(store: &Store, id: &str) {
+    let node = Node {
+        id: id.into(),
+        ..Node::default()
+    };
+    create(store, node).await;
+}
+
 #[tokio::test]
 async fn what_a_node_has_is_written_when_it_is_news() {
     type Has<'a> = Option<&'a [&'a str]>;
@@ -89,13 +97,7 @@ async fn of_nodes_that_come_in_a_crowd_a_node_hears_together_and_of_its_tasks_at
     let agent = register(&dispatcher, "n2").await.unwrap();
     let mut stream = over_a_wire(&dispatcher, "n2", &agent.session).await;
     stream.next().await.unwrap().unwrap();
-    let join = async |id: &str| {
-        let node = Node {
-            id: id.into(),
-            ..Node::default()
-        };
-        create(&store, node).await;
-    };
+    let join = async |id: &str| join(&store, id).await;
     join("c1").await;
     let first = tokio::time::timeout(SOON, stream.next()).await.unwrap();
     assert_eq!(words(&first.unwrap().unwrap()), ["+peer c1"]);
@@ -127,11 +129,7 @@ async fn the_manager_s_own_node_hears_of_each_node_at_once() {
     let mut stream = agent.assignments().await;
     stream.next().await.unwrap().unwrap();
     for id in ["c1", "c2"] {
-        let node = Node {
-            id: id.into(),
-            ..Node::default()
-        };
-        create(&store, node).await;
+        join(&store, id).await;
         let told = tokio::time::timeout(SOON, stream.next()).await.unwrap();
         assert_eq!(words(&told.unwrap().unwrap()), [format!("+peer {id}")]);
     }

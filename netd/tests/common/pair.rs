@@ -67,6 +67,14 @@ impl Pair {
         !self.directly(1).is_empty()
     }
 
+    /// How the network spans the nodes is another from now on.
+    pub fn switch(&self, config: &NetworkConfig) {
+        for number in [1, 2] {
+            let switched = self.netd(number).ensure_network(config);
+            self.node(number).wait(switched).unwrap();
+        }
+    }
+
     /// Whether packets of calls pass neither node's fabric but straight from one end of its links to the other.
     pub fn is_short(&self, call: impl Fn()) -> bool {
         let sent = || [1, 2].map(|number| sent(&self.node(number).fabric()));
