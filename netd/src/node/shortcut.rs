@@ -1,11 +1,10 @@
 //! The shorter way of direct packets through the fabric; see [`crate::shortcut`].
 
 use super::Node;
-use crate::error::chain;
 use crate::names;
 use crate::netlink::Link;
 use crate::nft::Ip;
-use crate::shortcut::{Far, Place, Shortcut, ShortcutError};
+use crate::shortcut::{self, Far, Place, Shortcut, ShortcutError};
 use crate::types::{Endpoint, Mac};
 
 /// Whether there is one.
@@ -116,10 +115,7 @@ impl Node {
     }
 
     fn refuse_shortcut(&mut self, error: &ShortcutError) {
-        tracing::info!(
-            "direct packets take the longer way through this node: {}",
-            chain(error)
-        );
+        shortcut::tell(error);
         self.shortcut = State::Refused;
     }
 }

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sys::bpf::asm::Adrift;
@@ -70,6 +71,8 @@ struct Links {
     into: Program,
     wanted: Mutex<BTreeMap<u32, Way>>,
     attached: Mutex<BTreeMap<u32, Attachment>>,
+    /// Somebody was told: a kernel without the hook says the same each time.
+    told: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +98,7 @@ impl Shortcut {
                 into,
                 wanted: Mutex::default(),
                 attached: Mutex::default(),
+                told: AtomicBool::new(false),
             }),
             runtime,
         })
@@ -154,11 +158,10 @@ impl Shortcut {
         *lock(&links.wanted) = wanted;
         if !links.is_done() {
             self.runtime.spawn_blocking(move || {
-                if let Err(error) = links.follow() {
-                    tracing::info!(
-                        "direct packets take the longer way through this node: {}",
-                        crate::error::chain(&error)
-                    );
+                if let Err(error) = links.follow()
+                    && !links.told.swap(true, Ordering::Relaxed)
+                {
+                    tell(&error);
                 }
             });
         }
@@ -199,6 +202,14 @@ impl Links {
         attached.extend(new.map_err(ShortcutError::Fabric)??);
         Ok(())
     }
+}
+
+/// It costs speed alone.
+pub(crate) fn tell(error: &ShortcutError) {
+    tracing::info!(
+        "direct packets take the longer way through this node: {}",
+        crate::error::chain(error)
+    );
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
