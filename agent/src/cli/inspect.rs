@@ -83,6 +83,21 @@ fn status(error: &anyhow::Error) -> Option<u16> {
         .map(|error| error.status)
 }
 
+/// What an object of the kind may have and this one has not is nothing to a template, and no mistake in it.
+fn complete(mut object: Value) -> Value {
+    let optional: &[&str] = match &object["Spec"] {
+        spec if spec["TaskTemplate"].is_object() => &["PreviousSpec", "UpdateStatus", "JobStatus"],
+        spec if spec["Availability"].is_string() => &["ManagerStatus"],
+        _ => &[],
+    };
+    if let Value::Object(fields) = &mut object {
+        for name in optional {
+            fields.entry(*name).or_insert(Value::Null);
+        }
+    }
+    object
+}
+
 fn print(found: Vec<Value>, errors: &[String], format: Option<&str>) -> Result<()> {
     match format {
         None | Some("") => {
@@ -94,8 +109,8 @@ fn print(found: Vec<Value>, errors: &[String], format: Option<&str>) -> Result<(
         }
         Some("json") => found.iter().for_each(|object| println!("{object}")),
         Some(format) => {
-            for object in &found {
-                println!("{}", template::expand(format, object)?);
+            for object in found {
+                println!("{}", template::expand(format, &complete(object))?);
             }
         }
     }
@@ -106,5 +121,21 @@ fn print(found: Vec<Value>, errors: &[String], format: Option<&str>) -> Result<(
         Ok(())
     } else {
         Err(super::Silent(1).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_there_is_nothing_and_what_cannot_be_a_mistake() {
+        let service = serde_json::json!({ "ID": "s", "Spec": { "TaskTemplate": {} } });
+        let worker = serde_json::json!({ "ID": "n", "Spec": { "Availability": "active" } });
+        for (object, field) in [(&service, "UpdateStatus"), (&worker, "ManagerStatus")] {
+            let shown = template::expand(&format!("{{{{json .{field}}}}}"), &complete(object.clone()));
+            assert_eq!(shown.unwrap(), "null");
+        }
+        assert!(template::expand("{{.ManagerStatus}}", &complete(service)).is_err());
     }
 }
