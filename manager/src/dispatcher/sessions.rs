@@ -180,7 +180,7 @@ impl Sessions {
             .await
     }
 
-    /// Writes what the node has said of itself, unless it is known already: who beats says it with every beat.
+    /// Writes what the node has said of itself, unless it is known already: each session begins by saying it.
     async fn note(
         &self,
         session: &Session,
