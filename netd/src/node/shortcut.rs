@@ -21,6 +21,9 @@ pub(super) enum State {
 impl Node {
     /// What goes directly has changed.
     pub(super) fn sync_shortcut(&mut self) {
+        if matches!(self.shortcut, State::Refused) {
+            return;
+        }
         let far = self.far();
         if matches!(self.shortcut, State::Unused) {
             if far.is_empty() {

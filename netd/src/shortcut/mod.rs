@@ -18,7 +18,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sys::bpf::asm::Adrift;
@@ -45,6 +44,8 @@ pub(crate) enum ShortcutError {
     Assemble(#[from] Adrift),
     #[error("load eBPF programs of direct ways")]
     Load(#[from] Refused),
+    #[error("the kernel has no hook for packets that come in by a link (Linux 6.6)")]
+    Hook(#[source] io::Error),
     #[error("enter the fabric")]
     Fabric(#[source] io::Error),
     #[error("attach eBPF program to link {link} of the fabric")]
@@ -71,8 +72,6 @@ struct Links {
     into: Program,
     wanted: Mutex<BTreeMap<u32, Way>>,
     attached: Mutex<BTreeMap<u32, Attachment>>,
-    /// Somebody was told: a kernel without the hook says the same each time.
-    told: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +86,7 @@ impl Shortcut {
         let tables = Tables::create().map_err(map_error("create"))?;
         let out = ingress::load("shoal_out", &programs::out(&tables)?)?;
         let into = ingress::load("shoal_into", &programs::into(&tables)?)?;
+        ingress::probe(&out).map_err(ShortcutError::Hook)?;
         Ok(Self {
             tables,
             far: Far::new(),
@@ -98,7 +98,6 @@ impl Shortcut {
                 into,
                 wanted: Mutex::default(),
                 attached: Mutex::default(),
-                told: AtomicBool::new(false),
             }),
             runtime,
         })
@@ -158,9 +157,7 @@ impl Shortcut {
         *lock(&links.wanted) = wanted;
         if !links.is_done() {
             self.runtime.spawn_blocking(move || {
-                if let Err(error) = links.follow()
-                    && !links.told.swap(true, Ordering::Relaxed)
-                {
+                if let Err(error) = links.follow() {
                     tell(&error);
                 }
             });

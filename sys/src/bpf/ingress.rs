@@ -13,6 +13,9 @@ const TCX_INGRESS: u32 = 46;
 /// What a program answers that leaves a packet to whatever comes next.
 pub const NEXT: i32 = -1;
 
+/// No link has this index: the kernel counts up to 2^31 - 1.
+const NOWHERE: u32 = u32::MAX;
+
 /// A program on a link. It goes with this, with the process, and with the link.
 #[derive(Debug)]
 pub struct Attachment {
@@ -51,6 +54,17 @@ pub fn attach(program: &Program, link: u32) -> io::Result<Attachment> {
     Ok(Attachment { _link: link })
 }
 
+/// Whether this kernel knows such programs: one that does looks for the link first.
+///
+/// # Errors
+/// The kernel's: `EINVAL` of one before 6.6.
+pub fn probe(program: &Program) -> io::Result<()> {
+    match attach(program, NOWHERE) {
+        Err(error) if error.raw_os_error() != Some(libc::ENODEV) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::asm::{Assembler, Reg};
@@ -63,8 +77,9 @@ mod tests {
         code.set(Reg::R0, NEXT).exit();
         let program = load("shoal_test", &code.finish().unwrap()).expect("tests of sys need root");
         let (_namespace, (there, nowhere)) =
-            crate::netns::create(|| (attach(&program, 1), attach(&program, 77))).unwrap();
+            crate::netns::create(|| (attach(&program, 1), attach(&program, NOWHERE))).unwrap();
         there.expect("every namespace has a loopback, and the kernel has tcx");
         assert_eq!(nowhere.unwrap_err().raw_os_error(), Some(libc::ENODEV));
+        probe(&program).unwrap();
     }
 }
